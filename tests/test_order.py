@@ -1,0 +1,416 @@
+"""Order of channels: PQ-tree, path heuristic and their combination, against brute force."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from onnx_upscale.plan.order import contiguous, perfect_order
+from onnx_upscale.plan.paths import path_order
+from onnx_upscale.plan.pq_tree import PQTree
+
+IntArray = npt.NDArray[np.int64]
+Sets = list[list[int]]
+
+relaxed = settings(deadline=None)
+
+
+def arrays(sets: Sequence[Sequence[int]]) -> list[IntArray]:
+    return [np.array(channels, dtype=np.int64) for channels in sets]
+
+
+@functools.cache
+def all_orders(size: int) -> IntArray:
+    """Every order of so many channels, shape (orders, size)."""
+    return np.array(list(itertools.permutations(range(size))), dtype=np.int64)
+
+
+def keeping(orders: IntArray, channels: Sequence[int]) -> npt.NDArray[np.bool_]:
+    """Which orders have the channels side by side, shape (orders,)."""
+    inside = np.isin(orders, channels)
+    starts = inside[:, :1].sum(axis=1) + (inside[:, 1:] & ~inside[:, :-1]).sum(axis=1)
+    result: npt.NDArray[np.bool_] = starts <= 1
+    return result
+
+
+def represents(tree: PQTree, order: Sequence[int]) -> bool:
+    """Whether an order is one of the tree's: nothing then forbids all its pairs of neighbours."""
+    tree = copy.deepcopy(tree)
+    return all(tree.reduce(np.array(pair)) for pair in itertools.pairwise(order))
+
+
+def reached(order: IntArray, sets: Sequence[IntArray]) -> int:
+    return sum(channels.size for channels in sets if contiguous(order, channels))
+
+
+@st.composite
+def families(
+    draw: st.DrawFn, max_size: int = 7, max_sets: int = 7, min_sets: int = 1
+) -> tuple[int, Sets]:
+    """Size and arbitrary sets."""
+    size = draw(st.integers(1, max_size))
+    channels = st.lists(st.integers(0, size - 1), unique=True, max_size=size)
+    return size, draw(st.lists(channels, min_size=min_sets, max_size=max_sets))
+
+
+@st.composite
+def paired(draw: st.DrawFn) -> tuple[int, Sets]:
+    """Size and sets of which the first are pairs, so that the tree has some depth early."""
+    size, sets = draw(families(max_size=8, max_sets=5))
+    pairs = [[at, at + 1] for at in range(0, size - 1, 2)]
+    return size, pairs[: draw(st.integers(0, 4))] + sets
+
+
+@st.composite
+def intervals(draw: st.DrawFn) -> tuple[int, Sets]:
+    """Size and sets that have a common order, which is hidden."""
+    size = draw(st.integers(2, 40))
+    hidden = draw(st.permutations(range(size)))
+    bounds = st.tuples(st.integers(0, size), st.integers(0, size)).map(sorted)
+    return size, [hidden[a:b] for a, b in draw(st.lists(bounds, min_size=1, max_size=14))]
+
+
+@st.composite
+def segments(draw: st.DrawFn) -> tuple[int, list[IntArray]]:
+    """Size and readers of a random segment: independent, nested, intervals, or some of each."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    size = draw(st.integers(8, 256))
+    count = draw(st.integers(2, 12))
+    kinds = draw(st.sampled_from(["i", "n", "r", "ir", "nr", "in", "inr"]))
+    hidden = rng.permutation(size)
+    readers: list[IntArray] = []
+    for _ in range(count):
+        kind = rng.choice(list(kinds))
+        length = int(rng.integers(0, size + 1))
+        start = 0 if kind == "n" else int(rng.integers(0, size - length + 1))
+        source = rng.permutation(size) if kind == "r" else hidden
+        readers.append(source[start : start + length])
+    return size, readers
+
+
+class TestPQTree:
+    @relaxed
+    @given(families() | paired())
+    @example((6, [[0, 1], [2, 3], [4, 5], [0, 2, 4]]))  # three partial children
+    @example((8, [[0, 1], [2, 3], [4, 5], [6, 7], [0, 1, 2, 3], [0, 2, 4, 6]]))  # two forks
+    @example((8, [[0, 1], [2, 3], [4, 5], [6, 7], [0, 1, 2, 3], [0, 2, 4]]))  # fork too low
+    def test_agrees_with_all_permutations(self, family: tuple[int, Sets]) -> None:
+        size, sets = family
+        tree, left = PQTree(size), all_orders(size)
+        for channels in sets:
+            kept = left[keeping(left, channels)]
+            assert tree.reduce(arrays([channels])[0]) == bool(len(kept))
+            # After a failure nothing may be lost either: the next sets would tell.
+            left = kept if len(kept) else left
+            assert tree.frontier().tolist() in left.tolist()
+
+    @settings(deadline=None, max_examples=40)
+    @given(families(max_size=5, max_sets=6))
+    @example((5, [[0, 1], [1, 2], [2, 3], [0, 2]]))
+    @example((5, [[0, 1, 2], [0, 1], [2, 3, 4], [1, 2, 3], [0, 3]]))
+    def test_represents_exactly_the_permutations(self, family: tuple[int, Sets]) -> None:
+        size, sets = family
+        tree, left = PQTree(size), all_orders(size)
+        for channels in sets:
+            if tree.reduce(arrays([channels])[0]):
+                left = left[keeping(left, channels)]
+        expected = {tuple(order) for order in left.tolist()}
+        assert {
+            order for order in itertools.permutations(range(size)) if represents(tree, order)
+        } == expected
+
+    @relaxed
+    @given(families(max_size=12, max_sets=9))
+    def test_failure_changes_nothing(self, family: tuple[int, Sets]) -> None:
+        size, sets = family
+        tree = PQTree(size)
+        for channels in sets:
+            before = copy.deepcopy(tree)
+            if tree.reduce(arrays([channels])[0]):
+                continue
+            assert tree.frontier().tolist() == before.frontier().tolist()
+            for pair in itertools.combinations(range(size), 2):
+                one, other = copy.deepcopy(tree), copy.deepcopy(before)
+                assert one.reduce(np.array(pair)) == other.reduce(np.array(pair))
+                assert one.frontier().tolist() == other.frontier().tolist()
+
+    @relaxed
+    @given(intervals())
+    def test_takes_all_intervals_of_a_hidden_order(self, family: tuple[int, Sets]) -> None:
+        size, sets = family
+        tree = PQTree(size)
+        assert all(tree.reduce(channels) for channels in arrays(sets))
+        order = tree.frontier()
+        assert sorted(order.tolist()) == list(range(size))
+        assert all(contiguous(order, channels) for channels in arrays(sets))
+
+    @relaxed
+    @given(segments())
+    def test_keeps_what_it_accepted(self, segment: tuple[int, list[IntArray]]) -> None:
+        size, readers = segment
+        tree = PQTree(size)
+        accepted = [channels for channels in readers if tree.reduce(channels)]
+        order = tree.frontier()
+        assert sorted(order.tolist()) == list(range(size))
+        assert all(contiguous(order, channels) for channels in accepted)
+
+    @relaxed
+    @given(families())
+    def test_order_within_a_set_is_irrelevant(self, family: tuple[int, Sets]) -> None:
+        size, sets = family
+        one, other = PQTree(size), PQTree(size)
+        for channels in arrays(sets):
+            assert one.reduce(channels) == other.reduce(np.tile(channels[::-1], 2))
+        assert one.frontier().tolist() == other.frontier().tolist()
+
+    def test_wide(self) -> None:
+        size = 10_000
+        tree = PQTree(size)
+        pairs = np.random.default_rng(0).permutation(size - 1)
+        assert all(tree.reduce(np.array([at, at + 1])) for at in pairs)
+        assert not tree.reduce(np.array([0, size - 1]))
+        assert tree.frontier().tolist() in (list(range(size)), list(range(size))[::-1])
+
+    def test_deep(self) -> None:
+        size = 1_500  # above what recursion could do
+        tree = PQTree(size)
+        assert all(tree.reduce(np.arange(end)) for end in range(2, size))
+        assert tree.reduce(np.array([0, size - 1]))
+        assert not tree.reduce(np.array([1, size - 1]))
+        assert tree.frontier().tolist() in (
+            [size - 1, *range(size - 1)],
+            [*range(size - 2, -1, -1), size - 1],
+        )
+
+    @pytest.mark.parametrize("size", [0, 1, 2])
+    def test_smallest(self, size: int) -> None:
+        tree = PQTree(size)
+        assert tree.reduce(np.arange(size))
+        assert tree.reduce(np.zeros(0, dtype=np.int64))
+        assert tree.frontier().tolist() == list(range(size))
+
+    def test_starts_in_original_order(self) -> None:
+        assert PQTree(5).frontier().tolist() == [0, 1, 2, 3, 4]
+
+    @pytest.mark.parametrize("channels", [[-1, 0], [2, 3], [7]])
+    def test_rejects_unknown_channels(self, channels: list[int]) -> None:
+        with pytest.raises(IndexError):
+            PQTree(3).reduce(np.array(channels))
+
+    def test_rejects_a_negative_size(self) -> None:
+        with pytest.raises(ValueError):
+            PQTree(-1)
+
+
+class TestPathOrder:
+    @relaxed
+    @given(segments())
+    def test_is_a_permutation(self, segment: tuple[int, list[IntArray]]) -> None:
+        size, readers = segment
+        assert sorted(path_order(size, readers).tolist()) == list(range(size))
+
+    @relaxed
+    @given(families(max_size=30, max_sets=2))
+    def test_is_perfect_for_one_or_two(self, family: tuple[int, Sets]) -> None:
+        size, sets = family
+        order = path_order(size, arrays(sets))
+        assert all(contiguous(order, channels) for channels in arrays(sets))
+
+    @relaxed
+    @given(
+        st.lists(st.integers(1, 5), min_size=3, max_size=19),
+        st.integers(0, 4),
+        st.integers(0, 2**32 - 1),
+    )
+    def test_is_perfect_for_chains(self, lengths: list[int], others: int, seed: int) -> None:
+        shuffle = np.random.default_rng(seed).permutation
+        cuts = np.cumsum([0, *lengths])
+        channels = shuffle(int(cuts[-1]) + others)
+        # Readers take three blocks each and share every other block: A-B-C-...
+        readers = [channels[cuts[at] : cuts[at + 3]] for at in range(0, len(lengths) - 2, 2)]
+        readers = [readers[at] for at in shuffle(len(readers))]
+        order = path_order(channels.size, readers)
+        assert all(contiguous(order, reader) for reader in readers)
+        needed = np.unique(np.concatenate(readers)).size
+        assert (np.diff(order[needed:]) > 0).all()
+
+    @relaxed
+    @given(families(max_size=10, max_sets=5))
+    @example((9, [[0, 1, 2, 3, 4], [0, 1, 2, 3, 5], [4, 5, 6, 7]]))  # larger, but more in common
+    @example((16, [[0, 1], [1, 2], [2, 3], [3, 4], [0, 1, 2, 3, *range(9, 16)]]))
+    @example((16, [[0, 5, 1], [1, 6, 2], [2, 7, 3], [3, 8, 4], [5, 6, 7, 8, *range(9, 16)]]))
+    def test_covers_no_less_than_the_best_path(self, family: tuple[int, Sets]) -> None:
+        size, sets = family
+        readers = [set(channels) for channels in sets]
+        largest = [one for one in readers if not any(one < other for other in readers)]
+        best = 0
+        for count in range(1, len(largest) + 1):
+            for path in itertools.permutations(largest, count):
+                pairs = itertools.combinations(range(count), 2)
+                if all(bool(path[a] & path[b]) == (b == a + 1) for a, b in pairs):
+                    best = max(best, len(set().union(*path)))
+        order = path_order(size, arrays(sets))
+        kept = [set(channels) for channels in sets if contiguous(order, np.array(channels))]
+        assert len(set().union(*kept)) >= best
+
+    def test_lays_readers_side_by_side(self) -> None:
+        readers = arrays([[6, 4, 5], [0, 1, 2], [2, 3, 4]])
+        assert path_order(8, readers).tolist() in (
+            [5, 6, 4, 3, 2, 0, 1, 7],
+            [0, 1, 2, 3, 4, 5, 6, 7],
+        )
+
+    def test_takes_the_heavier_path(self) -> None:
+        light, heavy = [0, 1, 2], [2, 3, 4, 5]
+        rival = [0, 2, 6, 7, 8]  # overlaps both, so a path has two of the three
+        order = path_order(9, arrays([light, heavy, rival]))
+        assert contiguous(order, np.array(heavy))
+        assert contiguous(order, np.array(rival))
+
+    def test_orders_readers_apart_from_the_path(self) -> None:
+        readers = arrays([[0, 2, 4], [4, 6], [1, 3], [3, 5, 7]])
+        order = path_order(9, readers)
+        assert all(contiguous(order, reader) for reader in readers)
+        assert order[-1] == 8
+
+    def test_nests(self) -> None:
+        readers = arrays([range(2, 2 + length) for length in range(1, 40)])
+        order = path_order(50, readers[::2] + readers[1::2])
+        assert all(contiguous(order, reader) for reader in readers)
+
+    def test_no_reader_changes_nothing(self) -> None:
+        assert path_order(4, []).tolist() == [0, 1, 2, 3]
+        assert path_order(4, arrays([[]])).tolist() == [0, 1, 2, 3]
+        assert path_order(0, []).tolist() == []
+
+    @pytest.mark.parametrize("channel", [-1, 3])
+    def test_rejects_unknown_channels(self, channel: int) -> None:
+        with pytest.raises(IndexError):
+            path_order(3, arrays([[channel]]))
+
+
+class TestPerfectOrder:
+    @relaxed
+    @given(families())
+    def test_finds_a_perfect_order_if_there_is_one(self, family: tuple[int, Sets]) -> None:
+        size, sets = family
+        orders = all_orders(size)
+        possible = np.all([keeping(orders, channels) for channels in sets], axis=0).any()
+        order, taken = perfect_order(size, [], arrays(sets), [len(one) for one in sets])
+        assert sorted(order.tolist()) == list(range(size))
+        assert all(taken) == possible
+
+    @relaxed
+    @given(segments())
+    def test_is_never_worse_than_paths(self, segment: tuple[int, list[IntArray]]) -> None:
+        size, readers = segment
+        order, taken = perfect_order(size, [], readers, [reader.size for reader in readers])
+        assert taken == [contiguous(order, reader) for reader in readers]
+        assert reached(order, readers) >= reached(path_order(size, readers), readers)
+
+    @relaxed
+    @given(families(max_size=6, max_sets=6), families(max_size=6, max_sets=2))
+    def test_stays_between_greedy_and_optimum(
+        self, family: tuple[int, Sets], more: tuple[int, Sets]
+    ) -> None:
+        size = max(family[0], more[0])
+        wanted, mandatory = family[1], more[1]
+        value = [float(len(channels)) for channels in wanted]
+        orders = all_orders(size)
+        for channels in mandatory:
+            orders = orders[keeping(orders, channels)]
+        if not len(orders):
+            with pytest.raises(ValueError, match="mandatory"):
+                perfect_order(size, arrays(mandatory), arrays(wanted), value)
+            return
+        order, taken = perfect_order(size, arrays(mandatory), arrays(wanted), value)
+        kept = np.stack([keeping(orders, channels) for channels in wanted])
+        got = sum(itertools.compress(value, taken))
+        assert order.tolist() in orders.tolist()
+        assert taken == [contiguous(order, channels) for channels in arrays(wanted)]
+        assert got <= (np.array(value) @ kept).max()
+        left = np.ones(len(orders), dtype=np.bool_)
+        greedy = 0.0
+        for at in sorted(range(len(wanted)), key=lambda at: -value[at]):
+            if (left & kept[at]).any():
+                left &= kept[at]
+                greedy += value[at]
+        assert got >= greedy
+
+    def test_paths_make_up_for_greed(self) -> None:
+        # The first two readers shut out the others; 0-4-1-3 has three of the four.
+        readers = arrays([[1, 4], [3, 4], [1, 3], [0, 4]])
+        tree = PQTree(5)
+        assert [tree.reduce(reader) for reader in readers] == [True, True, False, False]
+        _, taken = perfect_order(5, [], readers, [2, 2, 2, 2])
+        assert taken == [True, False, True, True]
+
+    def test_prefers_the_valuable_then_the_first(self) -> None:
+        triangle = arrays([[0, 1], [1, 2], [0, 2]])
+        assert perfect_order(4, [], triangle, [1, 2, 3])[1] == [False, True, True]
+        assert perfect_order(4, [], triangle, [1, 1, 1])[1] == [True, True, False]
+
+    def test_mandatory_sets_come_first(self) -> None:
+        order, taken = perfect_order(
+            6, arrays([[0, 1, 2], [2, 3]]), arrays([[0, 3], [0, 1], [5, 3]]), [100, 1, 1]
+        )
+        assert taken == [False, True, True]
+        assert all(contiguous(order, channels) for channels in arrays([[0, 1, 2], [2, 3]]))
+
+    def test_contradictory_mandatory_sets(self) -> None:
+        with pytest.raises(ValueError, match="mandatory set 2"):
+            perfect_order(4, arrays([[0, 1], [1, 2], [0, 2]]), [], [])
+
+    def test_trivial_and_repeated_sets_are_free(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        torn: list[list[int]] = []
+        original = PQTree._full
+
+        def counting(self: PQTree, channels: list[int]) -> dict[int, list[int]]:
+            torn.append(channels)
+            return original(self, channels)
+
+        monkeypatch.setattr(PQTree, "_full", counting)
+        readers = arrays([[], [2], range(5), [1, 0, 2], [0, 1, 2], [2, 1, 0], range(5)])
+        _, taken = perfect_order(5, [], readers, [1.0] * len(readers))
+        assert all(taken)
+        assert len(torn) == 1
+
+    def test_alike_channels_stay_in_original_order(self) -> None:
+        order, _ = perfect_order(6, [], arrays([[5, 1, 3]]), [3])
+        assert order.tolist() in ([0, 2, 4, 1, 3, 5], [1, 3, 5, 0, 2, 4])
+
+    def test_nothing_wanted(self) -> None:
+        order, taken = perfect_order(3, [], [], [])
+        assert (order.tolist(), taken) == ([0, 1, 2], [])
+        assert perfect_order(0, [], arrays([[]]), [1])[1] == [True]
+
+    def test_rejects_values_of_another_length(self) -> None:
+        with pytest.raises(ValueError, match="1 wanted sets, but 2 values"):
+            perfect_order(3, [], arrays([[0, 1]]), [1, 2])
+
+    @relaxed
+    @given(segments())
+    def test_is_deterministic(self, segment: tuple[int, list[IntArray]]) -> None:
+        size, readers = segment
+        value = [reader.size for reader in readers]
+        runs = [perfect_order(size, [], readers, value) for _ in range(2)]
+        assert runs[0][0].tolist() == runs[1][0].tolist()
+        assert runs[0][1] == runs[1][1]
+
+
+class TestContiguous:
+    @pytest.mark.parametrize(
+        ("channels", "expected"),
+        [([], True), ([3], True), ([1, 3], True), ([3, 0, 1], True), ([0, 1], False), ([9], False)],
+    )
+    def test_examples(self, channels: list[int], expected: bool) -> None:
+        order = np.array([1, 3, 0, 2])
+        assert contiguous(order, np.array(channels, dtype=np.int64)) == expected
