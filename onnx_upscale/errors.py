@@ -1,0 +1,41 @@
+"""The errors of the package: each message is the one line that a user needs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class UpscaleError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class UsageError(UpscaleError):
+    """Options or paths that cannot be meant, such as an output equal to the input."""
+
+
+class ModelError(UpscaleError):
+    """A file that is no readable ONNX model, or a model this package cannot handle."""
+
+
+class MaskError(UpscaleError):
+    """A mask file, or a mask in it, that does not fit the model."""
+
+
+class OutputError(UpscaleError):
+    """A result that cannot be written."""
+
+
+class VerifyError(UpscaleError):
+    """The emitted model differs from the masked model.
+
+    Attributes:
+        report: The report of the run that failed, or an empty one.
+    """
+
+    def __init__(self, message: str, report: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.report = report or {}
+
+
+class VerifySetupError(UpscaleError):
+    """onnxruntime cannot run one of the models, so nothing can be compared."""

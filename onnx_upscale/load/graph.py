@@ -1,0 +1,188 @@
+"""A read-only view of an ONNX graph: nodes, shapes, constants, and who reads what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import helper
+
+from onnx_upscale.errors import ModelError
+from onnx_upscale.load.shapes import infer_shapes
+from onnx_upscale.load.values import Array, Constants
+
+Shape: TypeAlias = "tuple[int | str | None, ...]"
+Use: TypeAlias = "tuple[int, int]"
+"""A node's index and the slot of one of its inputs."""
+
+IntArray: TypeAlias = "npt.NDArray[np.int64]"
+
+
+@dataclass(frozen=True)
+class Node:
+    """One node of the graph, with its attributes decoded."""
+
+    index: int
+    proto: onnx.NodeProto
+    op: str
+    domain: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Any]
+
+    @property
+    def label(self) -> str:
+        """How messages call this node: its name, or else its first output."""
+        return self.proto.name or next((name for name in self.outputs if name), f"#{self.index}")
+
+    def input(self, slot: int) -> str:
+        """The tensor at an input slot, or an empty name where an optional input is left out."""
+        return self.inputs[slot] if slot < len(self.inputs) else ""
+
+
+@dataclass(frozen=True)
+class Override:
+    """A masked constant as one node sees it.
+
+    Attributes:
+        values: The constant with the masked slices zeroed.
+        zeroed: The slices, as (axis, indices), in terms of `values`.
+    """
+
+    values: Array
+    zeroed: tuple[tuple[int, IntArray], ...]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The main graph of a model, seen through its masks.
+
+    Attributes:
+        model: The model as it was read; never changed.
+        nodes: Its nodes in topological order.
+        shapes: The inferred shape of each tensor where it has one; symbolic sizes are names.
+        constants: Tensors with a value known before run time.
+        overrides: Masked constants, by the node and slot that read them.
+    """
+
+    model: onnx.ModelProto
+    nodes: tuple[Node, ...]
+    shapes: Mapping[str, Shape]
+    types: Mapping[str, int]
+    constants: Constants
+    overrides: Mapping[Use, Override] = field(default_factory=dict)
+
+    @cached_property
+    def opset(self) -> int:
+        """Version of the ONNX operator set."""
+        return next((o.version for o in self.model.opset_import if o.domain in ("", "ai.onnx")), 1)
+
+    @cached_property
+    def readers(self) -> Mapping[str, tuple[Use, ...]]:
+        """The uses of each tensor as a node input in the main graph."""
+        found: dict[str, list[Use]] = {}
+        for node in self.nodes:
+            for slot, name in enumerate(node.inputs):
+                if name:
+                    found.setdefault(name, []).append((node.index, slot))
+        return {name: tuple(uses) for name, uses in found.items()}
+
+    @cached_property
+    def producers(self) -> Mapping[str, Node]:
+        """The node that makes each tensor."""
+        return {name: node for node in self.nodes for name in node.outputs if name}
+
+    @cached_property
+    def outputs(self) -> frozenset[str]:
+        """Names of the graph's outputs."""
+        return frozenset(value.name for value in self.model.graph.output)
+
+    @cached_property
+    def captured(self) -> Mapping[str, int]:
+        """Tensors that subgraphs (If, Loop, Scan) read from outside, by the node that holds these."""
+        found: dict[str, int] = {}
+        for node in self.nodes:
+            for attribute in node.proto.attribute:
+                subgraphs = [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
+                for subgraph in subgraphs:
+                    found.update(dict.fromkeys(_names_read(subgraph), node.index))
+        return found
+
+    def value(self, node: Node, slot: int) -> Array | None:
+        """The constant at an input slot as this node sees it, masks included, or None."""
+        override = self.overrides.get((node.index, slot))
+        if override is not None:
+            return override.values
+        name = node.input(slot)
+        return self.constants[name] if name and name in self.constants else None
+
+
+def _names_read(subgraph: onnx.GraphProto) -> set[str]:
+    """Every name read in a subgraph or below; a few more than those captured, which is safe."""
+    names = {name for node in subgraph.node for name in node.input if name}
+    names.update(value.name for value in subgraph.output)
+    for node in subgraph.node:
+        for attribute in node.attribute:
+            for inner in [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]:
+                names |= _names_read(inner)
+    return names
+
+
+def build_graph(model: onnx.ModelProto) -> Graph:
+    """Makes the view of a model.
+
+    Args:
+        model: The model; it must not be changed afterwards.
+
+    Returns:
+        The graph, without masks.
+
+    Raises:
+        ModelError: A node reads a tensor that nothing before it makes.
+    """
+    nodes = tuple(
+        Node(
+            index=index,
+            proto=proto,
+            op=proto.op_type,
+            domain="" if proto.domain == "ai.onnx" else proto.domain,
+            inputs=tuple(proto.input),
+            outputs=tuple(proto.output),
+            attributes={
+                attribute.name: helper.get_attribute_value(attribute)
+                for attribute in proto.attribute
+                if not attribute.ref_attr_name and not attribute.HasField("g")
+            },
+        )
+        for index, proto in enumerate(model.graph.node)
+    )
+    _check_order(model, nodes)
+    # From IR version 4 on, an initializer that is also a graph input is only a default.
+    overridable = {v.name for v in model.graph.input} if model.ir_version >= 4 else set()
+    initializers = {t.name: t for t in model.graph.initializer if t.name not in overridable}
+    producers = {name: node.proto for node in nodes for name in node.outputs if name}
+    shapes, types = infer_shapes(model)
+    constants = Constants(initializers, producers, list(model.opset_import))
+    return Graph(model, nodes, shapes, types, constants)
+
+
+def _check_order(model: onnx.ModelProto, nodes: tuple[Node, ...]) -> None:
+    graph = model.graph
+    known = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+    known |= {tensor.values.name for tensor in graph.sparse_initializer} | {""}
+    for node in nodes:
+        missing = next((name for name in node.inputs if name not in known), None)
+        if missing is not None:
+            raise ModelError(
+                f"node '{node.label}' ({node.op}) reads tensor '{missing}', which no earlier node "
+                "makes: the model is broken or not in topological order"
+            )
+        known.update(node.outputs)
+    lost = next((value.name for value in graph.output if value.name not in known), None)
+    if lost is not None:
+        raise ModelError(f"graph output '{lost}' is made by no node: the model is broken")

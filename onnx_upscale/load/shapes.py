@@ -1,0 +1,84 @@
+"""Shapes and types of every tensor, inferred without moving the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx
+from onnx import shape_inference
+
+# Constants up to this many elements can hold shapes, axes and pads; larger ones are weights.
+_SHAPE_ELEMENTS = 1024
+
+Shape = tuple[int | str | None, ...]
+
+
+def skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with its large weights replaced by inputs of the same type and shape.
+
+    Shape inference serializes the model it is given, so weights would be copied twice for nothing.
+    """
+    slim = onnx.ModelProto(ir_version=max(model.ir_version, 4))
+    slim.opset_import.extend(model.opset_import)
+    slim.functions.extend(model.functions)
+    graph = model.graph
+    slim.graph.name = graph.name or "graph"
+    slim.graph.node.extend(graph.node)
+    slim.graph.input.extend(graph.input)
+    slim.graph.output.extend(graph.output)
+    slim.graph.value_info.extend(graph.value_info)
+    slim.graph.sparse_initializer.extend(graph.sparse_initializer)
+    listed = {value.name for value in graph.input}
+    for tensor in graph.initializer:
+        elements = 1
+        for size in tensor.dims:
+            elements *= size
+        if elements <= _SHAPE_ELEMENTS and tensor.data_location != onnx.TensorProto.EXTERNAL:
+            slim.graph.initializer.append(tensor)
+        elif tensor.name not in listed:
+            slim.graph.input.append(
+                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            )
+    return slim
+
+
+def infer_shapes(model: onnx.ModelProto) -> tuple[Mapping[str, Shape], Mapping[str, int]]:
+    """Infers the shape and element type of every tensor that has them.
+
+    Args:
+        model: Any model; what it already says about shapes is used.
+
+    Returns:
+        Shapes and element types (`TensorProto.DataType`) by tensor name. A size is an int, the
+        name of a symbolic dimension, or None where nothing is known.
+    """
+    slim = skeleton(model)
+    try:
+        slim = shape_inference.infer_shapes(slim, data_prop=True)
+    except (shape_inference.InferenceError, RuntimeError, ValueError):
+        pass  # An operator the checker does not know: what the model itself says must do.
+    shapes: dict[str, Shape] = {}
+    types: dict[str, int] = {}
+    for value in [*slim.graph.value_info, *slim.graph.output, *slim.graph.input]:
+        tensor = value.type.tensor_type
+        if not value.type.HasField("tensor_type"):
+            continue
+        types[value.name] = tensor.elem_type
+        if tensor.HasField("shape"):
+            shapes[value.name] = shape_of(value)
+    for initializer in model.graph.initializer:
+        shapes[initializer.name] = tuple(initializer.dims)
+        types[initializer.name] = initializer.data_type
+    return shapes, types
+
+
+def shape_of(value: onnx.ValueInfoProto) -> Shape:
+    """The declared shape of a tensor."""
+    return tuple(
+        dim.dim_value
+        if dim.HasField("dim_value")
+        else dim.dim_param
+        if dim.HasField("dim_param")
+        else None
+        for dim in value.type.tensor_type.shape.dim
+    )
