@@ -1,0 +1,77 @@
+"""Backward pass: which channels anybody needs, cascading through the whole model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from onnx_upscale.analyze.constants import Values
+from onnx_upscale.analyze.facts import Read
+from onnx_upscale.analyze.trace import Trace
+from onnx_upscale.analyze.weights import BoolArray, UsedWeights
+from onnx_upscale.load.graph import IntArray
+
+
+def find_needs(
+    traced: Trace, values: Values, used: UsedWeights, wanted: IntArray | None = None
+) -> tuple[BoolArray, Mapping[int, BoolArray]]:
+    """Finds what is needed, from the outputs back.
+
+    A reader needs an input channel if a weight that is not zero connects it with an output
+    channel that is needed itself, and its value is not one the bias can absorb. Channels that are
+    coupled are needed together, so that every kept channel is computed exactly.
+
+    Args:
+        traced: Labels and facts.
+        values: Known values per label.
+        used: The non-zero weights.
+        wanted: Roots to keep in any case.
+
+    Returns:
+        Per label, whether its root is needed; and per reader (by node index) which of its input
+        channels it needs.
+    """
+    roots = traced.roots
+    needed = np.zeros(len(roots), bool)
+    if wanted is not None:
+        needed[wanted] = True
+    for demand in traced.demands:
+        labels = demand.labels
+        if demand.unless_zero:
+            nonzero = labels[values[labels] != 0]
+            labels = nonzero if nonzero.size else labels[:1]
+        needed[roots[labels]] = True
+    reads = [facts.read for facts in reversed(traced.facts) if facts.read is not None]
+    live_before: dict[int, BoolArray] = {}
+    columns: dict[int, BoolArray] = {}
+    changed = True
+    while changed:
+        changed = False
+        for read in reads:
+            index = read.layer.node.index
+            live = _live_outputs(read, needed, roots)
+            if index in live_before and np.array_equal(live, live_before[index]):
+                continue
+            live_before[index] = live
+            columns[index] = _needed_inputs(read, live, values, used)
+            inputs = roots[read.inputs]
+            if columns[index].any():
+                needed[inputs[columns[index]]] = True
+            elif live.any() and not needed[inputs].any():
+                needed[inputs[0]] = True  # ONNX has no useful tensors of width zero.
+            changed = True
+    return needed[roots], columns
+
+
+def _live_outputs(read: Read, needed: BoolArray, roots: IntArray) -> BoolArray:
+    if read.outputs is None:
+        return np.ones(read.layer.outputs, bool)
+    return needed[roots[read.outputs]]
+
+
+def _needed_inputs(read: Read, live: BoolArray, values: Values, used: UsedWeights) -> BoolArray:
+    connected = used[read.layer][0]
+    columns: BoolArray = connected.any(0) if live.all() else connected[live].any(0)
+    known = values[read.inputs]
+    return columns & ~(~np.isnan(known) if read.absorbs else known == 0)

@@ -1,0 +1,53 @@
+"""Padding and resizing."""
+
+from __future__ import annotations
+
+from onnx_upscale.analyze.context import Context, Unclear
+from onnx_upscale.analyze.rules.table import rule
+
+
+@rule("Pad")
+def pad(node: Context) -> None:
+    """Borders are added to other axes than those of channels."""
+    rank = len(node.shape())
+    pads = node.constant_list(1, "pads")
+    if pads is None:
+        raise Unclear("its pads are not constant")
+    axes = node.constant_list(3, "axes") if node.has(3) else list(range(rank))
+    assert axes is not None
+    amounts = {
+        int(axis) % rank: (pads[index], pads[index + len(axes)]) for index, axis in enumerate(axes)
+    }
+    how = "same" if node.attribute("mode", b"constant") != b"constant" else _border(node)
+    for axis, labels in node.axes(0).items():
+        if any(amounts.get(axis, ())):
+            node.pin(0, axis, "padded")
+        else:
+            node.pass_on(axis, labels, how if any(map(any, amounts.values())) else "same")
+
+
+def _border(node: Context) -> str:
+    """How known values pass where a constant is mixed in: zero survives a border of zeros."""
+    value = node.attribute("value", 0.0)
+    if node.has(2):
+        known = node.constant(2)
+        value = None if known is None else known.item()
+    return "zero" if value == 0 else "none"
+
+
+@rule("Resize Upsample")
+def resize(node: Context) -> None:
+    """Scales other axes than those of channels."""
+    before, after = node.shape(), node.output_shape()
+    extrapolates = node.attribute("coordinate_transformation_mode", b"") == b"tf_crop_and_resize"
+    if node.node.op == "Resize" and node.has(3):
+        if node.attribute("axes", ()):
+            for axis in {axis % len(before) for axis in node.attribute("axes")} & set(node.axes(0)):
+                raise Unclear(f"it gives axis {axis} a size of its own")
+        else:
+            node.resizes_in_place(3, after)
+    for axis, labels in node.axes(0).items():
+        if before[axis] != after[axis]:
+            node.pin(0, axis, "resized")
+        else:
+            node.pass_on(axis, labels, "none" if extrapolates else "same")

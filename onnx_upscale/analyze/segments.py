@@ -1,0 +1,126 @@
+"""Segments: closed sets of coupled axes with their writers and readers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnx_upscale.analyze.facts import Demand, Join, Read, Write
+from onnx_upscale.analyze.labels import LabelPool
+from onnx_upscale.analyze.trace import Trace
+from onnx_upscale.load.graph import IntArray, Node
+
+
+@dataclass(frozen=True)
+class Writer:
+    """A node that makes channels of a segment."""
+
+    node: Node
+    write: Write
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A closed set of coupled axes: whatever order its channels get, they share it.
+
+    Attributes:
+        id: Number of the segment, in the order of the model.
+        roots: Its channels, one root each, in ascending order.
+        writers: The nodes that make them.
+        readers: The layers that contract them.
+        joins: The Concats that lay parts of them side by side.
+        demands: Who needs whole axes of them, and why.
+        sets: The different sets of channels that its axes hold, smallest first.
+        original: Its channels in an order that follows the axes of the model, the longest first.
+    """
+
+    id: int
+    roots: IntArray
+    writers: tuple[Writer, ...]
+    readers: tuple[Read, ...]
+    joins: tuple[Join, ...]
+    demands: tuple[Demand, ...]
+    sets: tuple[IntArray, ...]
+    original: IntArray
+
+
+def find_segments(traced: Trace) -> tuple[Segment, ...]:
+    """Groups coupled axes.
+
+    Args:
+        traced: Labels and facts.
+
+    Returns:
+        The segments, in the order in which the model first touches them.
+    """
+    roots = traced.roots
+    arrays = _distinct_axes(traced)
+    pool = LabelPool()
+    pool.fresh(len(roots))
+    pool.couple(np.arange(len(roots)), roots)
+    for axis in arrays:
+        pool.couple(axis[:1], axis)
+    group_of = pool.all_roots()
+    own = np.unique(roots)
+    order = np.argsort(group_of[own], kind="stable")
+    heads, starts = np.unique(group_of[own][order], return_index=True)
+    members = dict(zip(heads.tolist(), np.split(own[order], starts[1:]), strict=True))
+    axes: dict[int, list[IntArray]] = {head: [] for head in members}
+    for axis in arrays:
+        axes[group_of[axis[0]]].append(axis)
+    parties = _parties(traced, group_of, heads.tolist())
+    return tuple(
+        Segment(number, members[head], *parties[head], _sets(axes[head]), _original(axes[head]))
+        for number, head in enumerate(members)
+    )
+
+
+def _distinct_axes(traced: Trace) -> list[IntArray]:
+    """The roots of every axis, each different array once, in the order of the model."""
+    found: dict[bytes, IntArray] = {}
+    seen: set[int] = set()
+    arrays = [labels for axes in traced.axes.values() for labels in axes.values()]
+    for facts in traced.facts:
+        arrays += [facts.join.whole, *facts.join.parts] if facts.join is not None else []
+        arrays += [tie.part for tie in facts.ties]
+    for labels in arrays:
+        if id(labels) not in seen and len(labels):
+            seen.add(id(labels))
+            roots = traced.roots[labels]
+            found.setdefault(roots.tobytes(), roots)
+    return list(found.values())
+
+
+def _sets(axes: list[IntArray]) -> tuple[IntArray, ...]:
+    distinct = {roots.tobytes(): roots for roots in map(np.unique, axes)}
+    return tuple(sorted(distinct.values(), key=len))
+
+
+def _original(axes: list[IntArray]) -> IntArray:
+    chained = np.concatenate(sorted(axes, key=len, reverse=True))
+    return chained[np.sort(np.unique(chained, return_index=True)[1])]
+
+
+_Parties = tuple[tuple[Writer, ...], tuple[Read, ...], tuple[Join, ...], tuple[Demand, ...]]
+
+
+def _parties(traced: Trace, group_of: IntArray, heads: list[int]) -> Mapping[int, _Parties]:
+    writers: dict[int, list[Writer]] = {head: [] for head in heads}
+    readers: dict[int, list[Read]] = {head: [] for head in heads}
+    joins: dict[int, list[Join]] = {head: [] for head in heads}
+    demands: dict[int, list[Demand]] = {head: [] for head in heads}
+    for facts in traced.facts:
+        if facts.write is not None:
+            writers[group_of[facts.write.labels[0]]].append(Writer(facts.node, facts.write))
+        if facts.read is not None:
+            readers[group_of[facts.read.inputs[0]]].append(facts.read)
+        if facts.join is not None:
+            joins[group_of[facts.join.whole[0]]].append(facts.join)
+    for demand in traced.demands:
+        demands[group_of[demand.labels[0]]].append(demand)
+    return {
+        head: (tuple(writers[head]), tuple(readers[head]), tuple(joins[head]), tuple(demands[head]))
+        for head in heads
+    }
