@@ -1,0 +1,30 @@
+"""Unconstrained channel pruning for ONNX: masks in, an equal and faster model out."""
+
+from onnx_upscale.api import Analyzed, Result, analyze, optimize, verify
+from onnx_upscale.errors import (
+    MaskError,
+    ModelError,
+    OutputError,
+    UpscaleError,
+    UsageError,
+    VerifyError,
+    VerifySetupError,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Analyzed",
+    "MaskError",
+    "ModelError",
+    "OutputError",
+    "Result",
+    "UpscaleError",
+    "UsageError",
+    "VerifyError",
+    "VerifySetupError",
+    "__version__",
+    "analyze",
+    "optimize",
+    "verify",
+]

@@ -1,0 +1,272 @@
+"""The Python interface: the five verbs in a row."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from onnx_upscale import report as sections
+from onnx_upscale.analyze import Analysis
+from onnx_upscale.analyze import analyze as analyze_graph
+from onnx_upscale.apply import apply, masked_model
+from onnx_upscale.errors import UsageError, VerifyError, VerifySetupError
+from onnx_upscale.files import check_writable, write_files
+from onnx_upscale.load import Loaded, MaskSource, ModelSource, load
+from onnx_upscale.load.masking import mask_graph
+from onnx_upscale.plan import STRATEGIES, Plan, grow_masks, load_profile, plan
+from onnx_upscale.stats import measure
+from onnx_upscale.verify import Tolerance, Verification, input_sizes
+from onnx_upscale.verify import verify as compare
+
+__all__ = ["Analyzed", "Result", "analyze", "optimize", "verify"]
+
+Sizes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Result:
+    """An optimized model.
+
+    Attributes:
+        model: The emitted model.
+        report: What was done, in the form of the report file.
+    """
+
+    model: onnx.ModelProto
+    report: dict[str, Any]
+
+    @cached_property
+    def content(self) -> bytes:
+        """The model as a file's content; the same model gives the same bytes."""
+        return self.model.SerializeToString(deterministic=True)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the model, in full or not at all.
+
+        Args:
+            path: Where to.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        check_writable(path)
+        write_files({path: self.content})
+
+
+@dataclass(frozen=True)
+class Analyzed:
+    """A model that was analyzed and not changed.
+
+    Attributes:
+        loaded: The model and its masks.
+        analysis: What is known about its channels.
+    """
+
+    loaded: Loaded
+    analysis: Analysis
+
+    def plan(self, strategy: str, target: str = "cpu") -> Plan:
+        """What a strategy would do."""
+        return _planned(self.loaded, strategy, target)[1]
+
+
+def optimize(
+    model: ModelSource,
+    masks: MaskSource = None,
+    *,
+    strategy: str = "auto",
+    target: str | os.PathLike[str] = "cpu",
+    tune: bool = False,
+    verify: bool = True,
+    samples: int = 2,
+    seed: int = 0,
+    rtol: float = Tolerance.rtol,
+    atol: float = Tolerance.atol,
+    inputs: Sizes | None = None,
+) -> Result:
+    """Removes masked channels from a model: the same function as the masked model, less work.
+
+    Args:
+        model: A path or a `ModelProto`, which is not changed.
+        masks: A path, a dictionary of the same form, or None for the zeros in the weights alone.
+        strategy: `auto`, `upscale`, `gather` or `constrained`.
+        target: Whose costs `auto` plans for: `cpu`, `cuda`, or the path of a profile.
+        tune: Let `auto` measure its candidates on this machine.
+        verify: Run the masked and the emitted model side by side.
+        samples: How many random inputs to run.
+        seed: Seed of the inputs.
+        rtol: Largest difference, as a share of the largest value of an output.
+        atol: Largest difference in addition.
+        inputs: Shapes of inputs with symbolic dimensions, for verifying and tuning.
+
+    Returns:
+        The model and the report.
+
+    Raises:
+        UpscaleError: One of its subclasses says what is wrong with the input.
+        VerifyError: The models differ; the error holds the report.
+    """
+    if strategy not in STRATEGIES:
+        raise UsageError(f"unknown strategy '{strategy}' (known: {', '.join(STRATEGIES)})")
+    if samples < 1:
+        raise UsageError("at least one sample is needed; use verify=False for none")
+    clock = _Clock()
+    with clock.stage("load"):
+        loaded = load(model, masks)
+    sizes = _sizes(loaded, inputs, strict=verify or tune)
+    with clock.stage("analyze"):
+        analysis = _analyzed(loaded, strategy)
+    with clock.stage("plan"):
+        planned = plan(analysis, strategy, load_profile(target))
+    with clock.stage("apply"):
+        emitted = apply(planned)
+    result = Result(emitted.model, {})
+    verification = None
+    if verify:
+        with clock.stage("verify"):
+            verification = compare(
+                masked_model(analysis.graph),
+                emitted.model,
+                original=loaded.graph.model if loaded.masks else None,
+                samples=samples,
+                seed=seed,
+                tolerance=Tolerance(rtol, atol),
+                sizes=inputs,
+            )
+    before = measure(loaded.graph.model, sizes)
+    after = measure(emitted.model, sizes, emitted.added)
+    path, content = _input_file(model)
+    result.report.update(
+        version=sections.VERSION,
+        input=sections.stats_section(
+            before, path, hashlib.sha256(content).hexdigest(), len(content)
+        ),
+        output=sections.stats_section(
+            after, None, hashlib.sha256(result.content).hexdigest(), len(result.content)
+        ),
+        masks=sections.masks_section(loaded),
+        strategy=strategy,
+        target=str(target),
+        segments=sections.segments_section(planned),
+        copies={"count": after.copies, "bytes": after.copied_bytes},
+        verify=sections.verify_section(verification),
+        seconds=sections.rounded(clock.seconds),
+    )
+    _raise_if_different(verification, result.report)
+    return result
+
+
+def analyze(model: ModelSource, masks: MaskSource = None) -> Analyzed:
+    """Analyzes a model without changing it.
+
+    Args:
+        model: A path or a `ModelProto`.
+        masks: Masks, as for `optimize`.
+
+    Returns:
+        What is coupled, known and needed.
+    """
+    loaded = load(model, masks)
+    return Analyzed(loaded, analyze_graph(loaded.graph))
+
+
+def verify(
+    model: ModelSource,
+    masks: MaskSource,
+    emitted: ModelSource,
+    *,
+    strategy: str = "auto",
+    samples: int = 2,
+    seed: int = 0,
+    rtol: float = Tolerance.rtol,
+    atol: float = Tolerance.atol,
+    inputs: Sizes | None = None,
+) -> Verification:
+    """Compares an earlier result with the masked model again.
+
+    Args:
+        model: The original model.
+        masks: Its masks.
+        emitted: The result.
+        strategy: The strategy it was made with; only `constrained` makes a difference.
+        samples: How many random inputs to run.
+        seed: Seed of the inputs.
+        rtol: As for `optimize`.
+        atol: As for `optimize`.
+        inputs: As for `optimize`.
+
+    Returns:
+        What was found.
+
+    Raises:
+        VerifyError: The models differ.
+    """
+    loaded = load(model, masks)
+    graph = loaded.graph
+    if strategy == "constrained":
+        graph = mask_graph(graph, grow_masks(analyze_graph(graph)))
+    other = load(emitted).graph.model
+    verification = compare(
+        masked_model(graph),
+        other,
+        original=loaded.graph.model if loaded.masks else None,
+        samples=samples,
+        seed=seed,
+        tolerance=Tolerance(rtol, atol),
+        sizes=inputs,
+    )
+    _raise_if_different(verification, {})
+    return verification
+
+
+def _raise_if_different(verification: Verification | None, report: dict[str, Any]) -> None:
+    if verification is not None and not verification.ok:
+        raise VerifyError(f"verification failed: {verification.failure}", report)
+
+
+def _analyzed(loaded: Loaded, strategy: str) -> Analysis:
+    analysis = analyze_graph(loaded.graph)
+    if strategy == "constrained":
+        analysis = analyze_graph(mask_graph(loaded.graph, grow_masks(analysis)))
+    return analysis
+
+
+def _planned(loaded: Loaded, strategy: str, target: str) -> tuple[Analysis, Plan]:
+    analysis = _analyzed(loaded, strategy)
+    return analysis, plan(analysis, strategy, load_profile(target))
+
+
+def _sizes(loaded: Loaded, inputs: Sizes | None, strict: bool) -> Sizes:
+    """Shapes at which work is counted; they matter less than the work itself if nothing runs."""
+    try:
+        return input_sizes(loaded.graph.model, inputs)
+    except VerifySetupError:
+        if strict:
+            raise
+        return {}
+
+
+def _input_file(model: ModelSource) -> tuple[str | None, bytes]:
+    if isinstance(model, onnx.ModelProto):
+        return None, model.SerializeToString(deterministic=True)
+    return str(model), Path(model).read_bytes()
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - start

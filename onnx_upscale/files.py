@@ -1,0 +1,75 @@
+"""Writing results: all or nothing, never over something else."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+from onnx_upscale.errors import OutputError
+
+PathLike = str | os.PathLike[str]
+
+
+def check_writable(path: PathLike) -> None:
+    """Finds out before the work whether a file can be written after it.
+
+    Raises:
+        OutputError: It cannot.
+    """
+    target = _resolved(path)
+    folder = target.parent
+    if target.is_dir():
+        raise OutputError(f"{path}: is a directory, give the name of a file")
+    if target.exists() and not stat.S_ISREG(target.stat().st_mode):
+        raise OutputError(f"{path}: is not a regular file, so it cannot be replaced")
+    if not folder.is_dir():
+        raise OutputError(f"{path}: there is no directory '{folder}'")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"{path}: no permission to write in '{folder}'")
+
+
+def same_file(one: PathLike, other: PathLike) -> bool:
+    """Whether two paths lead to the same file, which may not exist yet."""
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return _resolved(one) == _resolved(other)
+
+
+def write_files(contents: Mapping[PathLike, bytes]) -> None:
+    """Writes files so that each is there in full, or is what it was before.
+
+    Every file is first written beside its target under another name; only when all are on disk are
+    they renamed.
+
+    Args:
+        contents: What to write where.
+
+    Raises:
+        OutputError: Something could not be written.
+    """
+    waiting: list[tuple[Path, Path]] = []
+    current: PathLike = ""
+    try:
+        for current, data in contents.items():
+            target = _resolved(current)
+            beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+            waiting.append((beside, target))
+            with beside.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        for beside, target in waiting:
+            os.replace(beside, target)
+    except OSError as error:
+        raise OutputError(f"{current}: cannot be written: {error.strerror or error}") from None
+    finally:
+        for beside, _ in waiting:
+            beside.unlink(missing_ok=True)
+
+
+def _resolved(path: PathLike) -> Path:
+    # Through symbolic links, so that a link stays one and its target is replaced.
+    return Path(os.path.realpath(path))

@@ -1,0 +1,102 @@
+"""plan: which channels stay, in which order, and how each reader and writer copes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnx_upscale.analyze import Analysis
+from onnx_upscale.load.graph import IntArray
+from onnx_upscale.plan.arrange import arrange
+from onnx_upscale.plan.cost import Costs
+from onnx_upscale.plan.grow import grow_masks
+from onnx_upscale.plan.keep import align
+from onnx_upscale.plan.layout import Layout, join_order, misfits
+from onnx_upscale.plan.profile import Profile, load_profile
+from onnx_upscale.plan.realize import ReaderPlan, WriterPlan, realize_reader, realize_writer
+
+__all__ = [
+    "STRATEGIES",
+    "Layout",
+    "Plan",
+    "Profile",
+    "ReaderPlan",
+    "WriterPlan",
+    "grow_masks",
+    "join_order",
+    "load_profile",
+    "plan",
+]
+
+STRATEGIES = ("auto", "upscale", "gather", "constrained")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All decisions about one model.
+
+    Attributes:
+        analysis: What they rest on.
+        layout: The kept channels of every axis, in order.
+        readers: By node index, how each reader gets its channels; those not computed are missing.
+        writers: By node index, how each writer fills its layout.
+    """
+
+    analysis: Analysis
+    layout: Layout
+    readers: Mapping[int, ReaderPlan]
+    writers: Mapping[int, WriterPlan]
+
+
+def plan(analysis: Analysis, strategy: str, profile: Profile) -> Plan:
+    """Decides what to emit.
+
+    Args:
+        analysis: The analysis.
+        strategy: One of `STRATEGIES`.
+        profile: The target that `auto` plans for.
+
+    Returns:
+        The plan.
+    """
+    if strategy == "auto":
+        analysis = align(analysis, profile)
+    analysis, layout = _lay_out(analysis, strategy)
+    costs = Costs(analysis.graph, profile)
+    readers: dict[int, ReaderPlan] = {}
+    writers: dict[int, WriterPlan] = {}
+    for segment in analysis.segments:
+        for read in segment.readers:
+            chosen = realize_reader(analysis, layout, costs, read, strategy)
+            if chosen is not None:
+                readers[read.layer.node.index] = chosen
+        for writer in segment.writers:
+            writers[writer.node.index] = realize_writer(
+                analysis, layout, costs, writer.write, strategy
+            )
+    return Plan(analysis, layout, readers, writers)
+
+
+def _lay_out(analysis: Analysis, strategy: str) -> tuple[Analysis, Layout]:
+    """Orders all segments; one whose nodes cannot follow keeps all its channels as they were."""
+    roots = analysis.trace.roots
+    rank = np.zeros(len(roots), np.int64)
+    segment_of = np.zeros(len(roots), np.int64)
+    for segment in analysis.segments:
+        order = arrange(analysis, segment, strategy)
+        rank[order] = np.arange(len(order))
+        segment_of[segment.roots] = segment.id
+    segment_of = segment_of[roots]
+    frozen = np.zeros(len(analysis.segments), bool)
+    while True:
+        layout = Layout(roots, analysis.needed, rank, frozen[segment_of])
+        wrong = misfits(analysis.trace, layout)
+        if not wrong:
+            return analysis, layout
+        frozen[np.unique(segment_of[np.concatenate(wrong)])] = True
+        kept: IntArray = np.flatnonzero(frozen[segment_of])
+        analysis = analysis.keeping(
+            np.unique(np.concatenate([roots[kept], roots[analysis.needed]]))
+        )

@@ -1,0 +1,141 @@
+"""Results as text for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from onnx_upscale.api import Analyzed
+from onnx_upscale.plan import STRATEGIES
+
+_MANY = 3
+
+
+def summary(report: Mapping[str, Any]) -> str:
+    """Before and after, the copies, and the proof, in a few lines."""
+    before, after, copies = report["input"], report["output"], report["copies"]
+    rows = [
+        ["", "before", "after", ""],
+        ["size", _bytes(before["bytes"]), _bytes(after["bytes"]), _change(before, after, "bytes")],
+        [
+            "weights",
+            _count(before["params"]),
+            _count(after["params"]),
+            _change(before, after, "params"),
+        ],
+        [
+            "multiply-adds",
+            _count(before["macs"]),
+            _count(after["macs"]),
+            _change(before, after, "macs"),
+        ],
+        ["nodes", str(before["nodes"]), str(after["nodes"]), ""],
+        ["copies", "0", str(copies["count"]), f"{_bytes(copies['bytes'])} per inference"],
+    ]
+    proof, done = report["verify"], f"{after['path'] or 'model'}: strategy {report['strategy']}"
+    lines = [done, table(rows)]
+    if proof["ran"]:
+        lines.append(equality(proof["samples"], proof["max_abs"], proof["max_rel"]))
+    else:
+        lines.append("not verified")
+    return "\n".join(lines)
+
+
+def equality(samples: int, max_abs: float, max_rel: float) -> str:
+    """What the comparison showed."""
+    return (
+        f"equal to the masked model on {samples} random inputs: "
+        f"largest difference {max_abs:.2g} ({max_rel:.1g} of the largest output)"
+    )
+
+
+def details(report: Mapping[str, Any]) -> str:
+    """Seconds per stage, and what was pinned by whom."""
+    stages = ", ".join(f"{stage} {seconds:.3f} s" for stage, seconds in report["seconds"].items())
+    pinned = [
+        f"segment {segment['id']} ({segment['channels']} channels): {reason}"
+        for segment in report["segments"]
+        for reason in segment["pinned"]
+    ]
+    return "\n".join([stages, "pinned:", *(f"  {line}" for line in pinned or ["nothing"])])
+
+
+def analysis_rows(analyzed: Analyzed, target: str) -> list[dict[str, Any]]:
+    """One entry per segment, with what each strategy would copy in it."""
+    from onnx_upscale.report import segments_section
+
+    plans = {strategy: segments_section(analyzed.plan(strategy, target)) for strategy in STRATEGIES}
+    rows = []
+    for number, segment in enumerate(segments_section(analyzed.plan("gather", target))):
+        copied = {
+            strategy: sum(reader["bytes_copied"] for reader in sections[number]["readers"])
+            for strategy, sections in plans.items()
+        }
+        rows.append(
+            {
+                "id": segment["id"],
+                "channels": segment["channels"],
+                "needed": segment["kept"],
+                "writers": [writer["node"] for writer in segment["writers"]],
+                "readers": {reader["node"]: reader["needed"] for reader in segment["readers"]},
+                "pinned": segment["pinned"],
+                "needed_whole": segment["needed_whole"],
+                "bytes_copied": copied,
+            }
+        )
+    return rows
+
+
+def analysis(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The entries of `analysis_rows` as a table."""
+    head = ["id", "channels", "needed", "writers", "readers (needed)", "pinned or whole because"]
+    lines = [[*head, *(f"{strategy} copies" for strategy in STRATEGIES)]]
+    for row in rows:
+        readers = [f"{node} ({needed})" for node, needed in row["readers"].items()]
+        lines.append(
+            [
+                str(row["id"]),
+                str(row["channels"]),
+                str(row["needed"]),
+                _some(row["writers"]),
+                _some(readers),
+                _some([*row["pinned"], *row["needed_whole"]]),
+                *(_bytes(row["bytes_copied"][strategy]) for strategy in STRATEGIES),
+            ]
+        )
+    return table(lines)
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as aligned columns; the first row is the head."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    if len(names) > _MANY:
+        return f"{', '.join(names[:_MANY])} and {len(names) - _MANY} more"
+    return ", ".join(names) or "-"
+
+
+def _bytes(size: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} B" if unit == "B" else f"{size:.2f} {unit}"
+        size /= 1000
+    return f"{size:.2f} GB"
+
+
+def _count(number: float) -> str:
+    for unit in ("", " k", " M"):
+        if number < 1000:
+            return f"{number:.0f}" if not unit else f"{number:.2f}{unit}"
+        number /= 1000
+    return f"{number:.2f} G"
+
+
+def _change(before: Mapping[str, Any], after: Mapping[str, Any], what: str) -> str:
+    return f"{after[what] / before[what] - 1:+.1%}" if before[what] else ""
