@@ -47,7 +47,8 @@ class Result:
     @cached_property
     def content(self) -> bytes:
         """The model as a file's content; the same model gives the same bytes."""
-        return self.model.SerializeToString(deterministic=True)
+        content: bytes = self.model.SerializeToString(deterministic=True)
+        return content
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the model, in full or not at all.

@@ -67,9 +67,9 @@ def layer_bias(graph: Graph, layer: Layer) -> Values | None:
         return None
     if bias.size > 1 and bias.shape[-1] != layer.outputs:
         return None
-    return np.broadcast_to(bias.ravel().astype(np.float64), layer.outputs) * float(
-        layer.node.attributes.get("beta", 1.0)
-    )
+    beta = float(layer.node.attributes.get("beta", 1.0))
+    spread: Values = np.broadcast_to(bias.ravel().astype(np.float64), layer.outputs) * beta
+    return spread
 
 
 def contribution(graph: Graph, layer: Layer, inputs: Values) -> Values:
@@ -89,7 +89,7 @@ def contribution(graph: Graph, layer: Layer, inputs: Values) -> Values:
     assert weight is not None
     summed = layer.by_group(weight).sum(-1, dtype=np.float64)
     by_group = inputs.reshape(layer.groups, layer.inputs // layer.groups)
-    total = np.einsum("goi,gi->go", summed, by_group).ravel()
+    total: Values = np.einsum("goi,gi->go", summed, by_group).ravel()
     return total * float(layer.node.attributes.get("alpha", 1.0))
 
 

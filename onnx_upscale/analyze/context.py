@@ -21,13 +21,13 @@ from onnx_upscale.analyze.facts import (
     Write,
 )
 from onnx_upscale.analyze.labels import LabelPool
-from onnx_upscale.analyze.sizes import Size
+from onnx_upscale.analyze.sizes import Sizes
 from onnx_upscale.load.graph import Graph, IntArray, Node, Shape
 from onnx_upscale.load.values import Array
 
 
-class Unclear(Exception):
-    """A rule does not cover this use of its operator; the node's axes are pinned, with the reason."""
+class UnclearError(Exception):
+    """A rule does not cover this use of its operator, so the node's axes are pinned."""
 
 
 class Context:
@@ -39,7 +39,7 @@ class Context:
         node: Node,
         pool: LabelPool,
         axes: Mapping[str, Axes],
-        sizes: Mapping[str, tuple[Size, ...]],
+        sizes: Mapping[str, Sizes],
     ) -> None:
         self.graph = graph
         self.node = node
@@ -84,7 +84,7 @@ class Context:
         """A list that is an input in newer operator sets and an attribute in older ones.
 
         Raises:
-            Unclear: It is an input that is not known before run time.
+            UnclearError: It is an input that is not known before run time.
         """
         if attribute in self.node.attributes:
             value = self.node.attributes[attribute]
@@ -93,14 +93,14 @@ class Context:
             return None
         known = self.constant(slot)
         if known is None:
-            raise Unclear(f"its {attribute} are not constant")
+            raise UnclearError(f"its {attribute} are not constant")
         return list(known.ravel().tolist())
 
     def shape(self, slot: int = 0) -> Shape:
         """The shape of an input.
 
         Raises:
-            Unclear: It is not known.
+            UnclearError: It is not known.
         """
         known = self.constant(slot)
         if known is not None:
@@ -111,13 +111,13 @@ class Context:
         """The shape of an output.
 
         Raises:
-            Unclear: It is not known.
+            UnclearError: It is not known.
         """
         return self._shape_of(self.node.outputs[index])
 
     def _shape_of(self, name: str) -> Shape:
         if name not in self.graph.shapes:
-            raise Unclear(f"the shape of '{name}' is not known")
+            raise UnclearError(f"the shape of '{name}' is not known")
         return self.graph.shapes[name]
 
     def used(self, output: int) -> bool:
@@ -227,7 +227,7 @@ class Context:
         read from an axis that holds the same channels.
 
         Raises:
-            Unclear: They do not.
+            UnclearError: They do not.
         """
         if all(isinstance(size, int) for size in after):
             self.resizes(slot, tuple(size for size in after if isinstance(size, int)))
@@ -240,7 +240,7 @@ class Context:
             if source is None or not np.array_equal(
                 self._pool.roots(source), self._pool.roots(labels)
             ):
-                raise Unclear("its sizes are not constant")
+                raise UnclearError("its sizes are not constant")
         self._adapting_slots.add(slot)
 
     def pin_sizes(self) -> tuple[Demand, ...]:

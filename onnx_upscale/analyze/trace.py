@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from onnx_upscale.analyze.context import Context, Unclear
+from onnx_upscale.analyze.context import Context, UnclearError
 from onnx_upscale.analyze.facts import Axes, Demand, Facts
 from onnx_upscale.analyze.labels import LabelPool
 from onnx_upscale.analyze.rules import RULES
@@ -54,12 +54,12 @@ def trace(graph: Graph) -> Trace:
         rule = RULES.get((node.domain, node.op))
         try:
             if graph.opset < _OLDEST_OPSET:
-                raise Unclear(f"operator set {graph.opset} is older than {_OLDEST_OPSET}")
+                raise UnclearError(f"operator set {graph.opset} is older than {_OLDEST_OPSET}")
             if rule is None:
-                raise Unclear("no rule for this operator")
+                raise UnclearError("no rule for this operator")
             rule(context)
             facts = context.facts()
-        except Unclear as unclear:
+        except UnclearError as unclear:
             facts = context.pinned_facts(f"{node.op}: {unclear}")
         all_facts.append(facts)
         demands += facts.demands

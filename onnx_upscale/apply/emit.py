@@ -1,4 +1,4 @@
-"""The emitted model: everything of the original that was not changed, byte for byte, and the rest."""
+"""The emitted model: all of the original that was not changed, byte for byte, and the rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The graph under the knife: onnx-graphsurgeon's view of it, with new nodes and tensors kept apart."""
+"""The graph under the knife: graphsurgeon's view of it, with new nodes kept apart."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from onnx_upscale.load.values import Array
 class Surgery:
     """Nodes and tensors of a model, ready to be changed.
 
-    graphsurgeon sees the wiring alone: names, inputs and outputs. Attributes and weights that nobody
-    touches stay where they are, in the model, so that nothing can be lost on the way.
+    graphsurgeon sees the wiring alone: names, inputs and outputs. Attributes and weights that
+    nobody touches stay where they are, in the model, so that nothing can be lost on the way.
 
     Attributes:
         nodes: Per original node, its editable counterpart; its `attrs` hold only what is changed.
@@ -113,7 +113,7 @@ class Surgery:
         node.inputs[slot] = tensor
 
     def in_order(self) -> list[tuple[int | None, gs.Node]]:
-        """All nodes that remain, in an order that runs, with their original indices if they have one."""
+        """All nodes that remain, in an order that runs, with their original indices (or None)."""
         ordered: list[tuple[int | None, gs.Node]] = []
         for index, node in enumerate(self.nodes):
             ordered += [(None, new) for new in self.before.get(index, ())]

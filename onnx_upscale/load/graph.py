@@ -104,7 +104,7 @@ class Graph:
 
     @cached_property
     def captured(self) -> Mapping[str, int]:
-        """Tensors that subgraphs (If, Loop, Scan) read from outside, by the node that holds these."""
+        """Tensors that subgraphs (If, Loop, Scan) read from outside, by the node they belong to."""
         found: dict[str, int] = {}
         for node in self.nodes:
             for attribute in node.proto.attribute:

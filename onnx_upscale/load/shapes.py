@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 
 import onnx
@@ -53,10 +54,9 @@ def infer_shapes(model: onnx.ModelProto) -> tuple[Mapping[str, Shape], Mapping[s
         name of a symbolic dimension, or None where nothing is known.
     """
     slim = skeleton(model)
-    try:
+    # An operator the checker does not know: what the model itself says must do.
+    with contextlib.suppress(shape_inference.InferenceError, RuntimeError, ValueError):
         slim = shape_inference.infer_shapes(slim, data_prop=True)
-    except (shape_inference.InferenceError, RuntimeError, ValueError):
-        pass  # An operator the checker does not know: what the model itself says must do.
     shapes: dict[str, Shape] = {}
     types: dict[str, int] = {}
     for value in [*slim.graph.value_info, *slim.graph.output, *slim.graph.input]:

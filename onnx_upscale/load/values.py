@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,27 @@ Array = npt.NDArray[Any]
 
 # Folding these would freeze a random draw, or evaluate what has no fixed value.
 _NEVER_FOLDED = frozenset(
-    ["RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial", "Dropout", "If", "Loop", "Scan", "SequenceMap", "Optional", "SequenceEmpty", "ImageDecoder"]
+    {
+        "Bernoulli",
+        "Dropout",
+        "If",
+        "ImageDecoder",
+        "Loop",
+        "Multinomial",
+        "Optional",
+        "RandomNormal",
+        "RandomNormalLike",
+        "RandomUniform",
+        "RandomUniformLike",
+        "Scan",
+        "SequenceEmpty",
+        "SequenceMap",
+    }
 )
-# A folded weight that is larger than this times its sources is left to run time.
-_FOLDED_ELEMENTS = 1 << 28
+
+
+# The reference implementation has these from this operator set on; they did not change their meaning.
+_IMPLEMENTED_SINCE = {"DequantizeLinear": 19, "QuantizeLinear": 19}
 
 
 class Constants(Mapping[str, Array]):
@@ -28,7 +45,6 @@ class Constants(Mapping[str, Array]):
         initializers: Initializer tensors by name (those a caller may override are left out).
         producers: The node that makes each tensor.
         opset_imports: The model's operator sets, to evaluate nodes in the right version.
-        replaced: Values that stand in for initializers, such as masked weights.
     """
 
     def __init__(
@@ -47,6 +63,7 @@ class Constants(Mapping[str, Array]):
         """Names whose value follows from constants alone, in the order of the nodes."""
         known = set(self._initializers)
         seen: set[int] = set()
+        can_run: dict[str, bool] = {}
         for node in self._producers.values():
             if id(node) in seen:
                 continue
@@ -57,7 +74,9 @@ class Constants(Mapping[str, Array]):
                 and all(not name or name in known for name in node.input)
                 and not any(attribute.ref_attr_name for attribute in node.attribute)
             )
-            if folds:
+            if folds and node.op_type not in can_run:
+                can_run[node.op_type] = _is_implemented(node, self._opset_imports)
+            if folds and can_run[node.op_type]:
                 known.update(node.output)
         known.discard("")
         return known
@@ -106,8 +125,29 @@ def evaluate(
     Returns:
         Its outputs, in order.
     """
+    evaluator = _evaluator(node, inputs, opset_imports)
+    return [np.asarray(value) for value in evaluator.run(None, dict(inputs))]
+
+
+def _evaluator(
+    node: onnx.NodeProto,
+    inputs: Iterable[str],
+    opset_imports: list[onnx.OperatorSetIdProto],
+) -> ReferenceEvaluator:
     graph = onnx.GraphProto(name="one_node", node=[node])
     graph.input.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(inputs))
     graph.output.extend(onnx.ValueInfoProto(name=name) for name in node.output if name)
     model = onnx.ModelProto(ir_version=8, graph=graph, opset_import=opset_imports)
-    return [np.asarray(value) for value in ReferenceEvaluator(model).run(None, dict(inputs))]
+    oldest = _IMPLEMENTED_SINCE.get(node.op_type, 0)
+    for imported in model.opset_import:
+        if imported.domain in ("", "ai.onnx"):
+            imported.version = max(imported.version, oldest)
+    return ReferenceEvaluator(model)
+
+
+def _is_implemented(node: onnx.NodeProto, opset_imports: list[onnx.OperatorSetIdProto]) -> bool:
+    try:
+        _evaluator(node, [name for name in node.input if name], opset_imports)
+    except (NotImplementedError, RuntimeError):
+        return False
+    return True

@@ -45,23 +45,31 @@ class Costs:
         profile = self.profile
         weight = self._graph.value(layer.node, layer.weight_slot)
         assert weight is not None
-        kernel = weight.size // max(layer.inputs * layer.outputs, 1)
+        window = weight.size * layer.groups // max(layer.inputs * layer.outputs, 1)
         made = () if layer.output_axis is None else (layer.output_axis,)
         tensor = layer.node.outputs[0]
         if layer.node.op == "ConvTranspose":
             tensor, made = layer.node.inputs[layer.data_slot], (layer.data_axis,)
         places = positions(self._graph, tensor, made)
-        macs = _rounded(inputs, profile.block) * _rounded(outputs, profile.block) * kernel * places
-        unaligned = inputs % profile.align or outputs % profile.align
-        return macs * profile.seconds_per_mac * (profile.unaligned if unaligned else 1.0)
+        seconds = places * window * profile.seconds_per_mac
+        if inputs % profile.align == outputs % profile.align == 0:
+            # Fewer inputs than a block are read unblocked, like those of an image.
+            read = inputs if inputs < profile.block else _rounded(inputs, profile.block)
+            return seconds * read * _rounded(outputs, profile.block)
+        slower = profile.unaligned if window > 1 else profile.unaligned_pointwise
+        result = outputs * places * element_bytes(self._graph, tensor)
+        # What follows is likely to want the fast layout back.
+        return seconds * inputs * outputs * slower + result * profile.seconds_per_source_byte
 
-    def copy(self, tensor: str, axis: int, channels: int) -> float:
-        """A Slice or Gather of some channels of a tensor."""
-        profile, size = self.profile, self.copied_bytes(tensor, axis, channels)
-        price = (
-            profile.seconds_per_byte if size <= profile.near_bytes else profile.seconds_per_far_byte
+    def copy(self, tensor: str, axis: int, source: int, channels: int) -> float:
+        """A copy of `channels` channels out of (or into) a tensor of `source` channels."""
+        profile = self.profile
+        whole = self.copied_bytes(tensor, axis, source)
+        part = self.copied_bytes(tensor, axis, channels)
+        seconds = whole * profile.seconds_per_source_byte + part * profile.seconds_per_copied_byte
+        return profile.seconds_per_node + seconds * (
+            profile.far if part > profile.near_bytes else 1
         )
-        return profile.seconds_per_node + price * size
 
     def copied_bytes(self, tensor: str, axis: int, channels: int) -> int:
         """Bytes that a copy of some channels writes."""

@@ -11,8 +11,8 @@ from onnx_upscale.load.masking import LayerMask
 def grow_masks(analysis: Analysis) -> tuple[LayerMask, ...]:
     """Prunes at every reader what any coupled reader or writer has pruned.
 
-    Channels that somebody else needs whole (a graph output, a norm over channels) are left alone: they
-    cannot go, whatever the readers agree on.
+    Channels that somebody else needs whole (a graph output, a norm over channels) are left alone:
+    they cannot go, whatever the readers agree on.
 
     Args:
         analysis: The analysis of the model as masked so far.

@@ -6,6 +6,7 @@ import numpy as np
 
 from onnx_upscale.analyze import Analysis, Segment
 from onnx_upscale.load.graph import IntArray
+from onnx_upscale.plan.cost import Costs
 from onnx_upscale.plan.profile import Profile
 
 # Keeping a channel can make others needed before it; few rounds settle that, and any is correct.
@@ -22,9 +23,9 @@ def align(analysis: Analysis, profile: Profile) -> Analysis:
     Returns:
         The analysis with more channels needed.
     """
-    wanted = np.zeros(0, np.int64)
+    wanted, costs = np.zeros(0, np.int64), Costs(analysis.graph, profile)
     for _ in range(_ROUNDS):
-        extra = [_extra(analysis, segment, profile) for segment in analysis.segments]
+        extra = [_extra(analysis, segment, costs) for segment in analysis.segments]
         more = np.concatenate([*extra, np.zeros(0, np.int64)])
         if not more.size:
             break
@@ -33,8 +34,8 @@ def align(analysis: Analysis, profile: Profile) -> Analysis:
     return analysis
 
 
-def _extra(analysis: Analysis, segment: Segment, profile: Profile) -> IntArray:
-    needed = analysis.needed
+def _extra(analysis: Analysis, segment: Segment, costs: Costs) -> IntArray:
+    needed, profile = analysis.needed, costs.profile
     kept = set(segment.roots[needed[segment.roots]].tolist())
     if len(kept) == len(segment.roots):
         return np.zeros(0, np.int64)
@@ -46,9 +47,46 @@ def _extra(analysis: Analysis, segment: Segment, profile: Profile) -> IntArray:
         missing = -sum(root in kept for root in members) % step
         if missing == 0 or missing == step:
             continue
+        if _better_as_it_is(analysis, segment, costs, len(members), missing):
+            continue
         spare = [root for root in members if root not in kept]
         kept.update(spare[:missing])
     return np.array(sorted(kept - before), np.int64)
+
+
+def _better_as_it_is(
+    analysis: Analysis, segment: Segment, costs: Costs, channels: int, missing: int
+) -> bool:
+    """Whether a segment is faster in kernels that compute just the channels there are.
+
+    Only where the layers of the segment are all there is to it: a depthwise convolution or a
+    Concat that has to leave the fast layout costs more than any layer gains.
+    """
+    layers = [writer.write.layer for writer in segment.writers]
+    if segment.joins or segment.demands or channels < len(segment.roots):
+        return False
+    if any(layer is None or layer.groups > 1 for layer in layers):
+        return False
+    count = int(analysis.needed[segment.roots].sum())
+
+    def other(labels: IntArray | None, otherwise: int) -> int:
+        """The channels on a layer's other side, which will be aligned if they can be."""
+        if labels is None:
+            return otherwise
+        kept, step = int(analysis.needed[labels].sum()), costs.profile.align
+        return min(-(-kept // step) * step, len(labels))
+
+    def seconds(count: int) -> float:
+        total = 0.0
+        for writer in segment.writers:
+            layer = writer.write.layer
+            assert layer is not None
+            total += costs.layer(layer, other(writer.write.inputs, layer.inputs), count)
+        for read in segment.readers:
+            total += costs.layer(read.layer, count, other(read.outputs, read.layer.outputs))
+        return total
+
+    return seconds(count) < seconds(count + missing)
 
 
 def _parts_of(analysis: Analysis, parts: tuple[IntArray, ...]) -> list[IntArray]:

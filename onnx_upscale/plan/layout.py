@@ -77,7 +77,7 @@ def stretches(roots: IntArray) -> IntArray:
     previous[order[1:][repeats]] = order[:-1][repeats]
     cuts = np.zeros(len(runs), np.int64)
     start = 0
-    for index in np.flatnonzero(previous >= 0):
+    for index in np.flatnonzero(previous >= 0).tolist():
         if previous[index] >= start:
             start = index
             cuts[index] = 1

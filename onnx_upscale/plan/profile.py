@@ -22,29 +22,32 @@ class Profile:
         name: What the target is called.
         description: What was measured, on what.
         seconds_per_mac: One multiply-add of a dense layer in its best shape.
-        seconds_per_byte: One byte that a copy writes, with the layout changes that it brings.
-        seconds_per_far_byte: The same where the copy does not fit the caches.
-        near_bytes: The largest copy that does.
+        seconds_per_source_byte: One byte of a tensor that is copied from, whose layout must change.
+        seconds_per_copied_byte: One byte that a copy writes.
+        near_bytes: The largest copy that fits the caches.
+        far: How much longer a larger one takes per byte.
         seconds_per_node: One more node.
-        block: Layers compute whole blocks of this many channels.
-        align: Channel counts that are no multiple of this leave the fast kernels.
-        join_align: The same for the parts of a Concat.
-        unaligned: How much longer a layer takes that has left them.
-        unaligned_depthwise: The same for a depthwise convolution.
+        block: The fast kernels compute whole blocks of this many channels.
+        align: A layer with a channel count that is no multiple of this leaves the fast kernels, for
+            others that compute just the channels there are.
+        join_align: What the counts of the parts of a Concat must be multiples of.
+        unaligned: How much longer a multiply-add takes there.
+        unaligned_pointwise: The same for a layer without a window.
     """
 
     name: str
     description: str
     seconds_per_mac: float
-    seconds_per_byte: float
-    seconds_per_far_byte: float
+    seconds_per_source_byte: float
+    seconds_per_copied_byte: float
     near_bytes: int
+    far: float
     seconds_per_node: float
     block: int
     align: int
     join_align: int
     unaligned: float
-    unaligned_depthwise: float
+    unaligned_pointwise: float
 
 
 def load_profile(target: str | os.PathLike[str]) -> Profile:

@@ -1,8 +1,8 @@
 """Realizations: how each reader and writer gets along with the layout it finds.
 
-Readers: `whole` (the tensor is what it needs), `zero-fill` (it reads more, with zero weights there), `slice` and
-`gather` (a copy). Writers: `whole`, `zero-fill` (zero weights make the channels that are zero), `pad`
-(only the others are computed and zeros are added).
+Readers: `whole` (the tensor is what it needs), `zero-fill` (it reads more, with zero weights
+there), `slice` and `gather` (a copy). Writers: `whole`, `zero-fill` (zero weights make the
+channels that are zero), `pad` (only the others are computed and zeros are added).
 """
 
 from __future__ import annotations
@@ -107,24 +107,25 @@ def realize_reader(
     def seconds(candidate: ReaderPlan) -> float:
         price = costs.layer(layer, len(candidate.chosen), made)
         if candidate.copies:
-            price += costs.copy(tensor, layer.data_axis, len(candidate.chosen))
+            price += costs.copy(tensor, layer.data_axis, len(here), len(candidate.chosen))
         return price
 
     return min(candidates, key=seconds)
 
 
 def _copies(needed: BoolArray, align: int) -> Iterator[tuple[str, IntArray]]:
-    """A window around all that is needed, and exactly that; both in counts the target likes."""
+    """A window around what is needed, or just that; as it is, and in counts the target likes."""
     size, wanted = len(needed), np.flatnonzero(needed)
     start, end = int(wanted[0]), int(wanted[-1]) + 1
-    width = min(-(-(end - start) // align) * align, size)
-    start = min(start, size - width)
-    if width < size:
-        yield "slice", np.arange(start, start + width)
-    missing = min(-len(wanted) % align, size - len(wanted))
-    filled = np.sort(np.concatenate([wanted, np.flatnonzero(~needed)[:missing]]))
-    if len(filled) < size and filled[-1] - filled[0] + 1 != len(filled):
-        yield "gather", filled
+    for step in (1, align):
+        width = min(-(-(end - start) // step) * step, size)
+        first = min(start, size - width)
+        if width < size:
+            yield "slice", np.arange(first, first + width)
+        missing = min(-len(wanted) % step, size - len(wanted))
+        filled = np.sort(np.concatenate([wanted, np.flatnonzero(~needed)[:missing]]))
+        if len(filled) < size and filled[-1] - filled[0] + 1 != len(filled):
+            yield "gather", filled
 
 
 def realize_writer(
@@ -157,7 +158,7 @@ def realize_writer(
         return whole
     tensor, axis = layer.node.outputs[0], layer.output_axis
     inputs = layer.inputs if write.inputs is None else len(layout.positions(write.inputs))
-    copy = costs.copy(tensor, axis, size)
+    copy = costs.copy(tensor, axis, width, size)
     if costs.layer(layer, inputs, width) + copy >= costs.layer(layer, inputs, size):
         return whole
     chosen, pads = here[start : start + width], (start, size - start - width)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnx_upscale.analyze.context import Context, Unclear
+from onnx_upscale.analyze.context import Context, UnclearError
 from onnx_upscale.analyze.facts import Carry
 from onnx_upscale.analyze.rules.table import rule
 from onnx_upscale.load.graph import IntArray
@@ -83,7 +83,7 @@ def dropout(node: Context) -> None:
     """At inference it copies its input."""
     training = node.constant(2)
     if node.has(2) and (training is None or bool(training)):
-        raise Unclear("it may be in training mode")
+        raise UnclearError("it may be in training mode")
     for axis, labels in node.axes(0).items():
         node.pass_on(axis, labels, "same")
         if node.used(1):
@@ -94,9 +94,9 @@ def dropout(node: Context) -> None:
 def quantize(node: Context) -> None:
     """Scale and zero point are scalars, or have one entry per channel of an axis."""
     if node.attribute("block_size", 0):
-        raise Unclear("it is quantized in blocks")
+        raise UnclearError("it is quantized in blocks")
     if any(node.has(slot) and node.constant(slot) is None for slot in (1, 2)):
-        raise Unclear("its scale is not constant")
+        raise UnclearError("its scale is not constant")
     rank, per_axis = len(node.shape()), node.shape(1) not in ((), (1,))
     quantized = node.attribute("axis", 1) % rank if per_axis else -1
     for axis, labels in node.axes(0).items():

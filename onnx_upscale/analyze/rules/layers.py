@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnx_upscale.analyze.context import Context, Unclear
+from onnx_upscale.analyze.context import Context, UnclearError
 from onnx_upscale.analyze.facts import Read, Write
 from onnx_upscale.analyze.rules.elementwise import broadcast_axis
 from onnx_upscale.analyze.rules.table import rule
@@ -22,11 +22,11 @@ def convolution(node: Context) -> None:
     """A reader and a writer; with groups, whole groups of channels stay together."""
     layer = layer_of(node.graph, node.node)
     if layer is None or any(slot for slot in node.inputs):
-        raise Unclear("its weight is not constant")
+        raise UnclearError("its weight is not constant")
     if layer.bias_slot and node.has(layer.bias_slot) and node.constant(layer.bias_slot) is None:
-        raise Unclear("its bias is not constant")
+        raise UnclearError("its bias is not constant")
     if node.shape()[1] != layer.inputs:
-        raise Unclear("its weight does not fit its input")
+        raise UnclearError("its weight does not fit its input")
     node.pin_others(0, {1}, "convolved over")
     if layer.groups > 1:
         _grouped(node, layer)
@@ -70,9 +70,9 @@ def gemm(node: Context) -> None:
     """A matrix product with a constant matrix and an optional bias."""
     layer = layer_of(node.graph, node.node)
     if layer is None or 1 in node.inputs or 2 in node.inputs:
-        raise Unclear("its matrix or bias is not constant")
+        raise UnclearError("its matrix or bias is not constant")
     if node.has(2) and node.constant(2) is None:
-        raise Unclear("its bias is not constant")
+        raise UnclearError("its bias is not constant")
     node.pin_others(0, {layer.data_axis}, "rows of a Gemm")
     _contract(node, layer, padded=node.attribute("beta", 1.0) == 0)
 
@@ -104,7 +104,7 @@ def _product_of_activations(node: Context) -> None:
     one, other = node.shape(0), node.shape(1)
     rank = len(node.output_shape())
     if len(one) < 2 or len(other) < 2:
-        raise Unclear("it multiplies a vector")
+        raise UnclearError("it multiplies a vector")
     left, right = node.axes(0), node.axes(1)
     inner = (left.get(len(one) - 1), right.get(len(other) - 2))
     if inner[0] is not None and inner[1] is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnx_upscale.analyze.context import Context, Unclear
+from onnx_upscale.analyze.context import Context, UnclearError
 from onnx_upscale.analyze.facts import Join, Selection
 from onnx_upscale.analyze.rules.elementwise import broadcast_axis
 from onnx_upscale.analyze.rules.table import rule
@@ -40,7 +40,7 @@ def _join(node: Context, axis: int) -> None:
         if labels is None:
             size = node.shape(slot)[axis]
             if not isinstance(size, int):
-                raise Unclear("it joins parts of unknown size")
+                raise UnclearError("it joins parts of unknown size")
             labels = node.unbound(size)
             if node.constant(slot) is not None:
                 node.param(slot, axis, labels)
@@ -62,11 +62,12 @@ def split(node: Context) -> None:
             for output in range(len(node.node.outputs)):
                 node.move(axis, labels, output)
             continue
-        sizes = [node.output_shape(output)[cut] for output in range(len(node.node.outputs))]
-        if not all(isinstance(size, int) for size in sizes) or sum(map(int, sizes)) != len(labels):  # type: ignore[arg-type]
+        shapes = [node.output_shape(output) for output in range(len(node.node.outputs))]
+        sizes = [shape[cut] for shape in shapes if isinstance(shape[cut], int)]
+        ends = np.cumsum(np.array(sizes, np.int64))
+        if len(sizes) < len(shapes) or ends[-1] != len(labels):
             node.pin(0, axis, "split into parts of unknown size")
             continue
-        ends = np.cumsum(np.array(sizes, np.int64))
         _select(node, axis, labels, np.split(np.arange(len(labels)), ends[:-1]))
 
 
@@ -78,7 +79,7 @@ def slice_(node: Context) -> None:
     axes = node.constant_list(3, "axes")
     steps = node.constant_list(4, "steps")
     if starts is None or ends is None:
-        raise Unclear("it has no bounds")
+        raise UnclearError("it has no bounds")
     sliced = [int(axis) % rank for axis in (axes if axes is not None else range(len(starts)))]
     bounds = dict(
         zip(sliced, zip(starts, ends, steps or [1] * len(starts), strict=True), strict=True)
@@ -101,7 +102,7 @@ def gather(node: Context) -> None:
         _embed(node)
         return
     if node.inputs.keys() - {0}:
-        raise Unclear("its indices have channels")
+        raise UnclearError("its indices have channels")
     along = node.attribute("axis", 0) % len(data)
     added = (indices.ndim if indices is not None else len(node.shape(1))) - 1
     for axis, labels in node.axes(0).items():
@@ -118,7 +119,7 @@ def gather(node: Context) -> None:
 
 def _select(node: Context, axis: int, labels: IntArray, picks: list[IntArray]) -> None:
     if any(len(pick) == 0 for pick in picks):
-        raise Unclear("it takes nothing")
+        raise UnclearError("it takes nothing")
     for output, pick in enumerate(picks):
         node.move(axis, labels[pick], output)
     node.selects(Selection(axis, labels, tuple(picks)))
@@ -127,7 +128,7 @@ def _select(node: Context, axis: int, labels: IntArray, picks: list[IntArray]) -
 def _embed(node: Context) -> None:
     table, indices = node.shape(0), node.shape(1)
     if node.inputs:
-        raise Unclear("its indices have channels")
+        raise UnclearError("its indices have channels")
     along = node.attribute("axis", 0) % len(table)
     width = table[-1]
     if along != 0 or len(table) != 2 or not isinstance(width, int):
@@ -142,7 +143,7 @@ def tile(node: Context) -> None:
     """Repeats axes."""
     repeats = node.constant_list(1, "repeats")
     if repeats is None:
-        raise Unclear("its repeats are not constant")
+        raise UnclearError("its repeats are not constant")
     for axis, labels in node.axes(0).items():
         times = int(repeats[axis])
         if times == 1:

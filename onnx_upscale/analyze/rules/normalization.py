@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnx_upscale.analyze.context import Context, Unclear
+from onnx_upscale.analyze.context import Context, UnclearError
 from onnx_upscale.analyze.rules.table import rule
 
 
@@ -10,7 +10,7 @@ from onnx_upscale.analyze.rules.table import rule
 def batch_normalization(node: Context) -> None:
     """An affine map per channel."""
     if node.attribute("training_mode", 0) or any(node.used(index) for index in range(1, 5)):
-        raise Unclear("it is in training mode")
+        raise UnclearError("it is in training mode")
     _per_channel(node, range(1, 5))
 
 
@@ -22,7 +22,7 @@ def instance_normalization(node: Context) -> None:
 
 def _per_channel(node: Context, params: range) -> None:
     if any(node.constant(slot) is None for slot in params):
-        raise Unclear("its parameters are not constant")
+        raise UnclearError("its parameters are not constant")
     node.pin_others(0, {1}, "normalized over")
     labels = node.axes(0).get(1)
     if labels is not None:
@@ -37,7 +37,7 @@ def layer_normalization(node: Context) -> None:
     rank = len(node.shape())
     start = node.attribute("axis", -1) % rank
     if any(node.has(slot) and node.constant(slot) is None for slot in (1, 2)):
-        raise Unclear("its parameters are not constant")
+        raise UnclearError("its parameters are not constant")
     for axis, labels in node.axes(0).items():
         made = node.pass_on(axis, labels)
         for output in (1, 2):

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from onnx_upscale.analyze.context import Context, Unclear
+from onnx_upscale.analyze.context import Context, UnclearError
 from onnx_upscale.analyze.facts import Carry
 from onnx_upscale.analyze.rules.table import rule
 from onnx_upscale.load.graph import Shape
@@ -20,7 +20,7 @@ def squeeze(node: Context) -> None:
     changed = max(len(before), len(after))
     if given is None:
         if None in before or any(isinstance(size, str) for size in before):
-            raise Unclear("it is not known which axes it removes")
+            raise UnclearError("it is not known which axes it removes")
         given = [axis for axis, size in enumerate(before) if size == 1]
     axes = {int(axis) % changed for axis in given}
     others = [axis for axis in range(changed) if axis not in axes]
@@ -42,7 +42,7 @@ def reshape(node: Context) -> None:
     before, after = node.shape(), node.output_shape()
     groups = _matching_groups(before, after)
     if groups is None:
-        raise Unclear("it is not known which axes it merges or splits")
+        raise UnclearError("it is not known which axes it merges or splits")
     if node.node.op == "Reshape":
         node.resizes(1, _sizes_template(node, before, after))
     for sources, targets in groups:
@@ -81,7 +81,7 @@ def _regroup(
 
 def _known(size: int | str | None) -> int:
     if not isinstance(size, int):
-        raise Unclear("it merges or splits an axis of unknown size")
+        raise UnclearError("it merges or splits an axis of unknown size")
     return size
 
 
@@ -101,7 +101,7 @@ def _matching_groups(before: Shape, after: Shape) -> list[tuple[list[int], list[
         known_before = i < len(before) and isinstance(before[i], int)
         known_after = j < len(after) and isinstance(after[j], int)
         if i < len(before) and j < len(after) and not known_before and not known_after:
-            # Two unknown sizes in the same place: the same, when all that follows is known and equal.
+            # Two unknown sizes in one place are the same if all that follows is known and equal.
             if not _same_rest(before[i + 1 :], after[j + 1 :]):
                 return None
             groups.append(([i], [j]))
@@ -153,7 +153,7 @@ def _sizes_template(node: Context, before: Shape, after: Shape) -> tuple[int, ..
     """A constant that makes Reshape give `after`: 0 is "as in the input", one size may be -1.
 
     Raises:
-        Unclear: There is none.
+        UnclearError: There is none.
     """
     unknown = [axis for axis, size in enumerate(after) if not isinstance(size, int)]
     sizes = [size if isinstance(size, int) else -1 for size in after]
@@ -162,7 +162,7 @@ def _sizes_template(node: Context, before: Shape, after: Shape) -> tuple[int, ..
             if axis < len(before) and after[axis] is not None and before[axis] == after[axis]:
                 sizes[axis] = 0
     if sizes.count(-1) > 1 or any(size == 0 for size in after):
-        raise Unclear("its shape cannot be written as a constant")
+        raise UnclearError("its shape cannot be written as a constant")
     return tuple(sizes)
 
 

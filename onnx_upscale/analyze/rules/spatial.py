@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnx_upscale.analyze.context import Context, Unclear
+from onnx_upscale.analyze.context import Context, UnclearError
 from onnx_upscale.analyze.rules.table import rule
 
 
@@ -12,7 +12,7 @@ def pad(node: Context) -> None:
     rank = len(node.shape())
     pads = node.constant_list(1, "pads")
     if pads is None:
-        raise Unclear("its pads are not constant")
+        raise UnclearError("its pads are not constant")
     axes = node.constant_list(3, "axes") if node.has(3) else list(range(rank))
     assert axes is not None
     amounts = {
@@ -43,7 +43,7 @@ def resize(node: Context) -> None:
     if node.node.op == "Resize" and node.has(3):
         if node.attribute("axes", ()):
             for axis in {axis % len(before) for axis in node.attribute("axes")} & set(node.axes(0)):
-                raise Unclear(f"it gives axis {axis} a size of its own")
+                raise UnclearError(f"it gives axis {axis} a size of its own")
         else:
             node.resizes_in_place(3, after)
     for axis, labels in node.axes(0).items():
