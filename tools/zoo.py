@@ -1,0 +1,165 @@
+"""Check and time the optimizer on torchvision models.
+
+    python tools/zoo.py FOLDER [--models NAME,...] [--amounts 0.3,0.5] [--time] > docs/zoo.md
+
+FOLDER holds, per model, NAME.onnx (unpruned) and NAME.AMOUNT.json (random input masks, keyed by
+weight), and for --time the exports of the paper's own implementation, NAME.AMOUNT.peer.onnx (its
+order) and NAME.AMOUNT.peerbase.onnx (its baseline). Random output masks are made here. Every
+strategy is compared with the masked model in onnxruntime; times are paired medians on one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+import onnx_upscale
+from onnx_upscale.load import load
+from onnx_upscale.load.layers import layers
+from paired import paired_medians
+
+MODELS = [
+    "alexnet",
+    "vgg16",
+    "resnet18",
+    "resnet50",
+    "wide_resnet50_2",
+    "densenet121",
+    "googlenet",
+    "inception_v3",
+    "squeezenet1_1",
+    "mobilenet_v2",
+    "mobilenet_v3_large",
+    "mnasnet1_0",
+    "efficientnet_b0",
+    "efficientnet_v2_s",
+    "convnext_tiny",
+]
+STRATEGIES = ("auto", "upscale", "gather", "constrained")
+LARGEST_DIFFERENCE = 1e-4
+
+
+def output_masks(path: Path, amount: float, seed: int = 0) -> dict[str, Any]:
+    """Random output masks on every ungrouped convolution, so that branches disagree."""
+    rng = np.random.default_rng(seed)
+    masks = {}
+    for layer in layers(load(path).graph):
+        if layer.node.op == "Conv" and layer.groups == 1:
+            pruned = rng.permutation(layer.outputs)[: int(layer.outputs * amount)]
+            masks[layer.node.outputs[0]] = {"output": sorted(pruned.tolist())}
+    return {"version": 1, "masks": masks}
+
+
+def check(path: Path, masks: Mapping[str, Any], kind: str) -> Iterator[list[str]]:
+    """One row per strategy: what was verified, what was copied, how long it took."""
+    started = time.perf_counter()
+    model = onnx.load(path)
+    onnx.save(model, path.with_suffix(".copy"))
+    allowed = 3 * (time.perf_counter() - started) + 0.5
+    path.with_suffix(".copy").unlink()
+    for strategy in STRATEGIES:
+        report = onnx_upscale.optimize(path, masks, strategy=strategy, samples=1).report
+        proof, seconds = report["verify"], dict(report["seconds"])
+        seconds.pop("verify")
+        equal = proof["ok"] and proof["max_rel"] <= LARGEST_DIFFERENCE
+        spent = sum(seconds.values())
+        yield [
+            path.stem,
+            kind,
+            strategy,
+            "yes" if equal else "NO",
+            f"{proof['max_rel']:.1e}",
+            f"{report['output']['macs'] / report['input']['macs']:.2f}",
+            f"{report['output']['params'] / report['input']['params']:.2f}",
+            str(report["copies"]["count"]),
+            f"{report['copies']['bytes'] / 1e6:.2f}",
+            f"{spent:.2f}",
+            "yes" if spent <= allowed else f"NO ({allowed:.2f})",
+        ]
+
+
+def timings(folder: Path, name: str, amount: str) -> dict[str, float]:
+    """Median milliseconds of all versions of one model, run in turn."""
+    path, masks = folder / f"{name}.onnx", folder / f"{name}.{amount}.json"
+    versions = {"unpruned": onnx.load(path)}
+    for peer in ("peerbase", "peer"):
+        export = folder / f"{name}.{amount}.{peer}.onnx"
+        if export.exists():
+            versions[peer] = onnx.load(export)
+    for strategy in ("gather", "upscale", "auto"):
+        versions[strategy] = onnx_upscale.optimize(
+            path, masks, strategy=strategy, verify=False
+        ).model
+    return dict(zip(versions, paired_medians(list(versions.values())), strict=True))
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def time_table(folder: Path, names: Sequence[str], amount: str) -> str:
+    columns = ("unpruned", "peerbase", "peer", "gather", "upscale", "auto")
+    rows, ratios = [], []
+    for name in names:
+        found = timings(folder, name, amount)
+        peers = [found[peer] for peer in ("peerbase", "peer") if peer in found]
+        others = min(found[other] for other in ("unpruned", "gather", "upscale"))
+        row = [name, *(f"{found[c]:.2f}" if c in found else "" for c in columns)]
+        row.append(f"{found['auto'] / others:.3f}")
+        if peers:
+            ratios.append(found["auto"] / min(peers))
+            row.append(f"{ratios[-1]:.3f}")
+        rows.append(row)
+    head = ["model", *columns, "auto / best of unpruned, gather, upscale", "auto / faster peer"]
+    mean = f"\n\nGeometric mean of auto / faster peer: **{np.exp(np.mean(np.log(ratios))):.3f}**"
+    return table(head, rows) + (mean if ratios else "")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--models", default=",".join(MODELS))
+    parser.add_argument("--amounts", default="0.3,0.5")
+    parser.add_argument("--time", action="store_true")
+    args = parser.parse_args()
+    names, amounts = args.models.split(","), args.amounts.split(",")
+    if args.time:
+        for amount in amounts:
+            print(f"\n### Random input masks, {amount}\n\n{time_table(args.folder, names, amount)}")
+        return
+    head = [
+        "model",
+        "masks",
+        "strategy",
+        "equal",
+        "max_rel",
+        "macs",
+        "weights",
+        "copies",
+        "MB",
+        "seconds",
+        "in_budget",
+    ]
+    print(f"| {' | '.join(head)} |\n{'| --- ' * len(head)}|")
+    for name in names:
+        path = args.folder / f"{name}.onnx"
+        for amount in amounts:
+            inputs = json.loads((args.folder / f"{name}.{amount}.json").read_text())
+            for masks, kind in (
+                (inputs, f"input {amount}"),
+                (output_masks(path, float(amount)), f"output {amount}"),
+            ):
+                for row in check(path, masks, kind):
+                    print(f"| {' | '.join(row)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
