@@ -24,6 +24,7 @@ from onnx_upscale.load import Loaded, MaskSource, ModelSource, load
 from onnx_upscale.load.masking import mask_graph
 from onnx_upscale.plan import STRATEGIES, Plan, grow_masks, load_profile, plan
 from onnx_upscale.stats import measure
+from onnx_upscale.tune import tuned_plan
 from onnx_upscale.verify import Tolerance, Verification, input_sizes
 from onnx_upscale.verify import verify as compare
 
@@ -127,7 +128,11 @@ def optimize(
     with clock.stage("analyze"):
         analysis = _analyzed(loaded, strategy)
     with clock.stage("plan"):
-        planned = plan(analysis, strategy, load_profile(target))
+        profile = load_profile(target)
+        if tune and strategy == "auto":
+            planned = tuned_plan(analysis, profile, sizes)
+        else:
+            planned = plan(analysis, strategy, profile)
     with clock.stage("apply"):
         emitted = apply(planned)
     result = Result(emitted.model, {})

@@ -23,25 +23,26 @@ import onnx
 import onnx_upscale
 from onnx_upscale.load import load
 from onnx_upscale.load.layers import layers
-from paired import paired_medians
+from onnx_upscale.tune import paired_medians
+from onnx_upscale.verify import input_sizes
 
-MODELS = [
-    "alexnet",
-    "vgg16",
-    "resnet18",
-    "resnet50",
-    "wide_resnet50_2",
-    "densenet121",
-    "googlenet",
-    "inception_v3",
+MODELS = (
     "squeezenet1_1",
     "mobilenet_v2",
-    "mobilenet_v3_large",
     "mnasnet1_0",
+    "mobilenet_v3_large",
+    "resnet18",
     "efficientnet_b0",
-    "efficientnet_v2_s",
+    "googlenet",
+    "densenet121",
+    "resnet50",
     "convnext_tiny",
-]
+    "efficientnet_v2_s",
+    "inception_v3",
+    "wide_resnet50_2",
+    "alexnet",
+    "vgg16",
+)
 STRATEGIES = ("auto", "upscale", "gather", "constrained")
 LARGEST_DIFFERENCE = 1e-4
 
@@ -97,7 +98,18 @@ def timings(folder: Path, name: str, amount: str) -> dict[str, float]:
         versions[strategy] = onnx_upscale.optimize(
             path, masks, strategy=strategy, verify=False
         ).model
-    return dict(zip(versions, paired_medians(list(versions.values())), strict=True))
+    for version in versions.values():  # The exporters call the one input by different names.
+        _rename_input(version)
+    models = list(versions.values())
+    return dict(zip(versions, paired_medians(models, input_sizes(models[0])), strict=True))
+
+
+def _rename_input(model: onnx.ModelProto) -> None:
+    given = {tensor.name for tensor in model.graph.initializer}
+    (value,) = (value for value in model.graph.input if value.name not in given)
+    for node in model.graph.node:
+        node.input[:] = ["image" if name == value.name else name for name in node.input]
+    value.name = "image"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
