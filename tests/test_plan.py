@@ -1,0 +1,145 @@
+"""Plans: who takes a copy and who must not, which counts are kept, what masks grow to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from build import Net
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import onnx_upscale
+from onnx_upscale.errors import UsageError
+from onnx_upscale.plan import STRATEGIES, load_profile
+from onnx_upscale.plan.layout import stretches
+
+WIDTH = 24
+
+
+def chain(layers: int, *, depthwise: bool = False) -> onnx.ModelProto:
+    """Convolutions one after the other; layer i reads through the weight `w{i}`."""
+    net = Net(17, x=["n", 3, 6, 6])
+    data, channels = "x", 3
+    for layer in range(layers):
+        weight = net.constant(net.random(WIDTH, channels, 1, 1), f"w{layer}")
+        data, channels = net("Relu", net("Conv", data, weight)), WIDTH
+        if depthwise:
+            data = net("Conv", data, net.random(WIDTH, 1, 3, 3), group=WIDTH, pads=[1, 1, 1, 1])
+    return net.model(net("Conv", data, net.constant(net.random(5, WIDTH, 1, 1), "last")))
+
+
+def branched(readers: int) -> onnx.ModelProto:
+    """One writer, several readers `r{i}`, whose results are added."""
+    net = Net(17, x=[1, 3, 6, 6])
+    trunk = net("Relu", net("Conv", "x", net.constant(net.random(WIDTH, 3, 1, 1), "w")))
+    total = ""
+    for reader in range(readers):
+        weight = net.constant(net.random(8, WIDTH, 1, 1), f"r{reader}")
+        made = net("Conv", trunk, weight)
+        total = net("Add", total, made) if total else made
+    return net.model(total)
+
+
+def masks_of(sides: dict[str, list[int]]) -> dict[str, Any]:
+    return {"version": 1, "masks": {key: {"input": pruned} for key, pruned in sides.items()}}
+
+
+def weight_shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
+    return {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
+
+
+pruned_channels = st.lists(st.integers(0, WIDTH - 1), unique=True, max_size=WIDTH - 1)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@settings(max_examples=10, deadline=None, derandomize=True)
+@given(masks=st.lists(pruned_channels, min_size=3, max_size=3), depthwise=st.booleans())
+def test_a_chain_has_no_copy(strategy: str, masks: list[list[int]], depthwise: bool) -> None:
+    sides = dict(zip(("w1", "w2", "last"), masks, strict=True))
+    model = chain(3, depthwise=depthwise)
+    result = onnx_upscale.optimize(model, masks_of(sides), strategy=strategy)
+    assert result.report["copies"] == {"count": 0, "bytes": 0}
+
+
+@pytest.mark.parametrize("strategy", ["gather", "upscale", "constrained"])
+@settings(max_examples=10, deadline=None, derandomize=True)
+@given(masks=st.lists(pruned_channels, min_size=3, max_size=3))
+def test_unbranched_masks_prune_as_an_ordinary_pruner(
+    strategy: str, masks: list[list[int]]
+) -> None:
+    sides = dict(zip(("w1", "w2", "last"), masks, strict=True))
+    result = onnx_upscale.optimize(chain(3), masks_of(sides), strategy=strategy)
+    kept = [WIDTH - len(pruned) for pruned in masks]
+    assert weight_shapes(result.model) == {
+        "w0": [kept[0], 3, 1, 1],
+        "w1": [kept[1], kept[0], 1, 1],
+        "w2": [kept[2], kept[1], 1, 1],
+        "last": [5, kept[2], 1, 1],
+    }
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@settings(max_examples=10, deadline=None, derandomize=True)
+@given(mask=pruned_channels)
+def test_a_reader_that_needs_the_whole_tensor_reads_it(strategy: str, mask: list[int]) -> None:
+    result = onnx_upscale.optimize(branched(2), masks_of({"r0": mask}), strategy=strategy)
+    (segment,) = (s for s in result.report["segments"] if len(s["readers"]) == 2)
+    whole = [reader for reader in segment["readers"] if reader["needed"] == segment["kept"]]
+    assert whole
+    assert all(r["realization"] == "whole" and not r["bytes_copied"] for r in whole)
+
+
+def test_auto_keeps_counts_that_the_target_likes() -> None:
+    """23 of 24 channels of a depthwise chain would leave the fast kernels."""
+    model = chain(2, depthwise=True)
+    masks = masks_of({"w1": [0], "last": [1, 2]})
+    auto = onnx_upscale.optimize(model, masks)
+    assert {w["channels"] for s in auto.report["segments"][:2] for w in s["writers"]} == {WIDTH}
+    gather = onnx_upscale.optimize(model, masks, strategy="gather")
+    assert [s["kept"] for s in gather.report["segments"][:2]] == [WIDTH - 1, WIDTH - 2]
+
+
+def test_constrained_prunes_what_any_reader_prunes() -> None:
+    masks = masks_of({"r0": [0, 1, 2, 3], "r1": [3, 4, 5]})
+    result = onnx_upscale.optimize(branched(2), masks, strategy="constrained")
+    assert result.report["segments"][0]["kept"] == WIDTH - 6
+    assert result.report["copies"]["count"] == 0
+
+
+def test_two_readers_of_the_same_channels_share_a_copy() -> None:
+    masks = masks_of({"r0": [0, 2, 4], "r1": [0, 2, 4], "r2": [1]})
+    result = onnx_upscale.optimize(branched(3), masks, strategy="gather")
+    assert sum(node.op_type == "Gather" for node in result.model.graph.node) == 2
+
+
+def test_upscale_lays_two_readers_side_by_side() -> None:
+    masks = masks_of({"r0": list(range(0, 24, 3)), "r1": list(range(1, 24, 3))})
+    result = onnx_upscale.optimize(branched(2), masks, strategy="upscale")
+    readers = result.report["segments"][0]["readers"]
+    assert {reader["realization"] for reader in readers} == {"slice"}
+
+
+def test_stretches_cut_before_a_repeat() -> None:
+    roots = np.array([1, 1, 2, 2, 1, 1, 3, 2])
+    assert stretches(roots).tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
+    assert stretches(np.array([4, 4, 4])).tolist() == [0, 0, 0]
+
+
+def test_an_unknown_target_names_those_there_are() -> None:
+    with pytest.raises(UsageError, match="built in: cpu, cuda"):
+        load_profile("tpu")
+
+
+@pytest.mark.parametrize("target", ["cpu", "cuda"])
+def test_every_target_gives_an_equal_model(target: str) -> None:
+    masks = masks_of({"r0": [0, 2, 4, 9], "r1": [5, 6, 7, 8, 10, 11]})
+    report = onnx_upscale.optimize(branched(2), masks, target=target).report
+    assert report["verify"]["ok"]
+
+
+def test_tuning_measures_and_stays_equal() -> None:
+    masks = masks_of({"r0": [0, 2, 4, 9], "r1": [5, 6, 7, 8, 10, 11]})
+    assert onnx_upscale.optimize(branched(2), masks, tune=True).report["verify"]["ok"]
