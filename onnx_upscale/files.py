@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-import stat
+import secrets
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,11 +21,11 @@ def check_writable(path: PathLike) -> None:
     """
     target = _resolved(path)
     folder = target.parent
-    if target.is_dir():
+    if os.path.isdir(target):
         raise OutputError(f"{path}: is a directory, give the name of a file")
-    if target.exists() and not stat.S_ISREG(target.stat().st_mode):
+    if os.path.exists(target) and not os.path.isfile(target):
         raise OutputError(f"{path}: is not a regular file, so it cannot be replaced")
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise OutputError(f"{path}: there is no directory '{folder}'")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(f"{path}: no permission to write in '{folder}'")
@@ -38,11 +39,11 @@ def same_file(one: PathLike, other: PathLike) -> bool:
         return _resolved(one) == _resolved(other)
 
 
-def write_files(contents: Mapping[PathLike, bytes]) -> None:
+def write_files(contents: Mapping[str, bytes] | Mapping[PathLike, bytes]) -> None:
     """Writes files so that each is there in full, or is what it was before.
 
     Every file is first written beside its target under another name; only when all are on disk are
-    they renamed.
+    they renamed, in the order given. So the last one changes only if everything went well.
 
     Args:
         contents: What to write where.
@@ -50,23 +51,25 @@ def write_files(contents: Mapping[PathLike, bytes]) -> None:
     Raises:
         OutputError: Something could not be written.
     """
-    waiting: list[tuple[Path, Path]] = []
+    waiting: list[tuple[PathLike, Path, Path]] = []
     current: PathLike = ""
     try:
         for current, data in contents.items():
             target = _resolved(current)
-            beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-            waiting.append((beside, target))
-            with beside.open("wb") as file:
+            beside = target.with_name(f".onnx-upscale-{secrets.token_hex(8)}.tmp")
+            waiting.append((current, beside, target))
+            with beside.open("xb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-        for beside, target in waiting:
+            if target.exists():
+                shutil.copymode(target, beside)
+        for current, beside, target in waiting:  # noqa: B007, the error below names it.
             os.replace(beside, target)
     except OSError as error:
         raise OutputError(f"{current}: cannot be written: {error.strerror or error}") from None
     finally:
-        for beside, _ in waiting:
+        for _, beside, _ in waiting:
             beside.unlink(missing_ok=True)
 
 

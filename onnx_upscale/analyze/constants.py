@@ -9,7 +9,7 @@ import onnx
 from onnx_upscale.analyze.facts import Carry, Facts, Write
 from onnx_upscale.analyze.trace import Trace
 from onnx_upscale.analyze.weights import UsedWeights
-from onnx_upscale.load.graph import Graph
+from onnx_upscale.load.graph import Graph, Node
 from onnx_upscale.load.layers import Layer
 from onnx_upscale.load.values import Array, evaluate
 
@@ -59,16 +59,13 @@ def layer_bias(graph: Graph, layer: Layer) -> Values | None:
     if layer.bias_slot is None or not layer.node.input(layer.bias_slot):
         return np.zeros(layer.outputs)
     bias = graph.value(layer.node, layer.bias_slot)
-    if (
-        bias is None
-        or bias.size not in (1, layer.outputs)
-        or bias.size != max(bias.shape, default=1)
-    ):
+    if bias is None or bias.shape[-1:] not in ((), (1,), (layer.outputs,)):
         return None
-    if bias.size > 1 and bias.shape[-1] != layer.outputs:
-        return None
+    rows = bias.astype(np.float64).reshape(-1, bias.shape[-1] if bias.ndim else 1)
+    # A matrix gives a channel one value where all its rows agree.
+    bias = np.where((rows == rows[0]).all(0), rows[0], np.nan)
     beta = float(layer.node.attributes.get("beta", 1.0))
-    spread: Values = np.broadcast_to(bias.ravel().astype(np.float64), layer.outputs) * beta
+    spread: Values = np.broadcast_to(bias, layer.outputs) * beta
     return spread
 
 
@@ -146,7 +143,18 @@ def _evaluated(
         inputs[name] = constant
     try:
         with np.errstate(all="ignore"):
-            (output, *_) = evaluate(node.proto, inputs, list(graph.model.opset_import))
+            (output, *_) = evaluate(node.proto, inputs, _operator_sets(graph, node))
     except (NotImplementedError, RuntimeError, ValueError, TypeError):
         return unknown
     return output.astype(np.float64).ravel() if output.size == len(chosen) else unknown
+
+
+def _operator_sets(graph: Graph, node: Node) -> list[onnx.OperatorSetIdProto]:
+    """The operator sets to evaluate a node in.
+
+    The reference implementation of BatchNormalization mixes the batch's own statistics in before
+    operator set 14; from 9 to 14 nothing but the training mode was added.
+    """
+    if node.op == "BatchNormalization" and 9 <= graph.opset < 14:
+        return [onnx.helper.make_opsetid("", 14)]
+    return list(graph.model.opset_import)

@@ -141,7 +141,7 @@ class _Writer:
             node = graph.nodes[index]
             # Masked constants may differ from node to node, so their content is part of the key.
             masked = (index, slot) in graph.overrides
-            content = self._result(node, slot, cut).tobytes() if masked else cut.key()
+            content = _content(self._result(node, slot, cut)) if masked else cut.key()
             key = (node.inputs[slot], content)
             if key not in self._made:
                 self._made[key] = self._make(node, slot, cut)
@@ -215,6 +215,11 @@ class _Writer:
         clone.attrs.update(source.attributes)
         surgery.before.setdefault(node.index, []).insert(0, clone)
         return output
+
+
+def _content(values: Array) -> bytes:
+    # The shape belongs to it: zeros cut to 1 x 3 and to 3 x 1 are the same bytes.
+    return repr(values.shape).encode() + values.tobytes()
 
 
 def _zero_quantized(

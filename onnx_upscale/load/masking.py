@@ -143,9 +143,12 @@ class _Overlay:
         return value.copy()
 
     def _zero(self, use: Use, values: Array, axis: int, indices: IntArray) -> None:
-        before = self.overrides[use].zeroed if use in self.overrides else ()
+        before = self.overrides.get(use)
         values[(slice(None),) * axis + (indices,)] = 0
-        self.overrides[use] = Override(values, (*before, (axis, indices)))
+        # Where zeros before these are no whole slices, slices cannot tell all of them.
+        told = before is None or bool(before.zeroed)
+        known = before.zeroed if before is not None else ()
+        self.overrides[use] = Override(values, (*known, (axis, indices)) if told else ())
 
     def zero_inputs(self, layer: Layer, channels: IntArray) -> None:
         """A layer ignores some input channels."""

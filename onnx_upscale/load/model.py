@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError
+from onnx import helper
 
 from onnx_upscale.errors import ModelError
 
@@ -25,32 +27,51 @@ def read_model(source: ModelSource) -> onnx.ModelProto:
     Raises:
         ModelError: There is no such file, or it is no ONNX model.
     """
+    model = onnx.ModelProto()
     if isinstance(source, onnx.ModelProto):
-        model = onnx.ModelProto()
         model.CopyFrom(source)
-        return _checked(model, "the model")
+        _check(model, "the model")
+        return model
     path = Path(source)
-    if path.is_dir():
-        raise ModelError(f"{path}: is a directory, not an ONNX file")
     try:
-        model = onnx.load(path, load_external_data=False)
+        model.ParseFromString(path.read_bytes())
     except FileNotFoundError:
         raise ModelError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise ModelError(f"{path}: is a directory, not an ONNX file") from None
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except (DecodeError, ValueError, RuntimeError):
+    except (DecodeError, ValueError):
         raise ModelError(f"{path}: not an ONNX model, or a truncated one") from None
-    _checked(model, str(path))
+    _check(model, str(path))
     try:
         onnx.load_external_data_for_model(model, str(path.parent))
     except (OSError, ValueError, RuntimeError, onnx.checker.ValidationError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"{path}: its external weights cannot be read: {reason}") from None
+    _check_weights(model, str(path))
     return model
 
 
-def _checked(model: onnx.ModelProto, where: str) -> onnx.ModelProto:
+def _check(model: onnx.ModelProto, where: str) -> None:
     # Empty files and some random bytes parse as a protobuf message without content.
     if not model.ir_version or not model.opset_import or not model.graph.output:
         raise ModelError(f"{where}: not an ONNX model (no graph outputs or operator set in it)")
-    return model
+
+
+def _check_weights(model: onnx.ModelProto, where: str) -> None:
+    """External files are read as far as they go, so a truncated one shows only here."""
+    for tensor in model.graph.initializer:
+        if not tensor.HasField("raw_data"):
+            continue
+        try:
+            dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
+        except KeyError:
+            kind = tensor.data_type
+            raise ModelError(f"{where}: weight '{tensor.name}' has unknown type {kind}") from None
+        wanted = math.prod(tensor.dims) * dtype.itemsize
+        if dtype.isbuiltin == 1 and len(tensor.raw_data) != wanted:  # Others may be packed.
+            raise ModelError(
+                f"{where}: weight '{tensor.name}' has {len(tensor.raw_data)} bytes, but its shape "
+                f"needs {wanted}: the file or its external weights are broken"
+            )

@@ -4,23 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
 
-from onnx_upscale.errors import VerifySetupError
+from onnx_upscale.errors import UsageError, VerifySetupError
+from onnx_upscale.load.values import Array
 from onnx_upscale.verify.inputs import input_sizes, random_inputs
 from onnx_upscale.verify.session import Session
 
 __all__ = ["Session", "Tolerance", "Verification", "input_sizes", "random_inputs", "verify"]
 
+Values: TypeAlias = "dict[str, Array]"
+
+
+# Half precision differs by this many of its last bits when sums are taken in another order.
+_ROUNDINGS = 4
+
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How much two models may differ: `atol + rtol * max |output|`, per output."""
+    """How much two models may differ: `atol + rtol * max |output|`, per output.
+
+    Raises:
+        UsageError: A number that nothing, or everything, would be within.
+    """
 
     rtol: float = 1e-4
     atol: float = 1e-6
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be meant."""
+        for name, value in (("rtol", self.rtol), ("atol", self.atol)):
+            if not 0 <= value < np.inf:
+                raise UsageError(f"--{name} {value}: must be a number from 0 on")
+
+    def allowed(self, dtype: np.dtype[Any], scale: float) -> float:
+        """The largest difference of outputs of a type, where `scale` is the largest of them."""
+        coarse = _ROUNDINGS * float(np.finfo(dtype).eps) if dtype.kind == "f" else 0.0
+        return self.atol + max(self.rtol, coarse) * scale
 
 
 @dataclass(frozen=True)
@@ -73,48 +96,74 @@ def verify(
     """
     tolerance = tolerance or Tolerance()
     shapes = input_sizes(masked, sizes)
-    reference = Session(masked)
-    expected = []
-    for sample in range(samples):
-        expected.append(reference.run(random_inputs(masked, shapes, seed + sample)))
-    del reference
+    inputs = [random_inputs(masked, shapes, seed + sample) for sample in range(samples)]
     try:
-        checked = Session(emitted)
-        found = [checked.run(random_inputs(masked, shapes, seed + s)) for s in range(samples)]
+        expected = _run(masked, inputs)
+    except VerifySetupError as error:
+        raise VerifySetupError(f"{error}; --no-verify does without") from None
+    try:
+        found = _run(emitted, inputs)
     except VerifySetupError as error:
         return Verification(samples, np.inf, np.inf, False, (), f"emitted model: {error}")
-    max_abs = max_rel = 0.0
-    failure = None
-    for wanted, got in zip(expected, found, strict=True):
-        for name in wanted:
-            absolute, scale = _difference(wanted[name], got[name])
-            max_abs = max(max_abs, absolute)
-            max_rel = max(max_rel, absolute / scale if scale else (np.inf if absolute else 0.0))
-            if not absolute <= tolerance.atol + tolerance.rtol * scale and failure is None:
-                failure = f"output '{name}' differs by {absolute:.3g} where its largest value is {scale:.3g}"
-    warnings = _doubts(expected, original, random_inputs(masked, shapes, seed))
-    return Verification(samples, max_abs, max_rel, failure is None, warnings, failure)
+    differences = [
+        _difference(name, wanted.get(name), got.get(name), tolerance)
+        for wanted, got in zip(expected, found, strict=True)
+        for name in wanted | got
+    ]
+    return Verification(
+        samples=samples,
+        max_abs=max((difference.absolute for difference in differences), default=0.0),
+        max_rel=max((difference.relative for difference in differences), default=0.0),
+        ok=not any(difference.failure for difference in differences),
+        warnings=_doubts(expected, original, inputs[0]),
+        failure=next((d.failure for d in differences if d.failure), None),
+    )
 
 
-def _difference(wanted: np.ndarray, got: np.ndarray) -> tuple[float, float]:
-    """Largest absolute difference, and the largest finite value of what is wanted."""
+def _run(model: onnx.ModelProto, inputs: list[Values]) -> list[Values]:
+    session = Session(model)
+    return [session.run(values) for values in inputs]
+
+
+@dataclass(frozen=True)
+class _Difference:
+    absolute: float = np.inf
+    relative: float = np.inf
+    failure: str | None = None
+
+
+def _difference(
+    name: str, wanted: Array | None, got: Array | None, tolerance: Tolerance
+) -> _Difference:
+    where = f"output '{name}'"
+    if wanted is None or got is None:
+        return _Difference(failure=f"{where} is {'new' if wanted is None else 'missing'}")
     if wanted.shape != got.shape or wanted.dtype != got.dtype:
-        return np.inf, 0.0
-    if wanted.dtype.kind not in "fiub" or not wanted.size:
-        return (0.0 if np.array_equal(wanted, got) else np.inf), 0.0
+        kinds = [f"{value.dtype} of shape {value.shape}" for value in (got, wanted)]
+        return _Difference(failure=f"{where} is {kinds[0]} instead of {kinds[1]}")
+    if wanted.dtype.kind not in "fiub":
+        same = np.array_equal(wanted, got)
+        return _Difference(0.0, 0.0) if same else _Difference(failure=f"{where} differs")
     a, b = wanted.astype(np.float64), got.astype(np.float64)
     finite = np.isfinite(a)
-    if not np.array_equal(a[~finite], b[~finite], equal_nan=True):
-        return np.inf, 0.0
-    gap = np.abs(a[finite] - b[finite])
-    scale = np.abs(a[finite]).max(initial=0.0)
-    return float(gap.max(initial=0.0)), float(scale)
+    if (
+        not np.array_equal(a[~finite], b[~finite], equal_nan=True)
+        or not np.isfinite(b[finite]).all()
+    ):
+        return _Difference(failure=f"{where} has infinities or NaNs in other places")
+    absolute = float(np.abs(a[finite] - b[finite]).max(initial=0.0))
+    scale = float(np.abs(a[finite]).max(initial=0.0))
+    relative = absolute / scale if scale else np.inf if absolute else 0.0
+    if absolute <= tolerance.allowed(wanted.dtype, scale):
+        return _Difference(absolute, relative)
+    failure = f"{where} differs by {absolute:.3g} where its largest value is {scale:.3g}"
+    return _Difference(absolute, relative, failure)
 
 
 def _doubts(
-    expected: list[dict[str, np.ndarray]],
+    expected: list[Values],
     original: onnx.ModelProto | None,
-    inputs: Mapping[str, np.ndarray],
+    inputs: Values,
 ) -> tuple[str, ...]:
     """Ways in which the comparison could not have failed."""
     doubts = []
@@ -127,11 +176,8 @@ def _doubts(
     return tuple(doubts)
 
 
-def _same(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> bool:
+def _same(one: Values, other: Values) -> bool:
     return all(
-        np.array_equal(one[name], other[name], equal_nan=_has_nan(one[name])) for name in one
+        np.array_equal(values, other[name], equal_nan=values.dtype.kind == "f")
+        for name, values in one.items()
     )
-
-
-def _has_nan(values: np.ndarray) -> bool:
-    return values.dtype.kind == "f"

@@ -39,7 +39,7 @@ def input_sizes(
 
     Raises:
         UsageError: A chosen shape names no input or does not fit it.
-        VerifySetupError: An input is not a tensor of known rank.
+        VerifySetupError: An input has no known rank.
     """
     chosen, inputs = dict(sizes or {}), model_inputs(model)
     unknown = chosen.keys() - {value.name for value in inputs}
@@ -54,6 +54,8 @@ def input_sizes(
 
 
 def _bind(value: onnx.ValueInfoProto, sizes: tuple[int, ...], named: dict[str, int]) -> None:
+    if not value.type.tensor_type.HasField("shape"):
+        return
     declared = shape_of(value)
     fits = len(declared) == len(sizes)
     for dim, size in zip(declared, sizes, strict=False):
@@ -68,7 +70,7 @@ def _bind(value: onnx.ValueInfoProto, sizes: tuple[int, ...], named: dict[str, i
 
 
 def _default(value: onnx.ValueInfoProto, named: dict[str, int]) -> tuple[int, ...]:
-    if not value.type.HasField("tensor_type") or not value.type.tensor_type.HasField("shape"):
+    if not value.type.tensor_type.HasField("shape"):
         raise VerifySetupError(f"input '{value.name}' has no shape: give one with --input")
     shape = shape_of(value)
     sizes = []
@@ -96,16 +98,23 @@ def random_inputs(
         Values by input name: normal numbers, small whole numbers, or flags, by type.
 
     Raises:
-        VerifySetupError: An input has a type that cannot be made up.
+        VerifySetupError: An input has a type or a size that cannot be made up.
     """
     rng = np.random.default_rng(seed)
-    return {value.name: _random(value, sizes[value.name], rng) for value in model_inputs(model)}
+    try:
+        return {value.name: _random(value, sizes[value.name], rng) for value in model_inputs(model)}
+    except (ValueError, OverflowError, MemoryError):
+        raise VerifySetupError(
+            "the inputs are too large to be made up: give smaller sizes with --input"
+        ) from None
 
 
 def _random(
     value: onnx.ValueInfoProto, shape: tuple[int, ...], rng: np.random.Generator
 ) -> npt.NDArray[Any]:
     kind = value.type.tensor_type.elem_type
+    if not kind:
+        raise VerifySetupError(f"input '{value.name}' is no tensor, so no values can be made up")
     dtype = np.dtype(helper.tensor_dtype_to_np_dtype(kind))
     if dtype.kind == "b":
         return rng.integers(0, 2, shape).astype(bool)

@@ -96,7 +96,8 @@ def matmul(node: Context) -> None:
             node.pass_on(place, labels, slot=layer.data_slot)
         else:
             node.pass_on(axis - len(data) + len(result), labels, slot=layer.data_slot)
-    _contract(node, layer, padded=False)
+    # What a known value adds differs from matrix to matrix of a batch, so only zeros are absorbed.
+    _contract(node, layer, padded=any(size != 1 for size in weight[:-2]))
 
 
 def _product_of_activations(node: Context) -> None:

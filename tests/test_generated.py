@@ -1,0 +1,121 @@
+"""Random models, random masks: what is emitted computes what the masked model computes.
+
+`--hypothesis-profile=long` runs until it is stopped or has seen thousands of models; the default is
+what a build can afford, and always the same.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from onnx import numpy_helper
+
+import onnx_upscale
+from build import Net
+from strategies import Case, cases, masked, run
+
+STRATEGIES = ("auto", "upscale", "gather", "constrained")
+
+_COMMON: dict[str, Any] = {
+    "deadline": None,
+    "suppress_health_check": list(HealthCheck),
+    "print_blob": True,
+}
+settings.register_profile("build", max_examples=100, derandomize=True, database=None, **_COMMON)
+settings.register_profile("long", max_examples=5000, **_COMMON)
+if settings.get_current_profile_name() == "default":
+    settings.load_profile("build")
+
+
+def assert_equal(wanted: dict[str, Any], got: dict[str, Any]) -> None:
+    assert list(got) == list(wanted)
+    for name, value in wanted.items():
+        assert got[name].shape == value.shape
+        scale = float(np.abs(value).max(initial=0.0))
+        np.testing.assert_allclose(got[name], value, rtol=0, atol=1e-5 + 1e-3 * scale, err_msg=name)
+
+
+def assert_same_interface(before: onnx.ModelProto, after: onnx.ModelProto) -> None:
+    assert list(after.graph.input) == list(before.graph.input)
+    assert list(after.graph.output) == list(before.graph.output)
+    assert list(after.opset_import) == list(before.opset_import)
+    assert after.ir_version == before.ir_version
+
+
+def check(case: Case) -> None:
+    wanted = run(masked(case))
+    content = case.model.SerializeToString(deterministic=True)
+    for strategy in STRATEGIES:
+        grown = strategy == "constrained"
+        result = onnx_upscale.optimize(
+            case.model, case.document, strategy=strategy, verify=grown, rtol=1e-3, atol=1e-5
+        )
+        onnx.checker.check_model(result.model, full_check=True)
+        assert_same_interface(case.model, result.model)
+        if not grown:
+            assert_equal(wanted, run(result.model))
+    again = onnx_upscale.optimize(case.model, case.document, strategy=strategy, verify=False)
+    assert again.content == result.content
+    assert case.model.SerializeToString(deterministic=True) == content
+
+
+@given(cases())
+def test_generated(case: Case) -> None:
+    check(case)
+
+
+# Counterexamples found by long runs.
+
+
+def zeros_of_other_shape() -> onnx.ModelProto:
+    """Two Convs share a weight; both cuts of it are zeros, as many but in another shape."""
+    net: Any = Net(17, x=(1, 3, 4, 4))
+    weight = net.constant(net.random(3, 3, 1, 1), "weight")
+    inner = net("Relu", net("Conv", "x", weight, net.random(3), name="first"))
+    return net.model(net("Conv", inner, weight, net.random(3), name="second"))
+
+
+def test_cuts_of_a_shared_weight_differ_in_shape() -> None:
+    model = zeros_of_other_shape()
+    sides = {"input": [0, 1, 2], "output": [1, 2]}
+    for strategy in STRATEGIES:
+        document = {"version": 1, "masks": {"weight": sides}}
+        onnx_upscale.optimize(model, document, strategy=strategy)
+
+
+@pytest.mark.parametrize("opset", [10, 13, 17, 21])
+def test_quantized_grouped_weight_with_masks_on_both_sides(opset: int) -> None:
+    """Also: the reference implementation knows DequantizeLinear from operator set 19 on only."""
+    net: Any = Net(opset, x=(1, 4, 5, 5))
+    other = net("Conv", "x", net.random(2, 4, 1, 1))
+    stored = net.rng.integers(20, 100, (4, 2, 3, 3)).astype(np.int8)
+    weight = net("DequantizeLinear", stored, np.float32(0.02), np.int8(3))
+    model = net.model(net("Conv", "x", weight, net.random(4), group=2, name="conv"), other)
+    values = np.where(np.ones_like(stored), (stored - np.float32(3)) * np.float32(0.02), 0)
+    values = values.astype(np.float32)
+    values[[0, 1], 1] = 0  # Input channel 1 belongs to the first group.
+    values[2] = 0
+    expected = onnx.ModelProto()
+    expected.CopyFrom(model)
+    conv = expected.graph.node[-1]
+    bias = next(t for t in expected.graph.initializer if t.name == conv.input[2])
+    numbers = numpy_helper.to_array(bias).copy()
+    numbers[2] = 0
+    bias.CopyFrom(numpy_helper.from_array(numbers, bias.name))
+    expected.graph.initializer.append(numpy_helper.from_array(values, "masked"))
+    conv.input[1] = "masked"
+    document = {"version": 1, "masks": {"conv": {"input": [1], "output": [2]}}}
+    for strategy in STRATEGIES[:-1]:
+        result = onnx_upscale.optimize(model, document, strategy=strategy)
+        assert_equal(run(expected), run(result.model))
+
+
+@pytest.mark.xfail(raises=ValueError, reason="analyze fails on a model without labelled axes")
+def test_model_without_channels() -> None:
+    net: Any = Net(17, x=(1, 4))
+    model = net.model(net("Relu", "x"))
+    assert onnx_upscale.optimize(model).model == model

@@ -1,0 +1,282 @@
+"""Verification: it must see what is wrong, and say when it could not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from build import Array, Net
+from onnx import TensorProto, helper, numpy_helper
+
+import onnx_upscale
+from onnx_upscale import UsageError, VerifyError, VerifySetupError
+from onnx_upscale.verify import Tolerance, input_sizes, random_inputs, verify
+
+Shape = Sequence["int | str | None"] | None
+
+
+def sample() -> onnx.ModelProto:
+    net = Net(17, x=[2, 3, 5, 5])
+    inner = net("Relu", net("Conv", "x", net.constant(net.random(4, 3, 3, 3), "first")))
+    return net.model(net("Conv", inner, net.constant(net.random(5, 4, 1, 1), "second")))
+
+
+def changed(name: str, change: Callable[[Array], None]) -> onnx.ModelProto:
+    model = sample()
+    tensor = next(tensor for tensor in model.graph.initializer if tensor.name == name)
+    values = numpy_helper.to_array(tensor).copy()
+    change(values)
+    tensor.CopyFrom(numpy_helper.from_array(values, name))
+    return model
+
+
+def typed(kind: int, shape: Shape, op: str = "Identity", to: int | None = None) -> onnx.ModelProto:
+    """A model of one node, of any type."""
+    graph = helper.make_graph(
+        [helper.make_node(op, ["x"], ["y"], **({"to": to} if op == "Cast" else {}))],
+        "typed",
+        [helper.make_tensor_value_info("x", kind, shape)],
+        [helper.make_tensor_value_info("y", to or kind, None)],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+
+
+class TestDifferences:
+    def test_equal(self) -> None:
+        found = verify(sample(), sample(), samples=3)
+        assert found.ok
+        assert (found.samples, found.max_abs, found.max_rel) == (3, 0.0, 0.0)
+        assert found.failure is None
+        assert found.warnings == ()
+
+    def test_one_changed_weight(self) -> None:
+        def change(values: Array) -> None:
+            values[2, 1, 0, 0] += 0.01
+
+        found = verify(sample(), changed("first", change))
+        assert not found.ok
+        assert 0 < found.max_rel < 1
+        assert found.failure is not None and "differs by" in found.failure
+
+    def test_two_swapped_channels(self) -> None:
+        def swap(values: Array) -> None:
+            values[:, [1, 2]] = values[:, [2, 1]]
+
+        assert not verify(sample(), changed("second", swap)).ok
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+    def test_not_finite(self, value: float) -> None:
+        def spoil(values: Array) -> None:
+            values[0, 0] = value
+
+        spoiled = changed("second", spoil)
+        for one, other in ((sample(), spoiled), (spoiled, sample())):
+            found = verify(one, other)
+            assert not found.ok
+            assert found.max_abs == np.inf
+            assert found.failure is not None and "infinities or NaNs" in found.failure
+        assert verify(spoiled, spoiled).ok
+
+    def test_tolerance(self) -> None:
+        def scale(values: Array) -> None:
+            values *= 1.001
+
+        other = changed("second", scale)
+        assert not verify(sample(), other).ok
+        assert verify(sample(), other, tolerance=Tolerance(rtol=2e-3)).ok
+        assert verify(sample(), other, tolerance=Tolerance(rtol=0, atol=1e3)).ok
+
+    @pytest.mark.parametrize("value", [-1.0, np.nan, np.inf])
+    def test_tolerance_that_cannot_be_meant(self, value: float) -> None:
+        with pytest.raises(UsageError, match="--rtol"):
+            Tolerance(rtol=value)
+        with pytest.raises(UsageError, match="--atol"):
+            Tolerance(atol=value)
+
+    def test_other_outputs(self) -> None:
+        renamed, more = sample(), sample()
+        renamed.graph.node[-1].output[0] = renamed.graph.output[0].name = "other"
+        found = verify(sample(), renamed)
+        assert found.failure is not None and "is missing" in found.failure
+        more.graph.output.append(onnx.ValueInfoProto(name=more.graph.node[0].output[0]))
+        found = verify(sample(), more)
+        assert found.failure is not None and "is new" in found.failure
+
+    def test_other_shape_or_type(self) -> None:
+        net = Net(17, x=[2, 3, 5, 5])
+        inner = net("Relu", net("Conv", "x", net.random(4, 3, 3, 3)))
+        smaller = net.model(net("Conv", inner, net.random(4, 4, 1, 1)))
+        found = verify(sample(), smaller)
+        assert found.failure is not None and "(2, 4, 3, 3) instead of" in found.failure
+        found = verify(typed(TensorProto.FLOAT, [2]), typed(TensorProto.FLOAT, [2], "Cast", 11))
+        assert found.failure is not None and "float64" in found.failure
+
+    def test_an_emitted_model_that_does_not_load(self) -> None:
+        found = verify(sample(), typed(TensorProto.FLOAT, [2], "NoSuchOperator"))
+        assert not found.ok
+        assert found.failure is not None and "emitted model: onnxruntime cannot" in found.failure
+
+    def test_an_original_that_does_not_load(self) -> None:
+        broken = typed(TensorProto.FLOAT, [2], "NoSuchOperator")
+        with pytest.raises(VerifySetupError, match=r"NoSuchOperator.*--no-verify"):
+            verify(broken, broken)
+
+    def test_through_the_interface(self) -> None:
+        masks = {"version": 1, "masks": {"second": {"input": [0]}}}
+        emitted = onnx_upscale.optimize(sample(), masks).model
+        assert onnx_upscale.verify(sample(), masks, emitted).ok
+        with pytest.raises(VerifyError, match="verification failed: output"):
+            onnx_upscale.verify(sample(), masks, sample())
+
+
+class TestDoubts:
+    def test_outputs_that_ignore_the_inputs(self) -> None:
+        def clear(values: Array) -> None:
+            values[:] = 0
+
+        blind = changed("second", clear)
+        (warning,) = verify(blind, blind).warnings
+        assert "do not change with the inputs" in warning
+        assert verify(blind, blind, samples=1).warnings == ()  # nothing to compare with
+
+    def test_masks_that_change_nothing(self) -> None:
+        (warning,) = verify(sample(), sample(), original=sample()).warnings
+        assert "masks do not change the outputs" in warning
+
+        def prune(values: Array) -> None:
+            values[:, 0] = 0
+
+        masked = changed("second", prune)
+        assert verify(masked, masked, original=sample()).warnings == ()
+
+    def test_in_the_report(self) -> None:
+        masks = {"version": 1, "masks": {"second": {"input": []}}}
+        warnings = onnx_upscale.optimize(sample(), masks).report["verify"]["warnings"]
+        assert ["masks" in warning for warning in warnings] == [True]
+        assert onnx_upscale.optimize(sample()).report["verify"]["warnings"] == []
+
+
+KINDS = [
+    TensorProto.FLOAT,
+    TensorProto.FLOAT16,
+    TensorProto.DOUBLE,
+    TensorProto.INT64,
+    TensorProto.INT32,
+    TensorProto.INT8,
+    TensorProto.UINT8,
+    TensorProto.BOOL,
+    TensorProto.STRING,
+]
+
+
+class TestInputs:
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_types(self, kind: int) -> None:
+        model = typed(kind, [2, 30])
+        values = random_inputs(model, {"x": (2, 30)}, 0)["x"]
+        assert values.shape == (2, 30)
+        assert values.dtype == helper.tensor_dtype_to_np_dtype(kind)
+        if kind != TensorProto.STRING:
+            assert len(np.unique(values)) > 1
+            assert not np.array_equal(values, random_inputs(model, {"x": (2, 30)}, 1)["x"])
+        assert np.array_equal(values, random_inputs(model, {"x": (2, 30)}, 0)["x"])
+        assert verify(model, model).ok
+
+    @pytest.mark.parametrize("kind", [TensorProto.INT64, TensorProto.BOOL, TensorProto.FLOAT16])
+    def test_types_that_differ(self, kind: int) -> None:
+        model = typed(kind, [2, 30], "Cast", TensorProto.FLOAT)
+        other = typed(kind, [2, 30], "Cast", TensorProto.FLOAT)
+        other.graph.node[0].output[0] = "z"
+        other.graph.node.add(op_type="Exp", input=["z"], output=["y"])
+        assert not verify(model, other).ok
+
+    def test_half_precision_may_round(self) -> None:
+        half = Tolerance().allowed(np.dtype(np.float16), 1.0)
+        assert 1e-3 < half < 1e-2
+        assert Tolerance().allowed(np.dtype(np.float32), 1.0) == pytest.approx(1e-4, rel=0.1)
+        assert Tolerance().allowed(np.dtype(np.int64), 1.0) == pytest.approx(1e-4, rel=0.1)
+
+    @pytest.mark.parametrize(
+        ("shape", "chosen", "expected"),
+        [
+            ([2, 3], None, (2, 3)),
+            ([], None, ()),
+            (["n", 3, 8, 8], None, (1, 3, 8, 8)),
+            (["n", 3, "h", "w"], None, (1, 3, 224, 224)),
+            (["n", "t", 8], None, (1, 16, 8)),
+            ([None, 3], None, (1, 3)),
+            (["n", 3, "h", "w"], (2, 3, 5, 7), (2, 3, 5, 7)),
+            (["n", 3, "s", "s"], (2, 3, 5, 5), (2, 3, 5, 5)),
+            (None, (2, 3), (2, 3)),
+            ([], (), ()),
+        ],
+    )
+    def test_sizes(
+        self, shape: Shape, chosen: tuple[int, ...] | None, expected: tuple[int, ...]
+    ) -> None:
+        model = typed(TensorProto.FLOAT, shape)
+        assert input_sizes(model, chosen and {"x": chosen}) == {"x": expected}
+        if len(expected) < 4:
+            assert verify(model, model, sizes=chosen and {"x": chosen}).ok
+
+    @pytest.mark.parametrize(
+        ("shape", "chosen", "saying"),
+        [
+            ([2, 3], (2, 4), "--input x=2x4: does not fit its shape 2x3"),
+            ([2, 3], (2,), "--input x=2: does not fit its shape 2x3"),
+            (["n", "n"], (2, 3), "--input x=2x3: does not fit its shape nxn"),
+            ([None, 3], (2, 2), r"does not fit its shape \?x3"),
+        ],
+    )
+    def test_sizes_that_do_not_fit(
+        self, shape: Shape, chosen: tuple[int, ...], saying: str
+    ) -> None:
+        with pytest.raises(UsageError, match=saying):
+            input_sizes(typed(TensorProto.FLOAT, shape), {"x": chosen})
+
+    def test_unknown_input(self) -> None:
+        with pytest.raises(UsageError, match=r"--input y: the model has no such input .*: x"):
+            input_sizes(typed(TensorProto.FLOAT, [1]), {"y": (1,)})
+
+    def test_inputs_share_symbolic_sizes(self) -> None:
+        net = Net(17, a=["n", 3], b=["n", "m"], c=["m", 2])
+        net("MatMul", net("MatMul", net("Transpose", "a", perm=[1, 0]), "b"), "c", name="out")
+        model = net.model("out.0")
+        sizes = input_sizes(model, {"b": (4, 5)})
+        assert sizes == {"a": (4, 3), "b": (4, 5), "c": (5, 2)}
+        assert verify(model, model, sizes={"b": (4, 5)}).ok
+        with pytest.raises(UsageError, match="--input c=6x2"):
+            input_sizes(model, {"b": (4, 5), "c": (6, 2)})
+
+    def test_initializers_that_are_listed_as_inputs(self) -> None:
+        model = sample()
+        weight = model.graph.initializer[0]
+        model.graph.input.append(
+            helper.make_tensor_value_info(weight.name, weight.data_type, weight.dims)
+        )
+        assert list(input_sizes(model)) == ["x"]
+        assert verify(model, model).ok
+
+    def test_no_shape(self) -> None:
+        with pytest.raises(VerifySetupError, match="'x' has no shape: give one with --input"):
+            input_sizes(typed(TensorProto.FLOAT, None))
+
+    def test_no_tensor(self) -> None:
+        model = typed(TensorProto.FLOAT, [1])
+        kind = helper.make_sequence_type_proto(
+            helper.make_tensor_type_proto(TensorProto.FLOAT, [1])
+        )
+        model.graph.input[0].type.CopyFrom(kind)
+        with pytest.raises(VerifySetupError, match="'x'"):
+            input_sizes(model)
+        with pytest.raises(VerifySetupError, match="'x' is no tensor"):
+            random_inputs(model, {"x": (1,)}, 0)
+
+    @pytest.mark.parametrize("sizes", [(10**18, 4), (10**6, 10**6, 10**6), (10**17,)])
+    def test_too_large(self, sizes: tuple[int, ...]) -> None:
+        model: Any = typed(TensorProto.FLOAT, None)
+        with pytest.raises(VerifySetupError, match="give smaller sizes with --input"):
+            verify(model, model, sizes={"x": sizes})
