@@ -14,6 +14,7 @@ from onnx.reference import ReferenceEvaluator
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
+Operand = str | Array | np.generic
 
 
 class Net:
@@ -41,7 +42,7 @@ class Net:
         sign = self.rng.choice([-1.0, 1.0], shape)
         return (sign * self.rng.uniform(0.2, 1.0, shape)).astype(np.float32)
 
-    def constant(self, value: Array, name: str = "") -> str:
+    def constant(self, value: Array | np.generic, name: str = "") -> str:
         """A new initializer."""
         name = name or f"c{len(self.initializers)}"
         self.initializers.append(numpy_helper.from_array(np.asarray(value), name))
@@ -52,7 +53,7 @@ class Net:
         return self.constant(np.array(values, np.int64))
 
     def nodes_of(
-        self, op: str, *inputs: str | Array, name: str = "", outputs: int = 1, **attributes: Any
+        self, op: str, *inputs: Operand, name: str = "", outputs: int = 1, **attributes: Any
     ) -> list[str]:
         """A new node; gives the names of its outputs."""
         name = name or f"n{len(self.nodes)}"
@@ -61,7 +62,7 @@ class Net:
         self.nodes.append(helper.make_node(op, read, made, name, **attributes))
         return made
 
-    def __call__(self, op: str, *inputs: str | Array, name: str = "", **attributes: Any) -> str:
+    def __call__(self, op: str, *inputs: Operand, name: str = "", **attributes: Any) -> str:
         """A new node with one output; gives its name."""
         return self.nodes_of(op, *inputs, name=name, **attributes)[0]
 
@@ -113,8 +114,7 @@ def run(model: onnx.ModelProto, inputs: Mapping[str, Array]) -> list[Array]:
     except Exception as error:  # onnxruntime raises classes of its own that share no base.
         if "NOT_IMPLEMENTED" not in str(error):
             raise
-        found: list[Array] = ReferenceEvaluator(model).run(None, dict(inputs))
-        return found
+        return [np.asarray(each) for each in ReferenceEvaluator(model).run(None, dict(inputs))]
     results: list[Array] = session.run(None, dict(inputs))
     return results
 

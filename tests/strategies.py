@@ -35,6 +35,7 @@ class Layer:
     weight: str | None
     data: tuple[str, int, int]
     result: tuple[str, int, int]
+    rank: int
 
 
 @dataclass(frozen=True)
@@ -127,13 +128,13 @@ class Builder:
             inputs = [name, f"{name}s", f"{name}z"]
             for value, key in zip((ints, scale, zero), inputs, strict=True):
                 self.initializers.append(numpy_helper.from_array(np.asarray(value), key))
-            axis = {"axis": 0} if self.opset >= 13 else {}
-            if not axis and per_axis:
+            given: dict[str, Any] = {"axis": 0} if self.opset >= 13 else {}
+            if not given and per_axis:
                 self.initializers[-2:] = [
-                    numpy_helper.from_array(np.float32(0.02), inputs[1]),
-                    numpy_helper.from_array(np.int8(1), inputs[2]),
+                    numpy_helper.from_array(np.array(0.02, np.float32), inputs[1]),
+                    numpy_helper.from_array(np.array(1, np.int8), inputs[2]),
                 ]
-            self.nodes.append(helper.make_node("DequantizeLinear", inputs, [f"{name}d"], **axis))
+            self.nodes.append(helper.make_node("DequantizeLinear", inputs, [f"{name}d"], **given))
             return f"{name}d", False
         self.initializers.append(numpy_helper.from_array(values, name))
         self._weights[shape] = (name, True)
@@ -145,7 +146,8 @@ class Builder:
         assert isinstance(outs, int)
         node = self.nodes[-1].name
         name = weight[0] if weight[1] else None
-        self.layers.append(Layer(node, name, (data, axis, ins), (out, at, outs)))
+        rank = len(self.shapes[out])
+        self.layers.append(Layer(node, name, (data, axis, ins), (out, at, outs), rank))
 
     # Layers.
 
@@ -650,7 +652,8 @@ _COMMON = (Builder.some_conv, Builder.conv_bn, Builder.residual, Builder.join, B
 def cases(draw: st.DrawFn) -> Case:
     """A model, and masks for it."""
     opset = draw(st.sampled_from([17, 11, 13, 21]))
-    batch = draw(st.sampled_from([1, 2, "N"]))
+    batches: list[int | str] = [1, 2, "N"]
+    batch = draw(st.sampled_from(batches))
     builder = Builder(draw, opset, batch)
     given: dict[str, Dims] = {"x": (batch, draw(st.integers(1, 4)), 4, 3)}
     builder.shapes.update(given)
@@ -688,7 +691,7 @@ def masked(case: Case) -> onnx.ModelProto:
                 before[layer.node] = tensor, keep * others
             if "output" in sides:
                 tensor, axis, channels = layer.result
-                end = _end_of_affine(case.model, tensor, axis, channels)
+                end = _end_of_affine(case.model, tensor, axis, channels, layer.rank)
                 keep = _zeros_at(sides["output"], axis, channels)
                 behind[end] = behind.get(end, np.ones_like(keep)) * keep
     model = onnx.ModelProto()
@@ -721,7 +724,7 @@ def _zeros_at(indices: list[int], axis: int, channels: int) -> Array:
     return keep.reshape(-1, *(1,) * (-axis - 1))
 
 
-def _end_of_affine(model: onnx.ModelProto, tensor: str, axis: int, channels: int) -> str:
+def _end_of_affine(model: onnx.ModelProto, tensor: str, axis: int, channels: int, rank: int) -> str:
     """Where an output mask acts: behind the affine operations attached straight to a layer."""
     graph = model.graph
     outputs = {value.name for value in graph.output}
@@ -729,7 +732,6 @@ def _end_of_affine(model: onnx.ModelProto, tensor: str, axis: int, channels: int
     for node in graph.node:
         if node.op_type == "Constant":
             constants[node.output[0]] = tuple(node.attribute[0].t.dims)
-    rank = len(next(s for name, s in _all_shapes(model).items() if name == tensor))
     while True:
         readers = [node for node in graph.node for name in _reads(node) if name == tensor]
         if len(readers) != 1 or tensor in outputs:
@@ -741,7 +743,8 @@ def _end_of_affine(model: onnx.ModelProto, tensor: str, axis: int, channels: int
                 return tensor
         elif node.op_type in ("Add", "Mul"):
             shape = constants.get(others[0]) if others else None
-            if shape is None or shape not in ((), _zeros_at([], axis, channels).shape):
+            per_channel = _zeros_at([], axis, channels).shape
+            if shape is None or (math.prod(shape) != 1 and shape != per_channel):
                 return tensor
         else:
             return tensor
@@ -751,12 +754,6 @@ def _end_of_affine(model: onnx.ModelProto, tensor: str, axis: int, channels: int
 def _reads(node: onnx.NodeProto) -> list[str]:
     inner = [name for a in node.attribute for n in a.g.node for name in _reads(n)]
     return [*node.input, *inner]
-
-
-def _all_shapes(model: onnx.ModelProto) -> dict[str, list[Any]]:
-    inferred = onnx.shape_inference.infer_shapes(model).graph
-    values = [*inferred.value_info, *inferred.output, *inferred.input]
-    return {value.name: list(value.type.tensor_type.shape.dim) for value in values}
 
 
 def run(model: onnx.ModelProto, seed: int = 0, batch: int = 2) -> dict[str, Array]:

@@ -1,7 +1,7 @@
-"""ONNX's own node tests as inputs that nobody here invented: no optimized model may compute another.
+"""ONNX's own node tests, inputs that nobody here invented, through the optimizer.
 
-Each case's node is put between layers that write and read an axis of its inputs and outputs, with some
-weights zero. All that is not data (indices, scales, shapes) is a constant. At most
+Each case's node is put between layers that write and read an axis of its inputs and outputs, with
+some weights zero. All that is not data (indices, scales, shapes) is a constant. At most
 `CASES_PER_OPERATOR` cases of an operator run, spread over its list: Cast alone has hundreds.
 """
 
@@ -18,16 +18,16 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from build import Array, Net, run, weight_shape
 from onnx import TensorProto, helper
 
 import onnx_upscale
+from build import Array, Net, run, weight_shape
 from onnx_upscale.analyze.rules import RULES, elementwise
 
 CASES_PER_OPERATOR = 6
 FLOATS = (np.float32, np.float64, np.float16)
 # Their other data types are data as well, not indices or shapes.
-TYPED = frozenset(f"{elementwise.UNARY} {elementwise.BINARY} CastLike".split())
+TYPED: frozenset[str] = frozenset(f"{elementwise.UNARY} {elementwise.BINARY} CastLike".split())
 RANDOM = frozenset({"Bernoulli", "Dropout"})
 
 
@@ -47,7 +47,7 @@ def _cases() -> dict[str, list[Any]]:
 
         found: dict[str, list[Any]] = collections.defaultdict(list)
         for case in collect_testcases(None):
-            nodes = case.model.graph.node if case.model is not None else ()
+            nodes = list(case.model.graph.node) if case.model is not None else []
             # The expanded bodies of functions are of several nodes.
             if len(nodes) == 1 and case.data_sets and not nodes[0].domain:
                 found[nodes[0].op_type].append(case)
@@ -94,7 +94,8 @@ def wrap(case: Any, axis: int, everything: bool) -> Wrapped | None:
     (node,) = case.model.graph.node
     values, expected = case.data_sets[0]
     names = [name for name in node.input if name]
-    if len(values) != len(names) or not all(isinstance(v, np.ndarray) for v in (*values, *expected)):
+    arrays = all(isinstance(value, np.ndarray) for value in (*values, *expected))
+    if len(values) != len(names) or not arrays:
         return None
     given = dict(zip(names, values, strict=True))
     rng = np.random.default_rng(zlib.crc32(case.name.encode()))
@@ -104,6 +105,8 @@ def wrap(case: Any, axis: int, everything: bool) -> Wrapped | None:
         for slot, (name, value) in enumerate(given.items())
         if _is_data(node.op_type, slot, value, everything)
     }
+    if any(not value.size for value in expected):
+        return None  # A layer that reads nothing is no model.
     if not data or any(max(value.shape) < 2 or not value.size for value in data.values()):
         return None
     net = Net(opset, **{name: value.shape for name, value in data.items()})
@@ -127,7 +130,8 @@ def wrap(case: Any, axis: int, everything: bool) -> Wrapped | None:
     inner.input[:] = read
     net.nodes.append(inner)
     results = []
-    for index, (name, value) in enumerate(zip([o for o in node.output if o], expected, strict=False)):
+    made_names = [name for name in node.output if name]
+    for index, (name, value) in enumerate(zip(made_names, expected, strict=False)):
         if value.dtype != np.float32 and value.dtype.kind not in "fiub":
             return None
         tensor = name if value.dtype == np.float32 else net("Cast", name, to=TensorProto.FLOAT)
@@ -151,6 +155,8 @@ def _check(wrapped: Wrapped, what: str) -> bool | None:
         wanted = run(wrapped.model, wrapped.inputs)
     except Exception:  # Whatever onnxruntime or the reference says about its own test case.
         return None
+    if any(one.dtype.kind == "f" and np.isnan(one).any() for one in wanted):
+        return None  # A zero weight times infinity: a channel that goes takes its NaN along.
     removed = False
     for strategy in ("auto", "gather"):
         emitted = onnx_upscale.optimize(wrapped.model, strategy=strategy, verify=False).model
@@ -211,8 +217,8 @@ def test_enough_ran_and_lost_channels(request: pytest.FixtureRequest) -> None:
         pytest.skip("not all operators ran in this process")
     ruled = {op for _, op in RULES}
     ran = {operator for operator, tally in TALLY.items() if tally.ran}
-    assert sum(tally.ran for tally in TALLY.values()) >= 400
-    assert len(ran & ruled) >= 100
-    assert len(REMOVED) >= 90, sorted((ran & ruled) - REMOVED)
+    assert sum(tally.ran for tally in TALLY.values()) >= 1000
+    assert len(ran & ruled) >= 90
+    assert len(REMOVED) >= 80, sorted((ran & ruled) - REMOVED)
     # An operator without a rule loses nothing.
     assert ruled >= REMOVED

@@ -43,6 +43,14 @@ def find_needs(
             labels = nonzero if nonzero.size else labels[:1]
         needed[roots[labels]] = True
     reads = [facts.read for facts in reversed(traced.facts) if facts.read is not None]
+    # A tensor of which nobody wants more than its other sizes (Shape) must be there all the same.
+    measured = [
+        labels
+        for facts in traced.facts
+        if facts.read is None and not facts.outputs
+        for axes in facts.inputs.values()
+        for labels in axes.values()
+    ]
     live_before: dict[int, BoolArray] = {}
     columns: dict[int, BoolArray] = {}
     changed = True
@@ -61,6 +69,9 @@ def find_needs(
             elif live.any() and not needed[inputs].any():
                 needed[inputs[0]] = True  # ONNX has no useful tensors of width zero.
             changed = True
+        for labels in measured:
+            if not needed[roots[labels]].any():
+                needed[roots[labels[0]]] = changed = True
     return needed[roots], columns
 
 

@@ -56,6 +56,8 @@ def find_segments(traced: Trace) -> tuple[Segment, ...]:
         The segments, in the order in which the model first touches them.
     """
     roots = traced.roots
+    if not len(roots):
+        return ()
     arrays = _distinct_axes(traced)
     pool = LabelPool()
     pool.fresh(len(roots))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from onnx_upscale.analyze.context import Context, UnclearError
 from onnx_upscale.analyze.facts import Axes, Demand, Facts
 from onnx_upscale.analyze.labels import LabelPool
 from onnx_upscale.analyze.rules import RULES
-from onnx_upscale.analyze.sizes import trace_sizes
+from onnx_upscale.analyze.sizes import Sizes, trace_sizes
 from onnx_upscale.load.graph import Graph, IntArray
 
 _OLDEST_OPSET = 7
@@ -67,13 +67,20 @@ def trace(graph: Graph) -> Trace:
             demands += context.pin_sizes()
         for output, labelled in facts.outputs.items():
             axes[node.outputs[output]] = labelled
-    demands += _demands_from_outside(graph, axes)
+    demands += _demands_from_outside(graph, axes, sizes)
     return Trace(graph, tuple(all_facts), axes, tuple(demands), pool.all_roots())
 
 
-def _demands_from_outside(graph: Graph, axes: dict[str, Axes]) -> Iterator[Demand]:
+def _demands_from_outside(
+    graph: Graph, axes: dict[str, Axes], sizes: Mapping[str, Sizes]
+) -> Iterator[Demand]:
     reasons = {name: "captured by a subgraph" for name in graph.captured}
     reasons.update(dict.fromkeys(graph.outputs, "graph output"))
     for name, reason in reasons.items():
         for axis, labels in axes.get(name, {}).items():
             yield Demand(name, -1, axis, labels, True, reason)
+        for size in sizes.get(name, ()):
+            measured = axes.get(size.tensor, {}).get(size.axis) if size else None
+            if size is not None and measured is not None:
+                reason = f"its size is a {reason}" if name in graph.outputs else reason
+                yield Demand(size.tensor, -1, size.axis, measured, True, reason)

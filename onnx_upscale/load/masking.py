@@ -48,7 +48,10 @@ def resolve_masks(graph: Graph, masks: Iterable[Mask]) -> tuple[LayerMask, ...]:
                 )
             layer = layer_of(graph, node)
             if layer is None:
-                raise mask.error(f"the weight of node '{node.label}' ({node.op}) is not constant")
+                raise mask.error(
+                    f"the weight of node '{node.label}' ({node.op}) is not constant, "
+                    "or the shapes it works on are not known"
+                )
             if mask.side == "output" and layer.output_axis is None:
                 raise mask.error(f"node '{node.label}' has no output channels")
             channels = layer.inputs if mask.side == "input" else layer.outputs

@@ -34,7 +34,7 @@ _NEVER_FOLDED = frozenset(
 )
 
 
-# The reference implementation has these from this operator set on; they did not change their meaning.
+# The reference implementation has these from this operator set on; their meaning did not change.
 _IMPLEMENTED_SINCE = {"DequantizeLinear": 19, "QuantizeLinear": 19}
 
 

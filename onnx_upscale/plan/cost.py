@@ -52,9 +52,10 @@ class Costs:
             tensor, made = layer.node.inputs[layer.data_slot], (layer.data_axis,)
         places = positions(self._graph, tensor, made)
         seconds = places * window * profile.seconds_per_mac
-        if inputs % profile.align == outputs % profile.align == 0:
-            # Fewer inputs than a block are read unblocked, like those of an image.
-            read = inputs if inputs < profile.block else _rounded(inputs, profile.block)
+        # Fewer inputs than a block are read unblocked, like those of an image.
+        few = inputs < profile.block
+        if outputs % profile.align == 0 and (few or inputs % profile.align == 0):
+            read = inputs if few else _rounded(inputs, profile.block)
             return seconds * read * _rounded(outputs, profile.block)
         slower = profile.unaligned if window > 1 else profile.unaligned_pointwise
         result = outputs * places * element_bytes(self._graph, tensor)

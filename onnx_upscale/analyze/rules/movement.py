@@ -159,11 +159,8 @@ def shuffle_pixels(node: Context) -> None:
     labels, block = node.axes(0).get(1), int(node.attribute("blocksize")) ** 2
     if labels is None:
         return
+    side = "inner" if node.attribute("mode", b"DCR") == b"CRD" else "outer"
     if node.node.op == "SpaceToDepth":
-        node.tie(node.make(1, len(labels) * block), labels, outer=block)
-        return
-    made = node.make(1, len(labels) // block)
-    if node.attribute("mode", b"DCR") == b"CRD":
-        node.tie(labels, made, inner=block)
+        node.tie(node.make(1, len(labels) * block), labels, **{side: block})
     else:
-        node.tie(labels, made, outer=block)
+        node.tie(labels, node.make(1, len(labels) // block), **{side: block})
