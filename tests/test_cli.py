@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from build import Net
 from click.testing import CliRunner, Result
 from onnx import TensorProto, helper
 
 import onnx_upscale
+from build import Net
 from onnx_upscale import api
 from onnx_upscale.apply import apply
 from onnx_upscale.cli import main

@@ -13,10 +13,10 @@ import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from onnx import numpy_helper
-from strategies import Case, cases, masked, run
 
 import onnx_upscale
 from build import Net
+from strategies import Case, cases, masked, run
 
 STRATEGIES = ("auto", "upscale", "gather", "constrained")
 

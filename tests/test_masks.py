@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from build import Array, Net, input_values, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 import onnx_upscale
+from build import Array, Net, input_values, run
 from onnx_upscale import MaskError
 from onnx_upscale.apply import masked_model
 from onnx_upscale.load import load

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from build import Net
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import onnx_upscale
+from build import Net
 from onnx_upscale.errors import UsageError
 from onnx_upscale.plan import STRATEGIES, load_profile
 from onnx_upscale.plan.layout import stretches

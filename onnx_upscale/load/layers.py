@@ -139,7 +139,9 @@ def layer_of(graph: Graph, node: Node) -> Layer | None:
     if len(constants) != 1:
         return None
     value = graph.value(node, constants[0])
-    return None if value is None else _LAYERS[node.op](graph, node, value.shape)
+    if value is None or not value.size:
+        return None
+    return _LAYERS[node.op](graph, node, value.shape)
 
 
 def layers(graph: Graph) -> Iterator[Layer]:

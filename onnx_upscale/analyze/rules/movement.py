@@ -89,9 +89,7 @@ def slice_(node: Context) -> None:
             node.move(axis, labels)
             continue
         start, end, step = (int(bound) for bound in bounds[axis])
-        # A slice to before the first position has no spelling as a number in Python.
-        stop = None if step < 0 and end < -len(labels) else end
-        _select(node, axis, labels, [np.arange(len(labels))[start:stop:step]])
+        _select(node, axis, labels, [np.arange(len(labels))[start:end:step]])
 
 
 @rule("Gather")

@@ -47,7 +47,24 @@ def resize(node: Context) -> None:
         else:
             node.resizes_in_place(3, after)
     for axis, labels in node.axes(0).items():
-        if before[axis] != after[axis]:
+        # A scale that is not one can round back to the same size and still mix channels.
+        if before[axis] != after[axis] or _scale(node, axis, len(before)) != 1 or extrapolates:
             node.pin(0, axis, "resized")
         else:
-            node.pass_on(axis, labels, "none" if extrapolates else "same")
+            node.pass_on(axis, labels, "same")
+
+
+def _scale(node: Context, axis: int, rank: int) -> float:
+    """The factor an axis is scaled by, or 1 where sizes are given in its place."""
+    if "scales" in node.node.attributes:
+        return float(node.attribute("scales")[axis])
+    slot = 1 if node.node.op == "Upsample" or node.graph.opset < 11 else 2
+    if not node.has(slot):
+        return 1.0
+    scales = node.constant(slot)
+    if scales is None:
+        raise UnclearError("its scales are not constant")
+    axes = [each % rank for each in node.attribute("axes", range(rank))]
+    if not scales.size or axis not in axes:
+        return 1.0
+    return float(scales[axes.index(axis)])
