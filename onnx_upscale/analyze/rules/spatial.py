@@ -39,7 +39,7 @@ def _border(node: Context) -> str:
 def resize(node: Context) -> None:
     """Scales other axes than those of channels."""
     before, after = node.shape(), node.output_shape()
-    extrapolates = node.attribute("coordinate_transformation_mode", b"") == b"tf_crop_and_resize"
+    crops = node.attribute("coordinate_transformation_mode", b"") == b"tf_crop_and_resize"
     if node.node.op == "Resize" and node.has(3):
         if node.attribute("axes", ()):
             for axis in {axis % len(before) for axis in node.attribute("axes")} & set(node.axes(0)):
@@ -48,10 +48,22 @@ def resize(node: Context) -> None:
             node.resizes_in_place(3, after)
     for axis, labels in node.axes(0).items():
         # A scale that is not one can round back to the same size and still mix channels.
-        if before[axis] != after[axis] or _scale(node, axis, len(before)) != 1 or extrapolates:
+        cropped = crops and not _whole(node, axis, len(before))
+        if before[axis] != after[axis] or _scale(node, axis, len(before)) != 1 or cropped:
             node.pin(0, axis, "resized")
         else:
-            node.pass_on(axis, labels, "same")
+            # A crop mixes in a value for what lies outside.
+            node.pass_on(axis, labels, "none" if crops else "same")
+
+
+def _whole(node: Context, axis: int, rank: int) -> bool:
+    """Whether the region of interest takes all of an axis."""
+    region = node.constant(1)
+    axes = [each % rank for each in node.attribute("axes", range(rank))]
+    if region is None or region.size != 2 * len(axes) or axis not in axes:
+        return axis not in axes
+    start, end = region[axes.index(axis)], region[len(axes) + axes.index(axis)]
+    return bool(start == 0 and end == 1)
 
 
 def _scale(node: Context, axis: int, rank: int) -> float:
