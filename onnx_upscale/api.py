@@ -21,6 +21,7 @@ from onnx_upscale.apply import apply, masked_model
 from onnx_upscale.errors import UsageError, VerifyError, VerifySetupError
 from onnx_upscale.files import check_writable, write_files
 from onnx_upscale.load import Loaded, MaskSource, ModelSource, load
+from onnx_upscale.load.graph import Graph
 from onnx_upscale.load.masking import mask_graph
 from onnx_upscale.plan import STRATEGIES, Plan, grow_masks, load_profile, plan
 from onnx_upscale.stats import measure
@@ -78,7 +79,10 @@ class Analyzed:
 
     def plan(self, strategy: str, target: str = "cpu") -> Plan:
         """What a strategy would do."""
-        return _planned(self.loaded, strategy, target)[1]
+        analysis = self.analysis
+        if strategy == "constrained":
+            analysis = analyze_graph(_masked_graph(self.loaded, strategy))
+        return plan(analysis, strategy, load_profile(target))
 
 
 def optimize(
@@ -126,7 +130,7 @@ def optimize(
         loaded = load(model, masks)
     sizes = _sizes(loaded, inputs, strict=verify or tune)
     with clock.stage("analyze"):
-        analysis = _analyzed(loaded, strategy)
+        analysis = analyze_graph(_masked_graph(loaded, strategy))
     with clock.stage("plan"):
         profile = load_profile(target)
         if tune and strategy == "auto":
@@ -139,14 +143,8 @@ def optimize(
     verification = None
     if verify:
         with clock.stage("verify"):
-            verification = compare(
-                masked_model(analysis.graph),
-                emitted.model,
-                original=loaded.graph.model if loaded.masks else None,
-                samples=samples,
-                seed=seed,
-                tolerance=Tolerance(rtol, atol),
-                sizes=inputs,
+            verification = _compared(
+                loaded, analysis.graph, emitted.model, samples, seed, Tolerance(rtol, atol), inputs
             )
     before = measure(loaded.graph.model, sizes)
     after = measure(emitted.model, sizes, emitted.added)
@@ -217,19 +215,8 @@ def verify(
         VerifyError: The models differ.
     """
     loaded = load(model, masks)
-    graph = loaded.graph
-    if strategy == "constrained":
-        graph = mask_graph(graph, grow_masks(analyze_graph(graph)))
-    other = load(emitted).graph.model
-    verification = compare(
-        masked_model(graph),
-        other,
-        original=loaded.graph.model if loaded.masks else None,
-        samples=samples,
-        seed=seed,
-        tolerance=Tolerance(rtol, atol),
-        sizes=inputs,
-    )
+    graph, other = _masked_graph(loaded, strategy), load(emitted).graph.model
+    verification = _compared(loaded, graph, other, samples, seed, Tolerance(rtol, atol), inputs)
     _raise_if_different(verification, {})
     return verification
 
@@ -239,16 +226,31 @@ def _raise_if_different(verification: Verification | None, report: dict[str, Any
         raise VerifyError(f"verification failed: {verification.failure}", report)
 
 
-def _analyzed(loaded: Loaded, strategy: str) -> Analysis:
-    analysis = analyze_graph(loaded.graph)
-    if strategy == "constrained":
-        analysis = analyze_graph(mask_graph(loaded.graph, grow_masks(analysis)))
-    return analysis
+def _masked_graph(loaded: Loaded, strategy: str) -> Graph:
+    """The graph that a strategy must equal: as masked, or for `constrained` with masks grown."""
+    if strategy != "constrained":
+        return loaded.graph
+    return mask_graph(loaded.graph, grow_masks(analyze_graph(loaded.graph)))
 
 
-def _planned(loaded: Loaded, strategy: str, target: str) -> tuple[Analysis, Plan]:
-    analysis = _analyzed(loaded, strategy)
-    return analysis, plan(analysis, strategy, load_profile(target))
+def _compared(
+    loaded: Loaded,
+    graph: Graph,
+    emitted: onnx.ModelProto,
+    samples: int,
+    seed: int,
+    tolerance: Tolerance,
+    sizes: Sizes | None,
+) -> Verification:
+    return compare(
+        masked_model(graph),
+        emitted,
+        original=loaded.graph.model if loaded.masks else None,
+        samples=samples,
+        seed=seed,
+        tolerance=tolerance,
+        sizes=sizes,
+    )
 
 
 def _sizes(loaded: Loaded, inputs: Sizes | None, strict: bool) -> Sizes:
