@@ -11,6 +11,8 @@ from onnx_upscale.plan.profile import Profile
 
 # Keeping a channel can make others needed before it; few rounds settle that, and any is correct.
 _ROUNDS = 4
+# Besides Concat: what runs in the blocked layout, but on whole blocks only.
+_POOLS = frozenset({"MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool"})
 
 
 def align(analysis: Analysis, profile: Profile) -> Analysis:
@@ -24,8 +26,9 @@ def align(analysis: Analysis, profile: Profile) -> Analysis:
         The analysis with more channels needed.
     """
     wanted, costs = np.zeros(0, np.int64), Costs(analysis.graph, profile)
+    in_blocks = _in_blocks(analysis)
     for _ in range(_ROUNDS):
-        extra = [_extra(analysis, segment, costs) for segment in analysis.segments]
+        extra = [_extra(analysis, segment, costs, in_blocks) for segment in analysis.segments]
         more = np.concatenate([*extra, np.zeros(0, np.int64)])
         if not more.size:
             break
@@ -34,15 +37,27 @@ def align(analysis: Analysis, profile: Profile) -> Analysis:
     return analysis
 
 
-def _extra(analysis: Analysis, segment: Segment, costs: Costs) -> IntArray:
+def _in_blocks(analysis: Analysis) -> frozenset[bytes]:
+    """The sets of channels (roots, as bytes) that are joined or pooled."""
+    axes: list[IntArray] = []
+    for facts in analysis.trace.facts:
+        if facts.join is not None:
+            axes += facts.join.parts
+        if facts.node.op in _POOLS and 1 in facts.inputs.get(0, {}):
+            axes.append(facts.inputs[0][1])
+    return frozenset(np.unique(analysis.trace.roots[axis]).tobytes() for axis in axes)
+
+
+def _extra(
+    analysis: Analysis, segment: Segment, costs: Costs, in_blocks: frozenset[bytes]
+) -> IntArray:
     needed, profile = analysis.needed, costs.profile
     kept = set(segment.roots[needed[segment.roots]].tolist())
     if len(kept) == len(segment.roots):
         return np.zeros(0, np.int64)
     before = set(kept)
-    joined = {part.tobytes() for join in segment.joins for part in _parts_of(analysis, join.parts)}
     for roots in segment.sets:
-        step = profile.join_align if roots.tobytes() in joined else profile.align
+        step = profile.block if roots.tobytes() in in_blocks else profile.align
         members = roots.tolist()
         missing = -sum(root in kept for root in members) % step
         if missing == 0 or missing == step:
@@ -87,7 +102,3 @@ def _better_as_it_is(
         return total
 
     return seconds(count) < seconds(count + missing)
-
-
-def _parts_of(analysis: Analysis, parts: tuple[IntArray, ...]) -> list[IntArray]:
-    return [np.unique(analysis.trace.roots[part]) for part in parts]

@@ -27,10 +27,10 @@ class Profile:
         near_bytes: The largest copy that fits the caches.
         far: How much longer a larger one takes per byte.
         seconds_per_node: One more node.
-        block: The fast kernels compute whole blocks of this many channels.
+        block: The fast kernels compute whole blocks of this many channels; Concat and pooling work
+            on nothing but whole blocks.
         align: A layer with a channel count that is no multiple of this leaves the fast kernels, for
             others that compute just the channels there are.
-        join_align: What the counts of the parts of a Concat must be multiples of.
         unaligned: How much longer a multiply-add takes there.
         unaligned_pointwise: The same for a layer without a window.
     """
@@ -45,7 +45,6 @@ class Profile:
     seconds_per_node: float
     block: int
     align: int
-    join_align: int
     unaligned: float
     unaligned_pointwise: float
 
