@@ -1,0 +1,60 @@
+"""The command line: parses, prints, and turns errors into exit statuses."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from typing import Any
+
+import click
+
+# onnxruntime reports usage to its vendor unless told not to; a build tool should not.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+from onnx_upscale.cli.console import BAD_INPUT, fail
+from onnx_upscale.cli.optimize import analyze, optimize, verify
+from onnx_upscale.cli.options import version
+
+_MAIN_JOB = "optimize"
+_OURS = {"prog_name": "onnx-upscale", "standalone_mode": False}
+
+
+class _MainJobFirst(click.Group):
+    """A group whose main job needs no name: `onnx-upscale IN MASKS OUT`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args or args[0] not in (*self.commands, "--help", "-h", "--version"):
+            args = [_MAIN_JOB, *args]
+        return super().parse_args(ctx, args)
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Runs the command line; what click would say in several lines is said in one."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # File names are not always text.
+                stream.reconfigure(errors="backslashreplace")
+        try:
+            status = super().main(*args, **{**extra, **_OURS})
+        except click.UsageError as error:
+            command = error.ctx.command_path if error.ctx else "onnx-upscale"
+            fail(f"{error.format_message().rstrip('.')} (see '{command} --help')", BAD_INPUT)
+        except click.ClickException as error:
+            fail(error.format_message(), error.exit_code)
+        except click.Abort:
+            fail("interrupted")
+        sys.exit(status)
+
+
+@click.group(cls=_MainJobFirst, context_settings={"help_option_names": ["-h", "--help"]})
+@version
+def main() -> None:
+    """Channel pruning for ONNX: masks in, an equal and faster model out.
+
+    The main job needs no name: onnx-upscale IN.onnx MASKS OUT.onnx. MASKS is a .json or .npz file,
+    or '-' to use only the zeros that the weights already contain. Its options: onnx-upscale
+    optimize --help.
+    """
+
+
+for command in (optimize, analyze, verify):
+    main.add_command(command)

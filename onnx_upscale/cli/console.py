@@ -1,0 +1,69 @@
+"""What every command does alike: prints, and turns errors into exit statuses."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn
+
+import click
+
+from onnx_upscale.errors import UpscaleError, VerifyError
+
+_FAILED, BAD_INPUT, _DIFFERENT = 1, 2, 3
+
+
+def exit_statuses(command: Callable[..., None]) -> Callable[..., None]:
+    """Lets a command end with the exit status of the contract and one line whatever goes wrong."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except VerifyError as error:
+            fail(str(error), _DIFFERENT)
+        except UpscaleError as error:
+            fail(str(error), BAD_INPUT)
+        except KeyboardInterrupt:
+            fail("interrupted")
+        except MemoryError:
+            fail("out of memory")
+        except Exception as error:
+            if kwargs.get("verbose"):
+                raise
+            what = f"{type(error).__name__}: {error}"
+            fail(f"internal error, please report it with what -v shows: {what}")
+
+    return run
+
+
+def fail(message: str, status: int = _FAILED) -> NoReturn:
+    """Ends with an error message."""
+    say("error", message)
+    sys.exit(status)
+
+
+def say(kind: str, message: str) -> None:
+    """Prints a message on one line of standard error."""
+    line = " ".join(message.split())
+    show(f"onnx-upscale: {kind}: {line}", err=True)
+
+
+def show(text: str, err: bool = False) -> None:
+    """Prints; that nobody reads it (any more) is no failure, for by now the work is done."""
+    try:
+        click.echo(text, err=err)
+    except OSError as error:
+        # What is left in the buffer must not fail either, when Python flushes it at its end.
+        stream = sys.stderr if err else sys.stdout
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        if not err and not isinstance(error, BrokenPipeError):
+            say("warning", f"standard output cannot be written: {error.strerror}")
+
+
+def warn(warnings: Iterable[str]) -> None:
+    """Prints warnings."""
+    for warning in warnings:
+        say("warning", warning)

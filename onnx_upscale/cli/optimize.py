@@ -1,0 +1,112 @@
+"""The main job, and a second look at its result."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+import onnx_upscale
+from onnx_upscale import tables
+from onnx_upscale.cli.console import exit_statuses, show, warn
+from onnx_upscale.cli.options import comparison, quiet, strategy, target, version
+from onnx_upscale.cli.paths import check_paths
+from onnx_upscale.errors import VerifyError
+from onnx_upscale.files import write_files
+from onnx_upscale.plan.profile import BUILT_IN
+
+
+@click.command()
+@click.argument("model", metavar="IN.onnx")
+@click.argument("masks", metavar="MASKS")
+@click.argument("out", metavar="OUT.onnx")
+@strategy
+@target
+@click.option("--tune", is_flag=True, help="Let 'auto' measure its candidates on this machine.")
+@click.option(
+    "--verify/--no-verify",
+    default=True,
+    show_default=True,
+    help="Run masked and emitted model side by side.",
+)
+@comparison
+@click.option("--report", metavar="FILE.json", help="Write what was done as JSON.")
+@quiet
+@click.option("-v", "--verbose", is_flag=True, help="Say what was pinned and what took how long.")
+@version
+@exit_statuses
+def optimize(
+    model: str,
+    masks: str,
+    out: str,
+    report: str | None,
+    target: str,
+    quiet: bool,
+    verbose: bool,
+    **options: Any,
+) -> None:
+    """Remove masked channels: the same function as the masked model, less work."""
+    check_paths(
+        sources={
+            "the input model": model,
+            "the mask file": None if masks == "-" else masks,
+            "the profile": None if target in BUILT_IN else target,
+        },
+        results={"OUT": out, "--report": report},
+    )
+    try:
+        result = onnx_upscale.optimize(model, masks, target=target, **options)
+    except VerifyError as error:
+        if report is not None and error.report:
+            write_files({report: _json(error.report)})
+        raise
+    result.report["output"]["path"] = out
+    contents = {out: result.content}
+    if report is not None:  # First, as OUT must be as it was if anything goes wrong.
+        contents = {report: _json(result.report)} | contents
+    write_files(contents)
+    if verbose:
+        show(tables.details(result.report), err=True)
+    if not quiet:
+        warn(result.report["verify"].get("warnings", ()))
+        show(tables.summary(result.report))
+
+
+@click.command()
+@click.argument("model", metavar="IN.onnx")
+@click.argument("masks", metavar="[MASKS]", default="-")
+@target
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@exit_statuses
+def analyze(model: str, masks: str, target: str, as_json: bool) -> None:
+    """Show what is coupled to what, what is pinned and why, and what it costs."""
+    analyzed = onnx_upscale.analyze(model, masks)
+    rows = tables.analysis_rows(analyzed, target)
+    show(json.dumps(rows, indent=2) if as_json else tables.analysis(rows))
+
+
+@click.command()
+@click.argument("model", metavar="IN.onnx")
+@click.argument("masks", metavar="MASKS")
+@click.argument("out", metavar="OUT.onnx")
+@strategy
+@comparison
+@quiet
+@exit_statuses
+def verify(
+    model: str,
+    masks: str,
+    out: str,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Check an earlier result again."""
+    found = onnx_upscale.verify(model, masks, out, **options)
+    if not quiet:
+        warn(found.warnings)
+        show(tables.equality(found.samples, found.max_abs, found.max_rel))
+
+
+def _json(report: dict[str, Any]) -> bytes:
+    return (json.dumps(report, indent=2, allow_nan=False) + "\n").encode()

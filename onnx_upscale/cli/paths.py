@@ -1,0 +1,36 @@
+"""What can be known about paths before any work is done."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Mapping
+
+from onnx_upscale.errors import UsageError
+from onnx_upscale.files import check_writable, same_file
+
+
+def check_paths(sources: Mapping[str, str | None], results: Mapping[str, str | None]) -> None:
+    """Finds out before the work that no result would replace a source, or could not be written.
+
+    Args:
+        sources: Paths of what is read, by what it is; None for what is not a file this time. The
+            first is the main one: that it is missing is worth saying before anything else.
+        results: Paths of what will be written, by argument or option; None for what will not be.
+
+    Raises:
+        UsageError: A result is a source, or another result.
+        OutputError: A result cannot be written.
+    """
+    given = {option: path for option, path in results.items() if path is not None}
+    for option, path in given.items():
+        for name, source in sources.items():
+            if source is not None and same_file(path, source):
+                raise UsageError(f"{option} {path}: is {name}, which would be lost: choose another")
+    for (first, path), (second, other) in itertools.combinations(given.items(), 2):
+        if same_file(path, other):
+            raise UsageError(f"{second} {other}: is {first} as well: choose another")
+    main = next(iter(sources.values()))
+    if main is None or os.path.exists(main):
+        for path in given.values():
+            check_writable(path)
