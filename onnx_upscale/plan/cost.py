@@ -55,8 +55,10 @@ class Costs:
         # Fewer inputs than a block are read unblocked, like those of an image.
         few = inputs < profile.block
         if outputs % profile.align == 0 and (few or inputs % profile.align == 0):
-            read = inputs if few else _rounded(inputs, profile.block)
-            return seconds * read * _rounded(outputs, profile.block)
+            seconds *= _rounded(outputs, profile.block)
+            if not few:
+                return seconds * _rounded(inputs, profile.block)
+            return seconds * inputs * (1 if window > 1 else profile.few_pointwise)
         slower = profile.unaligned if window > 1 else profile.unaligned_pointwise
         result = outputs * places * element_bytes(self._graph, tensor)
         # What follows is likely to want the fast layout back.

@@ -57,32 +57,43 @@ def _extra(
         return np.zeros(0, np.int64)
     before = set(kept)
     for roots in segment.sets:
-        step = profile.block if roots.tobytes() in in_blocks else profile.align
         members = roots.tolist()
-        missing = -sum(root in kept for root in members) % step
-        if missing == 0 or missing == step:
-            continue
-        if _better_as_it_is(analysis, segment, costs, len(members), missing):
-            continue
+        count = sum(root in kept for root in members)
+        if roots.tobytes() in in_blocks:
+            wanted = -(-count // profile.block) * profile.block
+        else:
+            wanted = _fastest(analysis, segment, costs, len(members), count)
         spare = [root for root in members if root not in kept]
-        kept.update(spare[:missing])
+        kept.update(spare[: wanted - count])
     return np.array(sorted(kept - before), np.int64)
 
 
-def _better_as_it_is(
-    analysis: Analysis, segment: Segment, costs: Costs, channels: int, missing: int
-) -> bool:
-    """Whether a segment is faster in kernels that compute just the channels there are.
+def _fastest(analysis: Analysis, segment: Segment, costs: Costs, channels: int, count: int) -> int:
+    """How many channels of a set to keep: those needed, or more for faster kernels."""
+    profile = costs.profile
+    aligned, blocks = (-(-count // step) * step for step in (profile.align, profile.block))
+    if channels < len(segment.roots):
+        return aligned
+    candidates = [aligned, blocks] if blocks <= channels else [aligned]
+    if _only_layers(segment):
+        candidates.insert(0, count)
+    return min(candidates, key=lambda kept: _seconds(analysis, segment, costs, kept))
 
-    Only where the layers of the segment are all there is to it: a depthwise convolution or a
-    Concat that has to leave the fast layout costs more than any layer gains.
+
+def _only_layers(segment: Segment) -> bool:
+    """Whether the layers of a segment are all there is to it.
+
+    Only then may its counts be odd: a depthwise convolution or a Concat that has to leave the fast
+    layout costs more than any layer gains.
     """
     layers = [writer.write.layer for writer in segment.writers]
-    if segment.joins or segment.demands or channels < len(segment.roots):
+    if segment.joins or segment.demands:
         return False
-    if any(layer is None or layer.groups > 1 for layer in layers):
-        return False
-    count = int(analysis.needed[segment.roots].sum())
+    return all(layer is not None and layer.groups == 1 for layer in layers)
+
+
+def _seconds(analysis: Analysis, segment: Segment, costs: Costs, count: int) -> float:
+    """What the layers of a segment cost with a count of channels between them."""
 
     def other(labels: IntArray | None, otherwise: int) -> int:
         """The channels on a layer's other side, which will be aligned if they can be."""
@@ -91,14 +102,11 @@ def _better_as_it_is(
         kept, step = int(analysis.needed[labels].sum()), costs.profile.align
         return min(-(-kept // step) * step, len(labels))
 
-    def seconds(count: int) -> float:
-        total = 0.0
-        for writer in segment.writers:
-            layer = writer.write.layer
-            assert layer is not None
+    total = 0.0
+    for writer in segment.writers:
+        layer = writer.write.layer
+        if layer is not None and layer.groups == 1:
             total += costs.layer(layer, other(writer.write.inputs, layer.inputs), count)
-        for read in segment.readers:
-            total += costs.layer(read.layer, count, other(read.outputs, read.layer.outputs))
-        return total
-
-    return seconds(count) < seconds(count + missing)
+    for read in segment.readers:
+        total += costs.layer(read.layer, count, other(read.outputs, read.layer.outputs))
+    return total

@@ -31,7 +31,9 @@ class Profile:
             on nothing but whole blocks.
         align: A layer with a channel count that is no multiple of this leaves the fast kernels, for
             others that compute just the channels there are.
-        unaligned: How much longer a multiply-add takes there.
+        few_pointwise: How much longer a multiply-add takes in a layer without a window that reads
+            fewer channels than a block.
+        unaligned: How much longer a multiply-add takes in the kernels for any count.
         unaligned_pointwise: The same for a layer without a window.
     """
 
@@ -45,6 +47,7 @@ class Profile:
     seconds_per_node: float
     block: int
     align: int
+    few_pointwise: float
     unaligned: float
     unaligned_pointwise: float
 
