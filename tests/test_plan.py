@@ -122,6 +122,50 @@ def test_upscale_lays_two_readers_side_by_side() -> None:
     assert {reader["realization"] for reader in readers} == {"slice"}
 
 
+def test_upscale_is_the_paper_s_algorithm_and_auto_is_not() -> None:
+    """Three readers that overlap each other are no path, though an order suits all of them."""
+    needs = [range(0, 12), range(6, 18), range(10, 24)]
+    hidden = np.random.default_rng(0).permutation(WIDTH)
+    pruned = [sorted(set(range(WIDTH)) - set(hidden[list(need)].tolist())) for need in needs]
+    masks = masks_of({f"r{reader}": channels for reader, channels in enumerate(pruned)})
+    result = onnx_upscale.optimize(branched(3), masks, strategy="upscale")
+    readers = result.report["segments"][0]["readers"]
+    assert sorted(reader["realization"] for reader in readers) == ["gather", "slice", "slice"]
+    planned = onnx_upscale.analyze(branched(3), masks).plan("auto")
+    (segment,) = (s for s in planned.analysis.segments if len(s.readers) == 3)
+    for read in segment.readers:
+        needed = planned.analysis.reads[read.layer.node.index]
+        places = np.flatnonzero(needed[planned.layout.positions(read.inputs)])
+        assert places[-1] - places[0] + 1 == len(places)
+
+
+def pooled(op: str) -> onnx.ModelProto:
+    """A writer of 64 channels, something between, and a layer with a window that reads them."""
+    net = Net(17, x=[1, 3, 12, 12])
+    made = net("Conv", "x", net.random(64, 3, 3, 3))
+    between = net(op, made, kernel_shape=[2, 2]) if op == "MaxPool" else net(op, made)
+    weight = net.constant(net.random(16, 64, 3, 3), "reads")
+    return net.model(net("Conv", between, weight))
+
+
+@pytest.mark.parametrize(("op", "kept"), [("Relu", 52), ("MaxPool", 64)])
+def test_whole_blocks_are_pooled(op: str, kept: int) -> None:
+    """Blocked pooling takes whole blocks only; a layer is content with a multiple of four."""
+    result = onnx_upscale.optimize(pooled(op), masks_of({"reads": list(range(12))}))
+    assert result.report["segments"][0]["kept"] == kept
+
+
+@pytest.mark.parametrize(("kernel", "read"), [(1, 16), (3, 12)])
+def test_a_pointwise_layer_reads_a_whole_block(kernel: int, read: int) -> None:
+    """The kernel for fewer channels than a block is slow where there is no window."""
+    net = Net(17, x=[1, 3, 12, 12])
+    made = net("Relu", net("Conv", "x", net.random(16, 3, 3, 3)))
+    weight = net.constant(net.random(32, 16, kernel, kernel), "reads")
+    model = net.model(net("Conv", made, weight))
+    result = onnx_upscale.optimize(model, masks_of({"reads": [1, 2, 3, 4]}))
+    assert result.report["segments"][0]["readers"][0]["read"] == read
+
+
 def test_stretches_cut_before_a_repeat() -> None:
     roots = np.array([1, 1, 2, 2, 1, 1, 3, 2])
     assert stretches(roots).tolist() == [0, 0, 0, 0, 1, 1, 1, 1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 import onnx_upscale
 from build import Array, Net
 from onnx_upscale import UsageError, VerifyError, VerifySetupError
-from onnx_upscale.verify import Tolerance, input_sizes, random_inputs, verify
+from onnx_upscale.verify import Session, Tolerance, input_sizes, random_inputs, verify
 
 Shape = Sequence["int | str | None"] | None
 
@@ -281,3 +282,58 @@ class TestInputs:
         model: Any = typed(TensorProto.FLOAT, None)
         with pytest.raises(VerifySetupError, match="give smaller sizes with --input"):
             verify(model, model, sizes={"x": sizes})
+
+
+class TestSecondOpinion:
+    """onnxruntime's optimizations are not always right; here they are wrong on purpose."""
+
+    @pytest.fixture
+    def wrong_for(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """Names of graphs that optimizations get wrong."""
+        wrong: list[str] = []
+
+        class Optimizing(Session):
+            def __init__(self, model: onnx.ModelProto, *, optimized: bool = True) -> None:
+                super().__init__(model, optimized=optimized)
+                self.factor = 2 if optimized and model.graph.name in wrong else 1
+
+            def run(self, inputs: Any) -> Any:
+                return {name: self.factor * value for name, value in super().run(inputs).items()}
+
+        monkeypatch.setattr(sys.modules["onnx_upscale.verify"], "Session", Optimizing)
+        return wrong
+
+    def named(self, name: str) -> onnx.ModelProto:
+        model = sample()
+        model.graph.name = name
+        return model
+
+    def test_the_masked_model_alone_is_wrong(self, wrong_for: list[str]) -> None:
+        wrong_for.append("masked")
+        found = verify(self.named("masked"), self.named("emitted"))
+        assert found.ok
+        assert found.max_rel < 1e-5
+        assert "optimizations change what the masked model computes" in found.warnings[0]
+
+    def test_the_emitted_model_is_wrong(self, wrong_for: list[str]) -> None:
+        wrong_for.append("emitted")
+        found = verify(self.named("masked"), self.named("emitted"))
+        assert not found.ok
+        assert found.failure is not None
+        assert "optimizations" in found.failure
+
+    def test_both_are_wrong_in_the_same_way(self, wrong_for: list[str]) -> None:
+        wrong_for.extend(("masked", "emitted"))
+        assert verify(self.named("masked"), self.named("emitted")).ok
+
+    def test_a_real_difference_stays_one(self, wrong_for: list[str]) -> None:
+        def change(values: Array) -> None:
+            values[2, 1, 0, 0] += 0.01
+
+        wrong_for.append("masked")
+        other = changed("first", change)
+        other.graph.name = "emitted"
+        found = verify(self.named("masked"), other)
+        assert not found.ok
+        assert found.failure is not None
+        assert "optimizations" not in found.failure

@@ -3,47 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
 
-from onnx_upscale.errors import UsageError, VerifySetupError
-from onnx_upscale.load.values import Array
+from onnx_upscale.errors import VerifySetupError
+from onnx_upscale.verify.difference import (
+    Difference,
+    Tolerance,
+    Values,
+    difference,
+    differences,
+)
 from onnx_upscale.verify.inputs import input_sizes, random_inputs
 from onnx_upscale.verify.session import Session
 
-__all__ = ["Session", "Tolerance", "Verification", "input_sizes", "random_inputs", "verify"]
-
-Values: TypeAlias = "dict[str, Array]"
-
-
-# Half precision differs by this many of its last bits when sums are taken in another order.
-_ROUNDINGS = 4
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """How much two models may differ: `atol + rtol * max |output|`, per output.
-
-    Raises:
-        UsageError: A number that nothing, or everything, would be within.
-    """
-
-    rtol: float = 1e-4
-    atol: float = 1e-6
-
-    def __post_init__(self) -> None:
-        """Refuses what cannot be meant."""
-        for name, value in (("rtol", self.rtol), ("atol", self.atol)):
-            if not 0 <= value < np.inf:
-                raise UsageError(f"--{name} {value}: must be a number from 0 on")
-
-    def allowed(self, dtype: np.dtype[Any], scale: float) -> float:
-        """The largest difference of outputs of a type, where `scale` is the largest of them."""
-        coarse = _ROUNDINGS * float(np.finfo(dtype).eps) if dtype.kind == "f" else 0.0
-        return self.atol + max(self.rtol, coarse) * scale
+__all__ = [
+    "Difference",
+    "Session",
+    "Tolerance",
+    "Verification",
+    "difference",
+    "input_sizes",
+    "random_inputs",
+    "verify",
+]
 
 
 @dataclass(frozen=True)
@@ -105,59 +90,49 @@ def verify(
         found = _run(emitted, inputs)
     except VerifySetupError as error:
         return Verification(samples, np.inf, np.inf, False, (), f"emitted model: {error}")
-    differences = [
-        _difference(name, wanted.get(name), got.get(name), tolerance)
-        for wanted, got in zip(expected, found, strict=True)
-        for name in wanted | got
-    ]
+    apart = differences(expected, found, tolerance)
+    doubts = _doubts(expected, original, inputs[0])
+    if apart.failure is not None:
+        apart, doubt = _second_opinion(masked, emitted, inputs, found, apart, tolerance)
+        doubts += doubt
     return Verification(
         samples=samples,
-        max_abs=max((difference.absolute for difference in differences), default=0.0),
-        max_rel=max((difference.relative for difference in differences), default=0.0),
-        ok=not any(difference.failure for difference in differences),
-        warnings=_doubts(expected, original, inputs[0]),
-        failure=next((d.failure for d in differences if d.failure), None),
+        max_abs=apart.absolute,
+        max_rel=apart.relative,
+        ok=apart.failure is None,
+        warnings=doubts,
+        failure=apart.failure,
     )
 
 
-def _run(model: onnx.ModelProto, inputs: list[Values]) -> list[Values]:
-    session = Session(model)
+def _run(model: onnx.ModelProto, inputs: list[Values], optimized: bool = True) -> list[Values]:
+    session = Session(model, optimized=optimized)
     return [session.run(values) for values in inputs]
 
 
-@dataclass(frozen=True)
-class _Difference:
-    absolute: float = np.inf
-    relative: float = np.inf
-    failure: str | None = None
+def _second_opinion(
+    masked: onnx.ModelProto,
+    emitted: onnx.ModelProto,
+    inputs: list[Values],
+    found: list[Values],
+    first: Difference,
+    tolerance: Tolerance,
+) -> tuple[Difference, tuple[str, ...]]:
+    """Whether it is onnxruntime's own optimizations that make the models differ.
 
-
-def _difference(
-    name: str, wanted: Array | None, got: Array | None, tolerance: Tolerance
-) -> _Difference:
-    where = f"output '{name}'"
-    if wanted is None or got is None:
-        return _Difference(failure=f"{where} is {'new' if wanted is None else 'missing'}")
-    if wanted.shape != got.shape or wanted.dtype != got.dtype:
-        kinds = [f"{value.dtype} of shape {value.shape}" for value in (got, wanted)]
-        return _Difference(failure=f"{where} is {kinds[0]} instead of {kinds[1]}")
-    if wanted.dtype.kind not in "fiub":
-        same = np.array_equal(wanted, got)
-        return _Difference(0.0, 0.0) if same else _Difference(failure=f"{where} differs")
-    a, b = wanted.astype(np.float64), got.astype(np.float64)
-    finite = np.isfinite(a)
-    if (
-        not np.array_equal(a[~finite], b[~finite], equal_nan=True)
-        or not np.isfinite(b[finite]).all()
-    ):
-        return _Difference(failure=f"{where} has infinities or NaNs in other places")
-    absolute = float(np.abs(a[finite] - b[finite]).max(initial=0.0))
-    scale = float(np.abs(a[finite]).max(initial=0.0))
-    relative = absolute / scale if scale else np.inf if absolute else 0.0
-    if absolute <= tolerance.allowed(wanted.dtype, scale):
-        return _Difference(absolute, relative)
-    failure = f"{where} differs by {absolute:.3g} where its largest value is {scale:.3g}"
-    return _Difference(absolute, relative, failure)
+    They get some models wrong. If that befalls the masked model alone, the emitted one is right; if
+    it befalls the emitted one, its users would get wrong results, whoever is to blame.
+    """
+    expected = _run(masked, inputs, optimized=False)
+    plain = differences(expected, _run(emitted, inputs, optimized=False), tolerance)
+    if plain.failure is not None:
+        return first, ()
+    apart = differences(expected, found, tolerance)
+    if apart.failure is None:
+        doubt = "onnxruntime's optimizations change what the masked model computes: it ran without"
+        return apart, (doubt,)
+    blame = "only with onnxruntime's optimizations, which change what the emitted model computes"
+    return replace(apart, failure=f"{apart.failure}, {blame}"), ()
 
 
 def _doubts(

@@ -26,19 +26,22 @@ def model_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
 
 
 def input_sizes(
-    model: onnx.ModelProto, sizes: Mapping[str, tuple[int, ...]] | None = None
+    model: onnx.ModelProto,
+    sizes: Mapping[str, tuple[int, ...]] | None = None,
+    batch: int | None = None,
 ) -> dict[str, tuple[int, ...]]:
     """A shape for every input.
 
     Args:
         model: The model.
         sizes: Shapes that the caller chose, by input name.
+        batch: Size of the first axis of inputs where it is symbolic; None means 1.
 
     Returns:
         Shapes by input name; dimensions of the same name get the same size.
 
     Raises:
-        UsageError: A chosen shape names no input or does not fit it.
+        UsageError: A chosen shape names no input or does not fit it, or no input takes the batch.
         VerifySetupError: An input has no known rank.
     """
     chosen, inputs = dict(sizes or {}), model_inputs(model)
@@ -50,7 +53,17 @@ def input_sizes(
     for value in inputs:
         if value.name in chosen:
             _bind(value, chosen[value.name], named)
-    return {value.name: chosen.get(value.name) or _default(value, named) for value in inputs}
+    shapes = {
+        value.name: chosen.get(value.name) or _default(value, named, batch or _BATCH)
+        for value in inputs
+    }
+    if batch is not None and not any(shape[:1] == (batch,) for shape in shapes.values()):
+        found = ", ".join(f"'{name}' is {_text(shape)}" for name, shape in shapes.items())
+        raise UsageError(
+            f"--batch {batch}: no input has a first axis of that size ({found or 'no inputs'}): "
+            "export the model with a symbolic batch, or leave the option out"
+        )
+    return shapes
 
 
 def _bind(value: onnx.ValueInfoProto, sizes: tuple[int, ...], named: dict[str, int]) -> None:
@@ -65,11 +78,10 @@ def _bind(value: onnx.ValueInfoProto, sizes: tuple[int, ...], named: dict[str, i
             fits &= named.setdefault(dim, size) == size
     if not fits:
         wanted = "x".join("?" if dim is None else str(dim) for dim in declared)
-        given = "x".join(map(str, sizes))
-        raise UsageError(f"--input {value.name}={given}: does not fit its shape {wanted}")
+        raise UsageError(f"--input {value.name}={_text(sizes)}: does not fit its shape {wanted}")
 
 
-def _default(value: onnx.ValueInfoProto, named: dict[str, int]) -> tuple[int, ...]:
+def _default(value: onnx.ValueInfoProto, named: dict[str, int], batch: int) -> tuple[int, ...]:
     if not value.type.tensor_type.HasField("shape"):
         raise VerifySetupError(f"input '{value.name}' has no shape: give one with --input")
     shape = shape_of(value)
@@ -77,7 +89,7 @@ def _default(value: onnx.ValueInfoProto, named: dict[str, int]) -> tuple[int, ..
     for axis, dim in enumerate(shape):
         size = dim if isinstance(dim, int) else named.get(dim or "")
         if size is None:
-            size = _BATCH if axis == 0 else _IMAGE_SIDE if len(shape) == 4 and axis > 1 else _LENGTH
+            size = batch if axis == 0 else _IMAGE_SIDE if len(shape) == 4 and axis > 1 else _LENGTH
             if dim:
                 named[str(dim)] = size
         sizes.append(size)
@@ -123,3 +135,7 @@ def _random(
     if kind == onnx.TensorProto.STRING:
         return np.full(shape, "word", dtype=object)
     return rng.standard_normal(shape).astype(dtype)
+
+
+def _text(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))

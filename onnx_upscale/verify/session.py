@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+import os
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,31 +15,59 @@ import onnxruntime
 from onnx_upscale.errors import VerifySetupError
 
 _ONLY_FATAL = 4
+_CPU = "CPUExecutionProvider"
+# Where the values that a provider works on live; TensorRT's live where CUDA's do.
+_DEVICES = {"CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider": "cuda"}
 
 
 class Session:
-    """A model loaded into onnxruntime's CPU provider.
+    """A model loaded into onnxruntime.
 
     Args:
-        model: The model.
+        model: The model, or the path of its file.
         threads: Threads inside an operator; 0 leaves it to onnxruntime.
+        providers: onnxruntime's execution providers, the preferred one first.
+        profile: Where onnxruntime's profile goes, as the start of a path; None for no profile.
+        optimized: Whether onnxruntime may rewrite the model first, as it does by default.
 
     Raises:
         VerifySetupError: onnxruntime does not load the model.
     """
 
-    def __init__(self, model: onnx.ModelProto, threads: int = 0) -> None:
+    def __init__(
+        self,
+        model: onnx.ModelProto | str | os.PathLike[str],
+        threads: int = 0,
+        providers: Sequence[str] = (_CPU,),
+        profile: str | None = None,
+        optimized: bool = True,
+    ) -> None:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _ONLY_FATAL
         options.intra_op_num_threads = threads
+        # The threads of several sessions would spin against each other.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if not optimized:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        if profile is not None:
+            options.enable_profiling = True
+            options.profile_file_prefix = profile
         try:
+            # Without the fallback, which prints to standard output and hides what went wrong.
             self._session = onnxruntime.InferenceSession(
-                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+                model.SerializeToString() if isinstance(model, onnx.ModelProto) else model,
+                options,
+                providers=list(providers),
+                enable_fallback=False,
             )
         except Exception as error:  # onnxruntime raises classes of its own that share no base.
             raise VerifySetupError(f"onnxruntime cannot load it: {_first_line(error)}") from None
         self._outputs = [output.name for output in self._session.get_outputs()]
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """The execution providers that are in use, which may be fewer than were asked for."""
+        return tuple(self._session.get_providers())
 
     def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
         """Runs the model.
@@ -60,6 +90,44 @@ class Session:
             for name, value in zip(self._outputs, values, strict=True)
             if isinstance(value, np.ndarray)
         }
+
+    def task(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Callable[[], object]:
+        """The model on these inputs as something to be called again and again, and timed.
+
+        On a GPU the inputs are moved there now, and the outputs stay there, so that copies between
+        the host and the GPU are no part of what a call takes; a call ends when its outputs are
+        there.
+
+        Args:
+            inputs: A value for each input.
+
+        Returns:
+            One run of the model.
+
+        Raises:
+            VerifySetupError: onnxruntime does not run the model on these inputs.
+        """
+        self.run(inputs)
+        device = _DEVICES.get(self.providers[0])
+        if device is None:
+            return functools.partial(self._session.run, self._outputs, dict(inputs))
+        binding = self._session.io_binding()
+        for name, value in inputs.items():
+            placed = onnxruntime.OrtValue.ortvalue_from_numpy(value, device, 0)
+            binding.bind_ortvalue_input(name, placed)
+        for name in self._outputs:
+            binding.bind_output(name, device)
+
+        def run() -> None:
+            self._session.run_with_iobinding(binding)
+            binding.synchronize_outputs()
+
+        return run
+
+    def end_profile(self) -> str:
+        """Ends the profile; gives the path of its file."""
+        path: str = self._session.end_profiling()
+        return path
 
 
 def _first_line(error: Exception) -> str:
