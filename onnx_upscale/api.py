@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import onnx
 
@@ -18,11 +19,18 @@ from onnx_upscale import report as sections
 from onnx_upscale.analyze import Analysis
 from onnx_upscale.analyze import analyze as analyze_graph
 from onnx_upscale.apply import apply, masked_model
-from onnx_upscale.errors import UsageError, VerifyError, VerifySetupError
+from onnx_upscale.errors import (
+    ModelError,
+    UpscaleError,
+    UsageError,
+    VerifyError,
+    VerifySetupError,
+)
 from onnx_upscale.files import check_writable, write_files
 from onnx_upscale.load import Loaded, MaskSource, ModelSource, load
 from onnx_upscale.load.graph import Graph
 from onnx_upscale.load.masking import mask_graph
+from onnx_upscale.load.model import why_invalid
 from onnx_upscale.plan import STRATEGIES, Plan, grow_masks, load_profile, plan
 from onnx_upscale.stats import measure
 from onnx_upscale.tune import tuned_plan
@@ -32,6 +40,31 @@ from onnx_upscale.verify import verify as compare
 __all__ = ["Analyzed", "Result", "analyze", "optimize", "verify"]
 
 Sizes = Mapping[str, tuple[int, ...]]
+
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def _blaming_the_model(job: Callable[_P, _R]) -> Callable[_P, _R]:
+    """What fails on a model (the first argument) that is not valid ONNX is that model's error."""
+
+    @functools.wraps(job)
+    def run(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        try:
+            return job(*args, **kwargs)
+        except (UpscaleError, MemoryError):
+            raise
+        except Exception as error:
+            model: Any = args[0] if args else kwargs["model"]
+            undecodable = isinstance(error, UnicodeDecodeError)  # Names can be any bytes to others.
+            reason = str(error) if undecodable else why_invalid(model)
+            if reason is None:
+                raise
+            where = "the model" if isinstance(model, onnx.ModelProto) else str(model)
+            raise ModelError(f"{where}: is not valid ONNX: {reason}") from error
+
+    return run
 
 
 @dataclass(frozen=True)
@@ -85,6 +118,7 @@ class Analyzed:
         return plan(analysis, strategy, load_profile(target))
 
 
+@_blaming_the_model
 def optimize(
     model: ModelSource,
     masks: MaskSource = None,
@@ -169,6 +203,7 @@ def optimize(
     return result
 
 
+@_blaming_the_model
 def analyze(model: ModelSource, masks: MaskSource = None) -> Analyzed:
     """Analyzes a model without changing it.
 
@@ -183,6 +218,7 @@ def analyze(model: ModelSource, masks: MaskSource = None) -> Analyzed:
     return Analyzed(loaded, analyze_graph(loaded.graph))
 
 
+@_blaming_the_model
 def verify(
     model: ModelSource,
     masks: MaskSource,

@@ -283,6 +283,22 @@ class TestBadModels:
         onnx.save(model, "bad.onnx")
         refused("bad.onnx", "masks.json", "out.onnx", saying=["'active'", "'lost'"])
 
+    def test_names_that_are_no_text(self) -> None:
+        broken = Path("in.onnx").read_bytes().replace(b"active", b"\xff" * 6)
+        Path("bad.onnx").write_bytes(broken)
+        refused("bad.onnx", "-", "out.onnx", saying=["bad.onnx: is not valid ONNX", "utf-8"])
+
+    def test_what_fails_on_an_invalid_model(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fails(*_: Any) -> None:
+            raise KeyError("axis")
+
+        monkeypatch.setattr(api, "analyze_graph", fails)
+        model = onnx.load("in.onnx")
+        assert run("in.onnx", "masks.json", "out.onnx").exit_code == 1
+        model.graph.node.add(op_type="Concat", name="c", input=["x"], output=["c"])
+        onnx.save(model, "bad.onnx")
+        refused("bad.onnx", "-", "out.onnx", saying=["bad.onnx: is not valid ONNX", "'axis'"])
+
     def test_a_model_that_onnxruntime_cannot_load(self) -> None:
         model = onnx.load("in.onnx")
         model.graph.node.add(

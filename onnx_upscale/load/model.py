@@ -53,6 +53,24 @@ def read_model(source: ModelSource) -> onnx.ModelProto:
     return model
 
 
+def why_invalid(source: ModelSource) -> str | None:
+    """What the ONNX checker has against a model.
+
+    It is asked only when something went wrong, for it refuses models that run well elsewhere.
+
+    Args:
+        source: A path, or a model in memory.
+
+    Returns:
+        The first line of its complaint, or None if it has none.
+    """
+    try:
+        onnx.checker.check_model(source if isinstance(source, onnx.ModelProto) else str(source))
+    except Exception as error:  # It and protobuf raise classes of their own that share no base.
+        return str(error).strip().partition("\n")[0] or type(error).__name__
+    return None
+
+
 def _check(model: onnx.ModelProto, where: str) -> None:
     # Empty files and some random bytes parse as a protobuf message without content.
     if not model.ir_version or not model.opset_import or not model.graph.output:
