@@ -2,6 +2,8 @@
 export ORT_DISABLE_TELEMETRY := 1
 
 PYTHON ?= python3
+# What to install besides the package: `make test EXTRAS=dev,experiment` also tests what needs torch.
+EXTRAS ?= dev
 BIN := .venv/bin
 STAMP := .venv/.installed
 
@@ -26,5 +28,5 @@ clean:
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]'
 	touch $@
