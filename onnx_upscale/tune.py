@@ -3,47 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import numpy as np
-import onnx
 
 from onnx_upscale.analyze import Analysis
 from onnx_upscale.apply import apply
+from onnx_upscale.benchmark import interleave
 from onnx_upscale.plan import Plan, Profile, plan
 from onnx_upscale.verify import Session, random_inputs
 
-_WARMUP, _ROUNDS, _FEWEST, _SECONDS = 3, 60, 10, 15.0
+_ROUNDS, _SECONDS = 60, 15.0
 # Prices of copies to try, as multiples of the profile's: from never mind them to never copy.
 _COPY_PRICES = (0.3, 3.0, 1e9)
-
-
-def paired_medians(
-    models: Sequence[onnx.ModelProto], sizes: Mapping[str, tuple[int, ...]]
-) -> list[float]:
-    """Times models in turn, on one thread each.
-
-    Args:
-        models: Models with the same inputs.
-        sizes: Shapes of the inputs.
-
-    Returns:
-        Median milliseconds of each.
-    """
-    sessions = [Session(model, threads=1) for model in models]
-    feed = random_inputs(models[0], sizes, seed=0)
-    rows: list[list[float]] = []
-    stop = time.perf_counter() + _SECONDS
-    while len(rows) < _ROUNDS + _WARMUP and (time.perf_counter() < stop or len(rows) < _FEWEST):
-        row = []
-        for session in sessions:
-            started = time.perf_counter()
-            session.run(feed)
-            row.append(time.perf_counter() - started)
-        rows.append(row)
-    medians: list[float] = (np.median(rows[_WARMUP:], axis=0) * 1e3).tolist()
-    return medians
 
 
 def tuned_plan(analysis: Analysis, profile: Profile, sizes: Mapping[str, tuple[int, ...]]) -> Plan:
@@ -55,11 +27,14 @@ def tuned_plan(analysis: Analysis, profile: Profile, sizes: Mapping[str, tuple[i
         sizes: Shapes of the inputs to time with.
 
     Returns:
-        The plan whose model had the lowest median latency.
+        The plan whose model had the lowest median latency, paired by rounds, on one thread.
     """
     plans = list(_candidates(analysis, profile))
-    medians = paired_medians([apply(candidate).model for candidate in plans], sizes)
-    return plans[int(np.argmin(medians))]
+    models = [apply(candidate).model for candidate in plans]
+    feed = random_inputs(models[0], sizes, seed=0)
+    tasks = [Session(model, threads=1).task(feed) for model in models]
+    seconds = interleave(tasks, _ROUNDS, limit=_SECONDS)
+    return plans[int(np.argmin(np.median(seconds / seconds[:, :1], axis=0)))]
 
 
 def _candidates(analysis: Analysis, profile: Profile) -> Iterator[Plan]:

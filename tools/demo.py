@@ -6,7 +6,6 @@ Run by `make demo`; needs no PyTorch.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,42 +13,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime as ort
 from onnx import numpy_helper
 
 import onnx_upscale
+from onnx_upscale.verify import Session
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ROOT / "models"
 BUILD = ROOT / "build"
+ROUNDS = 500
 STRATEGIES = ("gather", "upscale", "auto")
 COLUMNS = "size", "params", "mult-adds", "nodes", "copies", "copied", "latency", "ratio", "accuracy"
 
 Masks = Mapping[str, Mapping[str, Sequence[int]]]
 Report = Mapping[str, Any]
-
-
-def session(model: onnx.ModelProto) -> ort.InferenceSession:
-    """Open a session on one thread: the threads of several would spin against each other."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    return ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
-
-
-def paired_latencies(
-    models: Sequence[onnx.ModelProto], feeds: Mapping[str, npt.NDArray[Any]], rounds: int = 500
-) -> npt.NDArray[np.float64]:
-    """Return seconds per run, one row per model; a column is one round of all models."""
-    sessions = [session(model) for model in models]
-    warmup = rounds // 10
-    seconds = np.empty((len(sessions), warmup + rounds))
-    for turn in range(warmup + rounds):
-        # Nobody always runs right after the same neighbour has filled the caches.
-        for row in np.random.default_rng(turn).permutation(len(sessions)):
-            started = time.perf_counter()
-            sessions[row].run(None, feeds)
-            seconds[row, turn] = time.perf_counter() - started
-    return seconds[:, warmup:]
 
 
 def masked_model(model: onnx.ModelProto, masks: Masks) -> onnx.ModelProto:
@@ -76,8 +53,8 @@ def accuracy(
     model: onnx.ModelProto, pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8]
 ) -> float:
     images = pixels.astype(np.float32) / 16  # the digits are 4-bit images
-    (logits,) = session(model).run(None, {"image": images})
-    return float(np.mean(np.argmax(np.asarray(logits), axis=1) == labels))
+    (logits,) = Session(model).run({"image": images}).values()
+    return float(np.mean(np.argmax(logits, axis=1) == labels))
 
 
 def cells(size: Report, copies: Report, latency: float, ratio: float, correct: float) -> list[str]:
@@ -119,15 +96,15 @@ def main() -> None:
         result.save(path)
         models[strategy], reports[strategy] = onnx.load(path), result.report
 
-    seconds = paired_latencies(list(models.values()), {"image": pixels[:1] / np.float32(16)})
-    latencies = np.median(seconds, axis=1)
-    ratios = np.median(seconds / seconds[0], axis=1)
+    found = onnx_upscale.bench(list(models.values()), names=list(models), runs=ROUNDS, memory=False)
     rows = {}
-    for (name, model), latency, ratio in zip(models.items(), latencies, ratios, strict=True):
+    for model, measured in zip(models.values(), found.models, strict=True):
+        name = measured.name
         report = reports.get(name)
         size = report["output"] if report else reports["auto"]["input"]
         copies = report["copies"] if report else {"count": 0, "bytes": 0}
-        rows[name] = cells(size, copies, latency, ratio, accuracy(model, pixels, labels))
+        correct = accuracy(model, pixels, labels)
+        rows[name] = cells(size, copies, measured.latency.median, measured.ratio.median, correct)
     print(f"{len(labels)} held-out digits; onnxruntime, batch 1, one thread, paired medians\n")
     print_table(rows)
     print()

@@ -23,8 +23,6 @@ import onnx
 import onnx_upscale
 from onnx_upscale.load import load
 from onnx_upscale.load.layers import layers
-from onnx_upscale.tune import paired_medians
-from onnx_upscale.verify import input_sizes
 
 MODELS = (
     "squeezenet1_1",
@@ -45,6 +43,7 @@ MODELS = (
 )
 STRATEGIES = ("auto", "upscale", "gather", "constrained")
 LARGEST_DIFFERENCE = 1e-4
+ROUNDS = 60
 
 
 def output_masks(path: Path, amount: float, seed: int = 0) -> dict[str, Any]:
@@ -98,18 +97,10 @@ def timings(folder: Path, name: str, amount: str) -> dict[str, float]:
         versions[strategy] = onnx_upscale.optimize(
             path, masks, strategy=strategy, verify=False
         ).model
-    for version in versions.values():  # The exporters call the one input by different names.
-        _rename_input(version)
-    models = list(versions.values())
-    return dict(zip(versions, paired_medians(models, input_sizes(models[0])), strict=True))
-
-
-def _rename_input(model: onnx.ModelProto) -> None:
-    given = {tensor.name for tensor in model.graph.initializer}
-    (value,) = (value for value in model.graph.input if value.name not in given)
-    for node in model.graph.node:
-        node.input[:] = ["image" if name == value.name else name for name in node.input]
-    value.name = "image"
+    found = onnx_upscale.bench(
+        list(versions.values()), names=list(versions), runs=ROUNDS, memory=False
+    )
+    return {measured.name: measured.latency.median * 1e3 for measured in found.models}
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -12,6 +12,7 @@ import click
 # onnxruntime reports usage to its vendor unless told not to; a build tool should not.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
+from onnx_upscale.cli.bench import bench
 from onnx_upscale.cli.console import BAD_INPUT, fail
 from onnx_upscale.cli.optimize import analyze, optimize, verify
 from onnx_upscale.cli.options import version
@@ -56,5 +57,5 @@ def main() -> None:
     """
 
 
-for command in (optimize, analyze, verify):
+for command in (optimize, analyze, verify, bench):
     main.add_command(command)

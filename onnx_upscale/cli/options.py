@@ -53,6 +53,14 @@ target = click.option(
     metavar="cpu|cuda|PROFILE.json",
     help="Whose costs 'auto' plans for.",
 )
+inputs = click.option(
+    "--input",
+    "inputs",
+    metavar="NAME=1x3x224x224",
+    multiple=True,
+    callback=_sizes,
+    help="Sizes for symbolic dimensions; repeatable.",
+)
 comparison = options(
     click.option(
         "--samples",
@@ -82,14 +90,7 @@ comparison = options(
         show_default=True,
         help="Largest difference in addition.",
     ),
-    click.option(
-        "--input",
-        "inputs",
-        metavar="NAME=1x3x224x224",
-        multiple=True,
-        callback=_sizes,
-        help="Sizes for symbolic dimensions; repeatable.",
-    ),
+    inputs,
 )
 quiet = click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 version = click.version_option(onnx_upscale.__version__, prog_name="onnx-upscale")

@@ -1,0 +1,74 @@
+"""Comparing models in onnxruntime."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+import onnx_upscale
+from onnx_upscale.benchmark import PROVIDERS
+from onnx_upscale.benchmark.text import comparison_rows, headline, profile_rows
+from onnx_upscale.cli.console import exit_statuses, show, warn
+from onnx_upscale.cli.options import inputs, quiet
+from onnx_upscale.cli.paths import check_paths
+from onnx_upscale.files import write_files
+from onnx_upscale.tables import table
+
+
+@click.command()
+@click.argument("models", metavar="A.onnx [B.onnx ...]", nargs=-1, required=True)
+@click.option(
+    "--provider",
+    type=click.Choice(PROVIDERS),
+    default="cpu",
+    show_default=True,
+    help="Where onnxruntime runs the models.",
+)
+@click.option(
+    "--batch", type=click.IntRange(1), help="Size of a symbolic first axis.  [default: 1]"
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(0),
+    default=1,
+    show_default=True,
+    help="Threads inside an operator; 0 leaves it to onnxruntime.",
+)
+@click.option(
+    "--runs",
+    type=click.IntRange(1),
+    default=50,
+    show_default=True,
+    help="How often to time each model.",
+)
+@inputs
+@click.option("--profile", is_flag=True, help="Also show what each operator type takes.")
+@click.option(
+    "--memory/--no-memory",
+    default=True,
+    show_default=True,
+    help="Measure peak memory, each model in a process of its own.",
+)
+@click.option("--json", "json_file", metavar="FILE", help="Write what was found as JSON.")
+@quiet
+@exit_statuses
+def bench(
+    models: tuple[str, ...], json_file: str | None, quiet: bool, profile: bool, **options: Any
+) -> None:
+    """Compare models in onnxruntime, run in turn; ratios are to the first."""
+    check_paths(
+        sources={f"model {number}": model for number, model in enumerate(models, 1)},
+        results={"--json": json_file},
+    )
+    found = onnx_upscale.bench(models, profile=profile, **options)
+    if json_file is not None:
+        text = json.dumps(found.to_json(), indent=2, allow_nan=False)
+        write_files({json_file: f"{text}\n".encode()})
+    if quiet:
+        return
+    warn(found.warnings)
+    show(f"{headline(found)}\n{table(comparison_rows(found))}")
+    if profile:
+        show(f"\n{table(profile_rows(found))}")
