@@ -2,7 +2,9 @@
 
 from onnx_upscale.api import Analyzed, Result, analyze, optimize, verify
 from onnx_upscale.benchmark import Comparison, bench
+from onnx_upscale.criteria import Images, make_masks
 from onnx_upscale.errors import (
+    DataError,
     MaskError,
     ModelError,
     OutputError,
@@ -11,12 +13,17 @@ from onnx_upscale.errors import (
     VerifyError,
     VerifySetupError,
 )
+from onnx_upscale.exporter import Exported, export
+from onnx_upscale.importers import import_masks
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Analyzed",
     "Comparison",
+    "DataError",
+    "Exported",
+    "Images",
     "MaskError",
     "ModelError",
     "OutputError",
@@ -28,6 +35,9 @@ __all__ = [
     "__version__",
     "analyze",
     "bench",
+    "export",
+    "import_masks",
+    "make_masks",
     "optimize",
     "verify",
 ]

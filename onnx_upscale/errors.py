@@ -21,6 +21,10 @@ class MaskError(UpscaleError):
     """A mask file, or a mask in it, that does not fit the model."""
 
 
+class DataError(UpscaleError):
+    """Calibration data that cannot be read or does not fit the model."""
+
+
 class OutputError(UpscaleError):
     """A result that cannot be written."""
 

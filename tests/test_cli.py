@@ -135,6 +135,15 @@ class TestMainJob:
         assert "warning" not in result.stdout
         assert run("in.onnx", "none.json", "out.onnx", "-q").output == ""
 
+    def test_masks_that_name_zeros_need_no_warning(self) -> None:
+        model = onnx.load("in.onnx")
+        weight = next(each for each in model.graph.initializer if each.name == "second.weight")
+        values = onnx.numpy_helper.to_array(weight).copy()
+        values[:, [0, 3]] = 0
+        weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+        onnx.save(model, "zeros.onnx")
+        assert "warning" not in run("zeros.onnx", "masks.json", "out.onnx").stderr
+
     def test_report_file(self) -> None:
         assert run("in.onnx", "masks.json", "out.onnx", "--report", "r.json").exit_code == 0
         report = json.loads(Path("r.json").read_text())

@@ -14,6 +14,8 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 from onnx_upscale.cli.bench import bench
 from onnx_upscale.cli.console import BAD_INPUT, fail
+from onnx_upscale.cli.export import export
+from onnx_upscale.cli.mask import mask
 from onnx_upscale.cli.optimize import analyze, optimize, verify
 from onnx_upscale.cli.options import version
 
@@ -57,5 +59,5 @@ def main() -> None:
     """
 
 
-for command in (optimize, analyze, verify, bench):
+for command in (optimize, analyze, verify, mask, bench, export):
     main.add_command(command)

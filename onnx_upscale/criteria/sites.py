@@ -1,0 +1,158 @@
+"""Sites: the sides of layers that can be pruned, and which of them are chosen."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import numpy as np
+
+from onnx_upscale.analyze import Trace
+from onnx_upscale.errors import UsageError
+from onnx_upscale.load.graph import Graph, IntArray, Node
+from onnx_upscale.load.keys import layer_key
+from onnx_upscale.load.layers import Layer, layers
+from onnx_upscale.load.values import Array
+
+
+@dataclass(frozen=True)
+class Site:
+    """One side of one layer.
+
+    Attributes:
+        layer: The layer.
+        side: `input` or `output`.
+        key: What a mask file calls the layer.
+        labels: Labels of its channels, or None where the axis is opaque.
+    """
+
+    layer: Layer
+    side: str
+    key: str
+    labels: IntArray | None
+
+    @property
+    def channels(self) -> int:
+        """How many channels the side has."""
+        return self.layer.inputs if self.side == "input" else self.layer.outputs
+
+    def weight(self, graph: Graph) -> Array:
+        """The weights of each channel, shape (channels, everything else).
+
+        Args:
+            graph: The graph.
+
+        Returns:
+            A view of the weight where numpy can make one.
+        """
+        value = graph.value(self.layer.node, self.layer.weight_slot)
+        assert value is not None
+        (grouped,) = self.layer.by_group(value)
+        rows: Array = np.moveaxis(grouped, 1 if self.side == "input" else 0, 0)
+        return rows.reshape(self.channels, -1)
+
+
+def find_sites(
+    traced: Trace, side: str, chosen: Sequence[str] = (), skipped: Sequence[str] = ()
+) -> tuple[Site, ...]:
+    """Finds what to prune.
+
+    1. Grouped layers are left alone: of their channels only whole groups could go.
+    2. So are layers that read a graph input (input side) or make a graph output (output side):
+       pixels and classes are not what pruning means. Naming one exactly in `chosen` overrules it.
+    3. Of the others, those are taken that a pattern of `chosen` names (all if it is empty) and no
+       pattern of `skipped` does.
+
+    Args:
+        traced: The labels of the model.
+        side: `input` or `output`.
+        chosen: Patterns of layers, matched with the key, the node's name and its output.
+        skipped: Patterns of layers to leave alone.
+
+    Returns:
+        The sites, in the order of the model.
+
+    Raises:
+        UsageError: A pattern matches no layer, or no layer is left.
+    """
+    graph = traced.graph
+    every = list(_sides(traced, side))
+    names = [(site.key, site.layer.node.proto.name, site.layer.node.outputs[0]) for site in every]
+    _check_patterns("layers", chosen, names)
+    _check_patterns("skip", skipped, names)
+    outside = _made_of_inputs(graph) if side == "input" else _becoming_outputs(graph)
+    sites = []
+    for site, called in zip(every, names, strict=True):
+        tensor = site.layer.node.input(site.layer.data_slot) if side == "input" else called[2]
+        named = any(pattern in called for pattern in chosen)
+        if (
+            site.layer.groups == 1
+            and (named or tensor not in outside)
+            and (not chosen or any(_matches(pattern, called) for pattern in chosen))
+            and not any(_matches(pattern, called) for pattern in skipped)
+        ):
+            sites.append(site)
+    if not sites:
+        raise UsageError(
+            f"no layer is left to prune on the {side} side: of {len(every)} layers some are not "
+            "chosen, and grouped layers and those at a graph input or output are left alone"
+        )
+    return tuple(sites)
+
+
+def _sides(traced: Trace, side: str) -> Iterator[Site]:
+    graph, facts = traced.graph, {facts.node.index: facts for facts in traced.facts}
+    for layer in layers(graph):
+        if layer.node.input(layer.data_slot) in graph.constants:
+            continue
+        if side == "output" and layer.output_axis is None:
+            continue
+        read, write = facts[layer.node.index].read, facts[layer.node.index].write
+        if side == "input":
+            labels = None if read is None else read.inputs
+        else:
+            labels = None if write is None else write.labels
+        yield Site(layer, side, layer_key(graph, layer), labels)
+
+
+def _matches(pattern: str, names: Sequence[str]) -> bool:
+    return any(pattern == name or fnmatchcase(name, pattern) for name in names)
+
+
+def _check_patterns(option: str, patterns: Sequence[str], names: Sequence[Sequence[str]]) -> None:
+    for pattern in patterns:
+        if not any(_matches(pattern, called) for called in names):
+            known = list(dict.fromkeys(name for called in names for name in called if name))
+            close = difflib.get_close_matches(pattern, known, n=3, cutoff=0.4) or known[:3]
+            raise UsageError(
+                f"--{option} {pattern}: matches no layer; closest: {', '.join(close) or 'none'}"
+            )
+
+
+def _made_of_inputs(graph: Graph) -> set[str]:
+    """Tensors that hold graph inputs, at most shifted, scaled, cut or moved by vectors."""
+    made = {value.name for value in graph.model.graph.input} - set(graph.constants)
+    for node in graph.nodes:
+        if _moves_only(graph, node) and any(name in made for name in node.inputs):
+            made.update(name for name in node.outputs if name)
+    return made
+
+
+def _becoming_outputs(graph: Graph) -> set[str]:
+    """Tensors that become graph outputs, at most shifted, scaled, cut or moved by vectors."""
+    becoming = set(graph.outputs)
+    for node in reversed(graph.nodes):
+        if _moves_only(graph, node) and any(name in becoming for name in node.outputs):
+            becoming.update(name for name in node.inputs if name not in graph.constants)
+    return becoming
+
+
+def _moves_only(graph: Graph, node: Node) -> bool:
+    """Whether a node has no weights of its own: its constants are vectors at most."""
+    return all(
+        sum(size != 1 for size in graph.shapes.get(name, ())) <= 1
+        for name in node.inputs
+        if name in graph.constants
+    )

@@ -1,0 +1,75 @@
+"""Masks from zeros: what the weights of a model prune by themselves.
+
+1. A channel whose whole slice of a layer's weight is zero is pruned on that side.
+2. On the input side that is all there is to it: the mask says what the weight does.
+3. An output mask also zeroes the bias and the affine operations behind the layer. So a channel is
+   pruned on the output side only where it is zero behind all of these already: where it is not, it
+   is a constant, and the mask would change the function. The zeros in the weight remain, and the
+   optimizer makes use of them whether a mask names them or not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from onnx_upscale.load import Loaded
+from onnx_upscale.load.graph import Graph, IntArray
+from onnx_upscale.load.keys import layer_key
+from onnx_upscale.load.layers import Layer, layers
+from onnx_upscale.load.masking import LayerMask, mask_graph
+
+_VERSION = 1
+
+
+def found_masks(loaded: Loaded) -> dict[str, Any]:
+    """Masks for the zeros in the weights of a model, joined with others.
+
+    Args:
+        loaded: The model, and masks that the user gave in addition.
+
+    Returns:
+        All masks, in the form of a mask file.
+    """
+    graph = dataclasses.replace(loaded.graph, overrides={})
+    pruned: dict[tuple[int, str], IntArray] = {}
+    found = [mask for layer in layers(graph) for mask in _masks_of(graph, layer)]
+    for mask in [*found, *loaded.masks]:
+        key = mask.layer.node.index, mask.side
+        pruned[key] = np.union1d(pruned.get(key, mask.pruned), mask.pruned)
+    keys = {layer.node.index: layer_key(graph, layer) for layer in layers(graph)}
+    masks: dict[str, dict[str, list[int]]] = {}
+    for (index, side), channels in sorted(pruned.items()):
+        if len(channels):
+            masks.setdefault(keys[index], {})[side] = channels.tolist()
+    return {"version": _VERSION, "masks": masks}
+
+
+def _masks_of(graph: Graph, layer: Layer) -> list[LayerMask]:
+    weight = graph.value(layer.node, layer.weight_slot)
+    assert weight is not None
+    nonzero = layer.by_group(weight).astype(bool)
+    inputs = LayerMask(layer, "input", np.flatnonzero(~nonzero.any(axis=(1, 3))))
+    outputs = LayerMask(layer, "output", np.flatnonzero(~nonzero.any(axis=(2, 3))))
+    if layer.weight_output_axis is None:
+        return [inputs]
+    return [inputs, _without_constants(graph, outputs)]
+
+
+def _without_constants(graph: Graph, mask: LayerMask) -> LayerMask:
+    """The mask without channels that something behind the weight makes other than zero."""
+    layer, stays = mask.layer, np.zeros(mask.layer.outputs, bool)
+    for (index, slot), override in mask_graph(graph, [mask]).overrides.items():
+        node = graph.nodes[index]
+        value = graph.value(node, slot)
+        if (index, slot) == layer.weight or value is None:
+            continue
+        if node.op == "BatchNormalization" and slot == 1:  # A zero becomes -mean * scale.
+            mean = graph.value(node, 3)
+            value = value if mean is None else value * mean
+        changed = np.broadcast_to(value, override.values.shape) != 0
+        # Bias, scale and addend alike have one axis over the channels, and others of size 1.
+        stays |= changed.reshape(layer.outputs)
+    return LayerMask(layer, mask.side, mask.pruned[~stays[mask.pruned]])
