@@ -1,0 +1,174 @@
+"""Where trained networks and images come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from experiment.networks import NETWORKS
+from experiment.training import train
+
+Images = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int64]
+
+CALIBRATION_IMAGES = 32
+
+
+class Source(Protocol):
+    """Trained networks with the images to judge them by."""
+
+    networks: tuple[str, ...]
+    seeds: tuple[int, ...]
+
+    def model(self, network: str, seed: int) -> nn.Module:
+        """A trained network, ready for inference."""
+
+    def calibration(self, seed: int) -> Images:
+        """Some images that it was trained on, (count, channels, side, side)."""
+
+    def batches(self, seed: int) -> Iterator[tuple[Images, Labels]]:
+        """All images that it was not trained on, with their classes."""
+
+
+class Digits:
+    """scikit-learn's digits, 8 x 8 pixels enlarged to 16 x 16, with networks trained here.
+
+    A seed decides the split (40% held out), the initial weights and the order of training. Trained
+    networks are kept in `cache`.
+    """
+
+    networks = tuple(NETWORKS)
+
+    def __init__(self, cache: Path, seeds: int) -> None:
+        from sklearn.datasets import load_digits
+
+        self.seeds = tuple(range(seeds))
+        self._cache = cache
+        digits = load_digits()
+        pixels = torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16
+        self._images = nn.functional.interpolate(pixels, scale_factor=2.0, mode="bilinear")
+        self._labels = torch.tensor(digits.target).long()
+
+    def model(self, network: str, seed: int) -> nn.Module:
+        """A trained network, from the cache if it is there."""
+        torch.manual_seed(seed)
+        model = NETWORKS[network]()
+        cached = self._cache / f"{network}.{seed}.pt"
+        if cached.exists():
+            model.load_state_dict(torch.load(cached, weights_only=True))
+            return model.eval()
+        chosen, _ = self._split(seed)
+        train(model, self._images[chosen], self._labels[chosen], seed)
+        self._cache.mkdir(parents=True, exist_ok=True)
+        beside = cached.with_suffix(".part")
+        torch.save(model.state_dict(), beside)
+        beside.rename(cached)
+        return model
+
+    def calibration(self, seed: int) -> Images:
+        """The first images of the training part."""
+        chosen, _ = self._split(seed)
+        return np.asarray(self._images[chosen[:CALIBRATION_IMAGES]])
+
+    def batches(self, seed: int) -> Iterator[tuple[Images, Labels]]:
+        """The held-out part, as one batch."""
+        _, held_out = self._split(seed)
+        yield np.asarray(self._images[held_out]), np.asarray(self._labels[held_out])
+
+    def _split(self, seed: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        from sklearn.model_selection import train_test_split
+
+        chosen, held_out = train_test_split(
+            np.arange(len(self._labels)),
+            test_size=0.4,
+            random_state=seed,
+            stratify=self._labels.numpy(),
+        )
+        return chosen, held_out
+
+
+class ImageNet:
+    """A folder of ImageNet validation images, one subfolder per class, and torchvision's networks.
+
+    Weights, resizing and normalization are torchvision's default ones. Nothing is trained, so there
+    is one seed. Calibration takes one image each of the first classes.
+    """
+
+    seeds: tuple[int, ...] = (0,)
+
+    def __init__(
+        self,
+        folder: Path,
+        networks: tuple[str, ...] = (
+            "resnet18",
+            "densenet121",
+            "mobilenet_v2",
+            "efficientnet_v2_s",
+        ),
+        batch: int = 32,
+        pretrained: bool = True,
+    ) -> None:
+        self.networks = networks
+        self._batch = batch
+        self._pretrained = pretrained
+        self._files = _class_files(folder)
+        self._transform: Callable[[Any], Tensor] | None = None
+
+    def model(self, network: str, seed: int) -> nn.Module:
+        """torchvision's network; its own way to prepare images is used from here on."""
+        from torchvision import models
+
+        weights = models.get_model_weights(network).DEFAULT
+        self._transform = weights.transforms()
+        model: nn.Module = models.get_model(network, weights=weights if self._pretrained else None)
+        return model.eval()
+
+    def calibration(self, seed: int) -> Images:
+        """The first image of each of the first classes."""
+        firsts: dict[int, Path] = {}
+        for path, label in self._files:
+            firsts.setdefault(label, path)
+        return np.stack([self._read(path) for path in list(firsts.values())[:CALIBRATION_IMAGES]])
+
+    def batches(self, seed: int) -> Iterator[tuple[Images, Labels]]:
+        """All images of the folder."""
+        for start in range(0, len(self._files), self._batch):
+            part = self._files[start : start + self._batch]
+            images = np.stack([self._read(path) for path, _ in part])
+            yield images, np.array([label for _, label in part], np.int64)
+
+    def _read(self, path: Path) -> Images:
+        from PIL import Image
+
+        assert self._transform is not None, "a network comes first: it says how to read images"
+        with Image.open(path) as image:
+            return np.asarray(self._transform(image.convert("RGB")))
+
+
+_CLASSES = 1000
+_SUFFIXES = {".jpeg", ".jpg", ".png"}
+
+
+def _class_files(folder: Path) -> list[tuple[Path, int]]:
+    """Images with their classes: the position of their folder's name in alphabetical order."""
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+    if len(names) != _CLASSES:
+        raise SystemExit(
+            f"{folder}: has {len(names)} class folders; the pretrained networks know the "
+            f"{_CLASSES} of ImageNet, whose order is that of the folders' names"
+        )
+    found = [
+        (path, label)
+        for label, name in enumerate(names)
+        for path in sorted((folder / name).iterdir())
+        if path.suffix.lower() in _SUFFIXES
+    ]
+    if not found:
+        raise SystemExit(f"{folder}: no images in its class folders ({', '.join(_SUFFIXES)})")
+    return found
