@@ -19,7 +19,7 @@ from onnx_upscale.verify import Session
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
 
 from experiment import results
-from experiment.cells import AMOUNTS, STRATEGIES, Cell, Row, all_cells, measure
+from experiment.cells import AMOUNTS, STRATEGIES, Cell, Row, accuracy, all_cells, measure
 from experiment.tables import accuracy_at, report
 
 
@@ -230,7 +230,7 @@ class TestCells:
     def test_one_row_per_strategy(self, model: Path, criterion: str) -> None:
         source = self.Fake(model)
         (cell,) = all_cells(source, [criterion], [0.5])[:1]
-        rows = measure(cell, model, source, runs=9)
+        rows = measure(cell, model, accuracy(model, source, 0), source, runs=9)
         assert [row.strategy for row in rows] == list(STRATEGIES)
         found = {row.strategy: row for row in rows}
         assert found["unpruned"].accuracy == found["unpruned"].ratio == 1
@@ -260,9 +260,10 @@ class TestDigits:
         from experiment.sources import Digits
 
         source = Digits(tmp_path, seeds=2)
-        ((images, labels),) = source.batches(0)
-        ((again, _),) = source.batches(0)
-        ((other, _),) = source.batches(1)
+        images, again, other = (
+            np.concatenate([images for images, _ in source.batches(seed)]) for seed in (0, 0, 1)
+        )
+        labels = np.concatenate([labels for _, labels in source.batches(0)])
         assert images.shape == (719, 1, 16, 16)
         assert np.bincount(labels).min() > 60
         assert np.array_equal(images, again)

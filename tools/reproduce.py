@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import onnx_upscale
 from experiment import results
-from experiment.cells import AMOUNTS, CRITERIA, all_cells, measure
+from experiment.cells import AMOUNTS, CRITERIA, accuracy, all_cells, measure
 from experiment.plots import draw
 from experiment.tables import report
 
@@ -66,10 +66,13 @@ def run(source: Source, args: argparse.Namespace) -> None:
         if args.networks is None or cell.network in args.networks
     ]
     waiting = [cell for cell in cells if cell not in finished]
+    unpruned: dict[Path, float] = {}
     started = time.monotonic()
     for number, cell in enumerate(waiting):
         path = exported(source, cell.network, cell.seed, args.cache)
-        results.append(table, measure(cell, path, source, args.runs))
+        if path not in unpruned:
+            unpruned[path] = accuracy(path, source, cell.seed)
+        results.append(table, measure(cell, path, unpruned[path], source, args.runs))
         left = (time.monotonic() - started) / (number + 1) * (len(waiting) - number - 1)
         print(
             f"{len(cells) - len(waiting) + number + 1}/{len(cells)}  {cell.network} {cell.seed} "

@@ -6,16 +6,16 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
-import onnxruntime
 
 import onnx_upscale
+from onnx_upscale.verify import Session
 
 if TYPE_CHECKING:  # Results can be looked at without torch.
-    from experiment.sources import Images, Source
+    from experiment.sources import Source
 
 CRITERIA = ("l1", "l2", "lamp", "fpgm", "hrank")
 SIDES = ("input", "output")
@@ -76,12 +76,13 @@ def all_cells(source: Source, criteria: Sequence[str], amounts: Sequence[float])
     ]
 
 
-def measure(cell: Cell, model: Path, source: Source, runs: int) -> list[Row]:
+def measure(cell: Cell, model: Path, unpruned: float, source: Source, runs: int) -> list[Row]:
     """Prune, export, judge and time.
 
     Args:
         cell: What to do.
         model: The trained network as ONNX.
+        unpruned: Its accuracy.
         source: The images.
         runs: How often each export is timed, in turn with the others.
 
@@ -96,7 +97,7 @@ def measure(cell: Cell, model: Path, source: Source, runs: int) -> list[Row]:
             cell.amount,
             side=cell.side,
             constrained=constrained,
-            data=None if calibration is None else _feed(model, calibration),
+            data=calibration,
         )
         for constrained in (False, True)
     )
@@ -110,8 +111,8 @@ def measure(cell: Cell, model: Path, source: Source, runs: int) -> list[Row]:
     models = {"unpruned": onnx.load(model)} | {name: r.model for name, r in results.items()}
     unconstrained = accuracy(models["auto"], source, cell.seed)
     accuracies = dict.fromkeys(("gather", "upscale", "auto"), unconstrained)
-    accuracies["unpruned"] = accuracy(models["unpruned"], source, cell.seed)
     accuracies["constrained"] = accuracy(models["constrained"], source, cell.seed)
+    accuracies["unpruned"] = unpruned
     timed = onnx_upscale.bench(list(models.values()), runs=runs, batch=1, memory=False).models
     report = {name: result.report["output"] for name, result in results.items()}
     report["unpruned"] = results["auto"].report["input"]
@@ -135,22 +136,13 @@ def measure(cell: Cell, model: Path, source: Source, runs: int) -> list[Row]:
     ]
 
 
-def accuracy(model: onnx.ModelProto, source: Source, seed: int) -> float:
+def accuracy(model: onnx.ModelProto | Path, source: Source, seed: int) -> float:
     """Share of the held-out images that a model classifies right."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    name = session.get_inputs()[0].name
+    loaded = onnx.load(model) if isinstance(model, Path) else model
+    session = Session(loaded, threads=1)
     right = total = 0
     for images, labels in source.batches(seed):
-        (logits,) = session.run(None, {name: images})
+        (logits,) = session.run({loaded.graph.input[0].name: images}).values()
         right += int((np.argmax(logits, axis=1) == labels).sum())
         total += len(labels)
     return right / total
-
-
-def _feed(model: Path, images: Images) -> dict[str, Any]:
-    graph = onnx.load(model, load_external_data=False).graph
-    return {graph.input[0].name: images}

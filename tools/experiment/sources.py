@@ -18,6 +18,7 @@ Images = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 
 CALIBRATION_IMAGES = 32
+_BATCH = 64
 
 
 class Source(Protocol):
@@ -77,9 +78,11 @@ class Digits:
         return np.asarray(self._images[chosen[:CALIBRATION_IMAGES]])
 
     def batches(self, seed: int) -> Iterator[tuple[Images, Labels]]:
-        """The held-out part, as one batch."""
+        """The held-out part."""
         _, held_out = self._split(seed)
-        yield np.asarray(self._images[held_out]), np.asarray(self._labels[held_out])
+        for start in range(0, len(held_out), _BATCH):
+            part = held_out[start : start + _BATCH]
+            yield np.asarray(self._images[part]), np.asarray(self._labels[part])
 
     def _split(self, seed: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         from sklearn.model_selection import train_test_split
@@ -111,7 +114,7 @@ class ImageNet:
             "mobilenet_v2",
             "efficientnet_v2_s",
         ),
-        batch: int = 32,
+        batch: int = _BATCH,
         pretrained: bool = True,
     ) -> None:
         self.networks = networks
