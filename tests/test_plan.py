@@ -166,6 +166,16 @@ def test_a_pointwise_layer_reads_a_whole_block(kernel: int, read: int) -> None:
     assert result.report["segments"][0]["readers"][0]["read"] == read
 
 
+@pytest.mark.parametrize(("size", "kept"), [(8, 36), (64, 33)])
+def test_odd_counts_pay_on_large_maps_only(size: int, kept: int) -> None:
+    """Leaving the blocked layout costs time that only many multiply-adds make up for."""
+    net = Net(17, x=[1, 3, size, size])
+    made = net("Relu", net("Conv", "x", net.random(64, 3, 3, 3)))
+    model = net.model(net("Conv", made, net.constant(net.random(160, 64, 3, 3), "w1")))
+    report = onnx_upscale.optimize(model, masks_of({"w1": list(range(31))}), verify=False).report
+    assert report["segments"][0]["kept"] == kept
+
+
 def test_stretches_cut_before_a_repeat() -> None:
     roots = np.array([1, 1, 2, 2, 1, 1, 3, 2])
     assert stretches(roots).tolist() == [0, 0, 0, 0, 1, 1, 1, 1]

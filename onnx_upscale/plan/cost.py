@@ -11,6 +11,9 @@ from onnx_upscale.load.graph import Graph
 from onnx_upscale.load.layers import Layer
 from onnx_upscale.plan.profile import Profile
 
+# What leaving the fast kernels and coming back takes, as a count of nodes.
+_UNALIGNED_NODES = 3
+
 
 def positions(graph: Graph, tensor: str, without: Collection[int]) -> int:
     """How many positions a tensor has along all but some axes; unknown sizes count as one."""
@@ -59,10 +62,14 @@ class Costs:
             if not few:
                 return seconds * _rounded(inputs, profile.block)
             return seconds * inputs * (1 if window > 1 else profile.few_pointwise)
-        slower = profile.unaligned if window > 1 else profile.unaligned_pointwise
-        result = outputs * places * element_bytes(self._graph, tensor)
         # What follows is likely to want the fast layout back.
-        return seconds * inputs * outputs * slower + result * profile.seconds_per_source_byte
+        result = outputs * places * element_bytes(self._graph, tensor)
+        back = result * profile.seconds_per_source_byte
+        if window == 1:
+            return seconds * inputs * outputs * profile.unaligned_pointwise + back
+        unrolled = places * window * inputs * profile.seconds_per_unrolled
+        nodes = _UNALIGNED_NODES * profile.seconds_per_node
+        return seconds * inputs * outputs * profile.unaligned + unrolled + nodes + back
 
     def copy(self, tensor: str, axis: int, source: int, channels: int) -> float:
         """A copy of `channels` channels out of (or into) a tensor of `source` channels."""

@@ -35,6 +35,8 @@ class Profile:
             fewer channels than a block.
         unaligned: How much longer a multiply-add takes in the kernels for any count.
         unaligned_pointwise: The same for a layer without a window.
+        seconds_per_unrolled: One element of the input of a layer with a window, once per place of
+            the window, as those kernels unroll it before they multiply.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Profile:
     few_pointwise: float
     unaligned: float
     unaligned_pointwise: float
+    seconds_per_unrolled: float
 
 
 def load_profile(target: str | os.PathLike[str]) -> Profile:
