@@ -41,7 +41,8 @@ class Residual(nn.Module):
         self.head = nn.Linear(channels, 5)
         nn.init.uniform_(self.norm.weight, 0.5, 1.5)
         nn.init.normal_(self.norm.bias)
-        nn.init.normal_(self.norm.running_mean)
+        statistics: Any = self.norm.running_mean  # None by type where it is not tracked.
+        nn.init.normal_(statistics)
 
     def forward(self, image: Tensor) -> Tensor:
         x = torch.relu(self.norm(self.stem(image)))
@@ -133,14 +134,16 @@ class TestEqualToTheTorchModel:
         for name in ("left", "inner", "head"):
             kept = getattr(model, name).weight_mask.reshape(-1, 48).amax(0)
             assert masks[f"{name}.weight"] == {"input": (kept == 0).nonzero().flatten().tolist()}
-        of_a_group = (model.right.weight_mask.amax((0, 2, 3)) == 0).nonzero().flatten().tolist()
+        mask: Any = model.right.weight_mask
+        of_a_group = (mask.amax((0, 2, 3)) == 0).nonzero().flatten().tolist()
         both = [*of_a_group, *(channel + 24 for channel in of_a_group)]
         assert masks["right.weight"] == {"input": both}
 
     def test_output_masks_only_where_nothing_is_added(self) -> None:
         model = pruned(0)
         masks = export(model, image(), None).masks["masks"]
-        gone = (model.left.weight_mask.amax((1, 2, 3)) == 0).nonzero().flatten().tolist()
+        mask: Any = model.left.weight_mask
+        gone = (mask.amax((1, 2, 3)) == 0).nonzero().flatten().tolist()
         assert masks == {"left.weight": {"output": gone}}
 
     @pytest.mark.usefixtures("fast")
@@ -459,7 +462,7 @@ def huge() -> nn.Module:
 
 
 def locked() -> nn.Module:
-    model = Tiny()
+    model: Any = Tiny()
     model.lock = threading.Lock()
     return model
 

@@ -91,10 +91,11 @@ def make(name: str, size: int) -> tuple[nn.Module, Tensor]:
     model = image_model(name)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, std=0.2)
-            nn.init.normal_(module.running_mean, std=0.2)
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
+            state: Any = module  # Its statistics may be None by type.
+            nn.init.uniform_(state.weight, 0.5, 1.5)
+            nn.init.normal_(state.bias, std=0.2)
+            nn.init.normal_(state.running_mean, std=0.2)
+            nn.init.uniform_(state.running_var, 0.5, 1.5)
         elif isinstance(module, (nn.Conv2d, nn.Linear)) and module.bias is not None:
             nn.init.normal_(module.bias, std=0.02)
             if not module.weight.any():  # As the head of vit: what is behind it would not show.

@@ -79,7 +79,7 @@ def torchscript(request: Request) -> onnx.ModelProto:
     In training mode as the module has it, which is none, so that BatchNormalization stays a node of
     its own: folded, it would leave weights without the names of their parameters.
     """
-    content = io.BytesIO()
+    content: Any = io.BytesIO()  # Torch takes a file too, which its types do not say.
     request = dataclasses.replace(request, call=request.call.with_defaults())
     axes = request.call.dynamic_axes(request.batch) if request.batch else None
     with _silent_descriptors():

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from experiment.cells import SIDES, Row
 
 # Text stays text, and nothing in the file depends on the day or on chance.
-_STYLE = {"svg.fonttype": "none", "svg.hashsalt": "onnx-upscale", "font.size": 9}
+_STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "onnx-upscale", "font.size": 9}
 
 # Colours that the colour-blind can tell apart (Okabe and Ito).
 COLOURS = {
