@@ -10,7 +10,7 @@ from torch.nn import functional
 
 CLASSES = 10
 # In training every convolution loses this share of the channels that it reads. Networks this small,
-# trained without it, are at chance as soon as 20% are pruned, and then all pruners are equal.
+# trained without it, are near chance as soon as 20% are pruned, and then all pruners are equal.
 DROPPED = 0.3
 
 
