@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from onnx import numpy_helper
 
 import onnx_upscale
@@ -19,16 +19,6 @@ from build import Net
 from strategies import Case, cases, masked, run
 
 STRATEGIES = ("auto", "upscale", "gather", "constrained")
-
-_COMMON: dict[str, Any] = {
-    "deadline": None,
-    "suppress_health_check": list(HealthCheck),
-    "print_blob": True,
-}
-settings.register_profile("build", max_examples=100, derandomize=True, database=None, **_COMMON)
-settings.register_profile("long", max_examples=5000, **_COMMON)
-if settings.get_current_profile_name() == "default":
-    settings.load_profile("build")
 
 
 def assert_equal(wanted: dict[str, Any], got: dict[str, Any]) -> None:

@@ -54,22 +54,28 @@ class Costs:
         if layer.node.op == "ConvTranspose":
             tensor, made = layer.node.inputs[layer.data_slot], (layer.data_axis,)
         places = positions(self._graph, tensor, made)
-        seconds = places * window * profile.seconds_per_mac
         # Fewer inputs than a block are read unblocked, like those of an image.
         few = inputs < profile.block
-        if outputs % profile.align == 0 and (few or inputs % profile.align == 0):
-            seconds *= _rounded(outputs, profile.block)
-            if not few:
-                return seconds * _rounded(inputs, profile.block)
-            return seconds * inputs * (1 if window > 1 else profile.few_pointwise)
-        # What follows is likely to want the fast layout back.
-        result = outputs * places * element_bytes(self._graph, tensor)
-        back = result * profile.seconds_per_source_byte
+        if outputs % profile.align or (inputs % profile.align and not few):
+            result = outputs * places * element_bytes(self._graph, tensor)
+            # What follows is likely to want the fast layout back.
+            back = result * profile.seconds_per_source_byte
+            return self._any_count(places, window, inputs, outputs) + back
+        macs = places * window * _rounded(outputs, profile.block)
+        if not few:
+            return macs * _rounded(inputs, profile.block) * profile.seconds_per_mac
+        slower = profile.few_pointwise if window == 1 else 1
+        return macs * inputs * slower * profile.seconds_per_mac
+
+    def _any_count(self, places: int, window: int, inputs: int, outputs: int) -> float:
+        """A layer in the kernels that compute just the channels there are."""
+        profile = self.profile
+        seconds = places * window * inputs * outputs * profile.seconds_per_mac
         if window == 1:
-            return seconds * inputs * outputs * profile.unaligned_pointwise + back
+            return seconds * profile.unaligned_pointwise
         unrolled = places * window * inputs * profile.seconds_per_unrolled
         nodes = _UNALIGNED_NODES * profile.seconds_per_node
-        return seconds * inputs * outputs * profile.unaligned + unrolled + nodes + back
+        return seconds * profile.unaligned + unrolled + nodes
 
     def copy(self, tensor: str, axis: int, source: int, channels: int) -> float:
         """A copy of `channels` channels out of (or into) a tensor of `source` channels."""
