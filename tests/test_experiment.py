@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,10 @@ import onnx
 import pytest
 
 from build import Net
-from onnx_upscale.verify import Session
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
-
 from experiment import results
 from experiment.cells import AMOUNTS, STRATEGIES, Cell, Row, accuracy, all_cells, measure
 from experiment.tables import accuracy_at, report
+from onnx_upscale.verify import Session
 
 
 def rows_of(cell: Cell, gain: float = 0.0) -> list[Row]:
