@@ -6,7 +6,7 @@ import functools
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -30,12 +30,22 @@ from onnx_upscale.errors import (
 from onnx_upscale.files import check_writable, write_files
 from onnx_upscale.load import Loaded, MaskSource, ModelSource, load
 from onnx_upscale.load.graph import Graph
-from onnx_upscale.load.masking import mask_graph
+from onnx_upscale.load.masking import LayerMask, mask_graph
+from onnx_upscale.load.masks import Mask
 from onnx_upscale.load.model import why_invalid
 from onnx_upscale.plan import STRATEGIES, Plan, grow_masks, load_profile, plan
 from onnx_upscale.stats import measure
 from onnx_upscale.tune import tuned_plan
-from onnx_upscale.verify import Tolerance, Verification, input_sizes
+from onnx_upscale.verify import (
+    NodeMask,
+    Tolerance,
+    Verification,
+    View,
+    input_sizes,
+    random_inputs,
+    reference_model,
+    unchanged,
+)
 from onnx_upscale.verify import verify as compare
 
 __all__ = ["Analyzed", "Result", "analyze", "optimize", "verify"]
@@ -115,7 +125,7 @@ class Analyzed:
         """What a strategy would do."""
         analysis = self.analysis
         if strategy == "constrained":
-            analysis = analyze_graph(_masked_graph(self.loaded, strategy))
+            analysis = analyze_graph(_Masked.by(self.loaded, strategy).graph)
         return plan(analysis, strategy, load_profile(target))
 
 
@@ -133,6 +143,7 @@ def optimize(
     rtol: float = Tolerance.rtol,
     atol: float = Tolerance.atol,
     inputs: Sizes | None = None,
+    verify_at: Sequence[str] = (),
 ) -> Result:
     """Removes masked channels from a model: the same function as the masked model, less work.
 
@@ -148,6 +159,8 @@ def optimize(
         rtol: Largest difference, as a share of the largest value of an output.
         atol: Largest difference in addition.
         inputs: Shapes of inputs with symbolic dimensions, for verifying and tuning.
+        verify_at: Tensors to compare at as well, such as those in front of a selection; what lies
+            behind them is compared given the same values there.
 
     Returns:
         The model and the report.
@@ -165,7 +178,8 @@ def optimize(
         loaded = load(model, masks)
     sizes = _sizes(loaded, inputs, strict=verify or tune)
     with clock.stage("analyze"):
-        analysis = analyze_graph(_masked_graph(loaded, strategy))
+        masked = _Masked.by(loaded, strategy)
+        analysis = analyze_graph(masked.graph)
     with clock.stage("plan"):
         profile = load_profile(target)
         if tune and strategy == "auto":
@@ -178,9 +192,11 @@ def optimize(
     verification = None
     if verify:
         with clock.stage("verify"):
-            verification = _compared(
-                loaded, analysis.graph, emitted.model, samples, seed, Tolerance(rtol, atol), inputs
-            )
+            check = _Check(samples, seed, Tolerance(rtol, atol), inputs, verify_at)
+            try:
+                verification = check.of(masked, emitted.model, planned.view)
+            except VerifySetupError as error:
+                raise VerifySetupError(f"{error}; --no-verify does without") from None
     before = measure(loaded.graph.model, sizes)
     after = measure(emitted.model, sizes, emitted.added)
     path, content = _input_file(model)
@@ -226,11 +242,13 @@ def verify(
     emitted: ModelSource,
     *,
     strategy: str = "auto",
+    target: str | os.PathLike[str] = "cpu",
     samples: int = 2,
     seed: int = 0,
     rtol: float = Tolerance.rtol,
     atol: float = Tolerance.atol,
     inputs: Sizes | None = None,
+    verify_at: Sequence[str] = (),
 ) -> Verification:
     """Compares an earlier result with the masked model again.
 
@@ -238,12 +256,15 @@ def verify(
         model: The original model.
         masks: Its masks.
         emitted: The result.
-        strategy: The strategy it was made with; only `constrained` makes a difference.
+        strategy: The strategy it was made with.
+        target: The target it was made for. These two matter for `constrained`, which has masks of
+            its own, and for models that have to be compared piece by piece.
         samples: How many random inputs to run.
         seed: Seed of the inputs.
         rtol: As for `optimize`.
         atol: As for `optimize`.
         inputs: As for `optimize`.
+        verify_at: As for `optimize`.
 
     Returns:
         What was found.
@@ -251,11 +272,16 @@ def verify(
     Raises:
         VerifyError: The models differ.
     """
-    loaded = load(model, masks)
-    graph, other = _masked_graph(loaded, strategy), load(emitted).graph.model
-    verification = _compared(loaded, graph, other, samples, seed, Tolerance(rtol, atol), inputs)
-    _raise_if_different(verification, {})
-    return verification
+    masked, other = _Masked.by(load(model, masks), strategy), load(emitted).graph.model
+    # Where the channels of an earlier result are is not known, but a wrong claim shows.
+    claimed = plan(analyze_graph(masked.graph), strategy, load_profile(target)).view
+    check = _Check(samples, seed, Tolerance(rtol, atol), inputs, verify_at)
+    found = check.of(masked, other, claimed)
+    if not found.ok and found.pieces:
+        hint = "it may have been made with another strategy or target, or with --tune"
+        found = replace(found, failure=f"{found.failure}; or {hint}")
+    _raise_if_different(found, {})
+    return found
 
 
 def _raise_if_different(verification: Verification | None, report: dict[str, Any]) -> None:
@@ -263,31 +289,77 @@ def _raise_if_different(verification: Verification | None, report: dict[str, Any
         raise VerifyError(f"verification failed: {verification.failure}", report)
 
 
-def _masked_graph(loaded: Loaded, strategy: str) -> Graph:
-    """The graph that a strategy must equal: as masked, or for `constrained` with masks grown."""
-    if strategy != "constrained":
-        return loaded.graph
-    return mask_graph(loaded.graph, grow_masks(analyze_graph(loaded.graph)))
+@dataclass(frozen=True)
+class _Masked:
+    """What a strategy must equal.
+
+    Attributes:
+        loaded: The model and its masks.
+        grown: The masks that `constrained` adds.
+        graph: The model seen through all of them.
+    """
+
+    loaded: Loaded
+    grown: tuple[LayerMask, ...]
+    graph: Graph
+
+    @classmethod
+    def by(cls, loaded: Loaded, strategy: str) -> _Masked:
+        grown = grow_masks(analyze_graph(loaded.graph)) if strategy == "constrained" else ()
+        return cls(loaded, grown, mask_graph(loaded.graph, grown) if grown else loaded.graph)
 
 
-def _compared(
-    loaded: Loaded,
-    graph: Graph,
-    emitted: onnx.ModelProto,
-    samples: int,
-    seed: int,
-    tolerance: Tolerance,
-    sizes: Sizes | None,
-) -> Verification:
-    return compare(
-        masked_model(graph),
-        emitted,
-        original=loaded.graph.model if loaded.masks and not _only_zeros(loaded) else None,
-        samples=samples,
-        seed=seed,
-        tolerance=tolerance,
-        sizes=sizes,
-    )
+@dataclass(frozen=True)
+class _Check:
+    """How to compare."""
+
+    samples: int
+    seed: int
+    tolerance: Tolerance
+    sizes: Sizes | None
+    at: Sequence[str]
+
+    def of(self, masked: _Masked, emitted: onnx.ModelProto, view: View) -> Verification:
+        """Compares an emitted model with a reference that is made from the original alone."""
+        loaded, original = masked.loaded, masked.loaded.graph.model
+        inputs = random_inputs(original, input_sizes(original, self.sizes), self.seed)
+        grown = [
+            NodeMask(each.layer.node.index, Mask("", each.side, "prune", each.pruned))
+            for each in masked.grown
+        ]
+        reference = reference_model(original, loaded.stated, grown, inputs)
+        matter = bool(loaded.masks) and not _only_zeros(loaded)
+        found = self._compare(reference, emitted, original, view, matter)
+        if found.ok or reference is original:
+            return found
+        # Whose fault is it? The optimizer zeroes weights where the reference multiplies.
+        zeroed = masked_model(masked.graph)
+        readings = self._compare(reference, zeroed, original, unchanged)
+        if readings.ok:
+            return found
+        failure = f"the masks themselves can be read in two ways: {readings.failure}"
+        return replace(found, failure=failure)
+
+    def _compare(
+        self,
+        reference: onnx.ModelProto,
+        emitted: onnx.ModelProto,
+        original: onnx.ModelProto,
+        view: View,
+        masks_matter: bool = False,
+    ) -> Verification:
+        return compare(
+            reference,
+            emitted,
+            original=original,
+            masks_matter=masks_matter,
+            samples=self.samples,
+            seed=self.seed,
+            tolerance=self.tolerance,
+            sizes=self.sizes,
+            at=self.at,
+            view=view,
+        )
 
 
 def _only_zeros(loaded: Loaded) -> bool:

@@ -88,6 +88,8 @@ def verify_section(verification: Verification | None) -> dict[str, Any]:
         "max_rel": _finite(verification.max_rel),
         "ok": verification.ok,
         "warnings": list(verification.warnings),
+        "noise": None if verification.noise is None else _finite(verification.noise),
+        "pieces": verification.pieces,
     }
 
 

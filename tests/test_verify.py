@@ -50,7 +50,8 @@ class TestDifferences:
     def test_equal(self) -> None:
         found = verify(sample(), sample(), samples=3)
         assert found.ok
-        assert (found.samples, found.max_abs, found.max_rel) == (3, 0.0, 0.0)
+        assert found.samples == 3
+        assert found.max_rel < 1e-6
         assert found.failure is None
         assert found.warnings == ()
 
@@ -123,7 +124,7 @@ class TestDifferences:
 
     def test_an_original_that_does_not_load(self) -> None:
         broken = typed(TensorProto.FLOAT, [2], "NoSuchOperator")
-        with pytest.raises(VerifySetupError, match=r"NoSuchOperator.*--no-verify"):
+        with pytest.raises(VerifySetupError, match="NoSuchOperator"):
             verify(broken, broken)
 
     def test_through_the_interface(self) -> None:
@@ -199,7 +200,7 @@ class TestInputs:
         half = Tolerance().allowed(np.dtype(np.float16), 1.0)
         assert 1e-3 < half < 1e-2
         assert Tolerance().allowed(np.dtype(np.float32), 1.0) == pytest.approx(1e-4, rel=0.1)
-        assert Tolerance().allowed(np.dtype(np.int64), 1.0) == pytest.approx(1e-4, rel=0.1)
+        assert Tolerance().allowed(np.dtype(np.int64), 1e6) == 0
 
     @pytest.mark.parametrize(
         ("shape", "chosen", "expected"),
@@ -293,14 +294,16 @@ class TestSecondOpinion:
         wrong: list[str] = []
 
         class Optimizing(Session):
-            def __init__(self, model: onnx.ModelProto, *, optimized: bool = True) -> None:
+            def __init__(self, model: Any, *, optimized: bool = True) -> None:
                 super().__init__(model, optimized=optimized)
                 self.factor = 2 if optimized and model.graph.name in wrong else 1
 
-            def run(self, inputs: Any) -> Any:
-                return {name: self.factor * value for name, value in super().run(inputs).items()}
+            def run(self, inputs: Any, wanted: Any = None) -> Any:
+                found = super().run(inputs, wanted)
+                return {name: self.factor * value for name, value in found.items()}
 
-        monkeypatch.setattr(sys.modules["onnx_upscale.verify"], "Session", Optimizing)
+        for module in ("", ".noise", ".pieces"):
+            monkeypatch.setattr(sys.modules[f"onnx_upscale.verify{module}"], "Session", Optimizing)
         return wrong
 
     def named(self, name: str) -> onnx.ModelProto:
@@ -313,7 +316,7 @@ class TestSecondOpinion:
         found = verify(self.named("masked"), self.named("emitted"))
         assert found.ok
         assert found.max_rel < 1e-5
-        assert "optimizations change what the masked model computes" in found.warnings[0]
+        assert found.warnings == ()  # It is run without them in any case.
 
     def test_the_emitted_model_is_wrong(self, wrong_for: list[str]) -> None:
         wrong_for.append("emitted")
@@ -324,7 +327,16 @@ class TestSecondOpinion:
 
     def test_both_are_wrong_in_the_same_way(self, wrong_for: list[str]) -> None:
         wrong_for.extend(("masked", "emitted"))
-        assert verify(self.named("masked"), self.named("emitted")).ok
+        found = verify(self.named("masked"), self.named("emitted"))
+        assert found.ok
+        assert "differs from itself by 1 of its output" in found.warnings[0]
+
+    def test_the_original_and_the_emitted_model_are_wrong(self, wrong_for: list[str]) -> None:
+        """As where quantization is fused, which the multiplications of the reference prevent."""
+        wrong_for.extend(("original", "emitted"))
+        models = [self.named(name) for name in ("masked", "emitted", "original")]
+        assert verify(models[0], models[1], original=models[2], masks_matter=False).ok
+        assert not verify(models[0], models[1]).ok
 
     def test_a_real_difference_stays_one(self, wrong_for: list[str]) -> None:
         def change(values: Array) -> None:

@@ -39,16 +39,15 @@ class Copies:
         layer = plan.write.layer
         assert layer is not None
         assert layer.output_axis is not None
-        surgery, rank = self._surgery, len(self._surgery.graph.shapes[layer.node.outputs[0]])
+        surgery, rank = self._surgery, layer.result_rank
         pads = np.zeros(2 * rank, np.int64)
         pads[[layer.output_axis, rank + layer.output_axis]] = plan.pads
         stem = f"{layer.node.outputs[0]}.pad"
-        how: dict[str, Any] = {"stem": stem}
         if surgery.graph.opset >= _PAD_INPUTS_SINCE:
-            how["inputs"] = [surgery.integers(f"{stem}.pads", pads)]
+            inputs = [surgery.integers(f"{stem}.pads", pads)]
+            surgery.insert_after(layer.node.index, "Pad", stem, inputs)
         else:
-            how["pads"] = pads.tolist()
-        surgery.insert_after(layer.node.index, 0, "Pad", **how)
+            surgery.insert_after(layer.node.index, "Pad", stem, [], pads=pads.tolist())
 
 
 def select_node(

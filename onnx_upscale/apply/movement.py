@@ -104,7 +104,7 @@ def _fit_slice(surgery: Surgery, facts: Facts, axis: int, picks: list[IntArray],
     else:
         indices = surgery.integers(f"{facts.node.outputs[0]}.indices", pick)
         stem = f"{facts.node.outputs[0]}.gather_node"
-        surgery.insert_after(facts.node.index, 0, "Gather", stem=stem, inputs=[indices], axis=axis)
+        surgery.insert_after(facts.node.index, "Gather", stem, [indices], axis=axis)
     _set_bounds(surgery, facts, axis, (start, end, step))
 
 

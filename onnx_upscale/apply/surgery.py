@@ -86,24 +86,24 @@ class Surgery:
         """A new node of the ONNX operator set."""
         return gs.Node(op, self.fresh_name(stem), attributes, inputs, outputs)
 
-    def insert_after(self, index: int, output: int, op: str, **how: Any) -> None:
-        """Puts a new node behind an output, whose readers then read the new node.
+    def insert_after(
+        self, index: int, op: str, stem: str, inputs: Sequence[Any], **attributes: Any
+    ) -> None:
+        """Puts a new node behind what a node makes, and behind all that was put there before.
 
         Args:
-            index: The original node.
-            output: Which of its outputs.
+            index: The original node; its first output is meant.
             op: Operator of the new node.
-            how: `stem` of its name, `inputs` after the first, and attributes.
+            stem: Start of its name.
+            inputs: Its inputs after the first.
+            attributes: Its attributes.
         """
-        node = self.nodes[index]
-        old = node.outputs[output]
-        raw = self.variable(f"{old.name}.{op.lower()}_input")
-        node.outputs[output] = raw
-        stem, inputs = how.pop("stem"), how.pop("inputs", [])
-        # The last insertion stands nearest to the node, so it comes first.
-        self.after.setdefault(index, []).insert(
-            0, self.node(op, stem, [raw, *inputs], [old], **how)
-        )
+        behind = self.after.setdefault(index, [])
+        last = behind[-1] if behind else self.nodes[index]
+        result = last.outputs[0]
+        raw = self.variable(f"{result.name}.{op.lower()}_input")
+        last.outputs[0] = raw
+        behind.append(self.node(op, stem, [raw, *inputs], [result], **attributes))
 
     def replace_tensor(self, index: int, slot: int, tensor: Any) -> None:
         """Makes a node read another tensor, adding input slots where there are too few."""

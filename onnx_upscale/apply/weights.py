@@ -111,10 +111,9 @@ def _add_to_bias(
             surgery.nodes[index].attrs["beta"] = 1.0
         return
     assert layer.output_axis is not None
-    rank = len(graph.shapes[layer.node.outputs[0]])
-    own = own.reshape(-1, *(1,) * (rank - 1 - layer.output_axis))
+    own = own.reshape(-1, *(1,) * (layer.result_rank - 1 - layer.output_axis))
     constant = surgery.constant(surgery.fresh_name(stem), own)
-    surgery.insert_after(index, 0, "Add", stem=f"{stem}_node", inputs=[constant])
+    surgery.insert_after(index, "Add", f"{stem}_node", [constant])
 
 
 def write_constants(surgery: Surgery, cuts: Mapping[Use, Cut]) -> None:

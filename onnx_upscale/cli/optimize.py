@@ -91,6 +91,7 @@ def analyze(model: str, masks: str, target: str, as_json: bool) -> None:
 @click.argument("masks", metavar="MASKS")
 @click.argument("out", metavar="OUT.onnx")
 @strategy
+@target
 @comparison
 @quiet
 @exit_statuses

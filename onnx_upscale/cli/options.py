@@ -90,6 +90,12 @@ comparison = options(
         show_default=True,
         help="Largest difference in addition.",
     ),
+    click.option(
+        "--verify-at",
+        metavar="TENSOR",
+        multiple=True,
+        help="Compare at a tensor as well, such as one in front of a selection; repeatable.",
+    ),
     inputs,
 )
 quiet = click.option("-q", "--quiet", is_flag=True, help="Print errors only.")

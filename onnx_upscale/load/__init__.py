@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from onnx_upscale.load.graph import Graph, build_graph
 from onnx_upscale.load.masking import LayerMask, mask_graph, resolve_masks
-from onnx_upscale.load.masks import MaskSource, read_masks
+from onnx_upscale.load.masks import Mask, MaskSource, read_masks
 from onnx_upscale.load.model import ModelSource, read_model
 
 __all__ = ["Loaded", "MaskSource", "ModelSource", "load"]
@@ -19,10 +19,12 @@ class Loaded:
     Attributes:
         graph: The model seen through its masks: the masked model.
         masks: The masks, by layer and side.
+        stated: The same as they were read, before anybody looked up what their keys mean.
     """
 
     graph: Graph
     masks: tuple[LayerMask, ...]
+    stated: tuple[Mask, ...]
 
 
 def load(model: ModelSource, masks: MaskSource = None) -> Loaded:
@@ -40,5 +42,6 @@ def load(model: ModelSource, masks: MaskSource = None) -> Loaded:
         MaskError: The masks cannot be read or do not fit the model.
     """
     graph = build_graph(read_model(model))
-    resolved = resolve_masks(graph, read_masks(masks))
-    return Loaded(mask_graph(graph, resolved), resolved)
+    stated = read_masks(masks)
+    resolved = resolve_masks(graph, stated)
+    return Loaded(mask_graph(graph, resolved), resolved, stated)

@@ -22,6 +22,7 @@ class Layer:
         bias_slot: Input slot of the bias, or None for an operator that has none.
         data_axis: Axis of the activations that is contracted.
         output_axis: Axis of the result that holds the output channels, or None if there is none.
+        result_rank: How many axes the result has.
         weight_input_axis: Axis of the weight that the contraction runs over.
         weight_output_axis: Axis of the weight that makes output channels, or None.
         groups: Count of groups; each sees its own share of both sides.
@@ -35,6 +36,7 @@ class Layer:
     bias_slot: int | None
     data_axis: int
     output_axis: int | None
+    result_rank: int
     weight_input_axis: int
     weight_output_axis: int | None
     groups: int
@@ -72,14 +74,14 @@ def _conv(graph: Graph, node: Node, shape: tuple[int, ...]) -> Layer | None:
     groups = int(node.attributes.get("group", 1))
     if len(shape) < 3 or groups < 1 or shape[0] % groups:
         return None
-    return Layer(node, 0, 1, 2, 1, 1, 1, 0, groups, shape[1] * groups, shape[0])
+    return Layer(node, 0, 1, 2, 1, 1, len(shape), 1, 0, groups, shape[1] * groups, shape[0])
 
 
 def _conv_transpose(graph: Graph, node: Node, shape: tuple[int, ...]) -> Layer | None:
     groups = int(node.attributes.get("group", 1))
     if len(shape) < 3 or groups < 1 or shape[0] % groups:
         return None
-    return Layer(node, 0, 1, 2, 1, 1, 0, 1, groups, shape[0], shape[1] * groups)
+    return Layer(node, 0, 1, 2, 1, 1, len(shape), 0, 1, groups, shape[0], shape[1] * groups)
 
 
 def _gemm(graph: Graph, node: Node, shape: tuple[int, ...]) -> Layer | None:
@@ -87,7 +89,7 @@ def _gemm(graph: Graph, node: Node, shape: tuple[int, ...]) -> Layer | None:
         return None
     into, out = (1, 0) if node.attributes.get("transB", 0) else (0, 1)
     data_axis = 0 if node.attributes.get("transA", 0) else 1
-    return Layer(node, 0, 1, 2, data_axis, 1, into, out, 1, shape[into], shape[out])
+    return Layer(node, 0, 1, 2, data_axis, 1, 2, into, out, 1, shape[into], shape[out])
 
 
 def _matmul(graph: Graph, node: Node, shape: tuple[int, ...]) -> Layer | None:
@@ -100,16 +102,17 @@ def _matmul(graph: Graph, node: Node, shape: tuple[int, ...]) -> Layer | None:
     data_axis = len(data) - 1 if weight_slot else max(len(data) - 2, 0)
     if len(shape) == 1:
         return Layer(
-            node, 1 - weight_slot, weight_slot, None, data_axis, None, 0, None, 1, *shape, 1
-        )
+            node, 1 - weight_slot, weight_slot, None, data_axis, None, len(result), 0, None, 1,
+            *shape, 1,
+        )  # fmt: skip
     out = len(shape) - 1 if weight_slot else len(shape) - 2
     # A vector of data loses its axis in the result: the other one is then the last.
     output_axis = len(result) - 1 if weight_slot or len(data) == 1 else len(result) - 2
     if output_axis < 0:
         return None
     return Layer(
-        node, 1 - weight_slot, weight_slot, None, data_axis, output_axis, into, out, 1,
-        shape[into], shape[out],
+        node, 1 - weight_slot, weight_slot, None, data_axis, output_axis, len(result), into, out,
+        1, shape[into], shape[out],
     )  # fmt: skip
 
 

@@ -195,8 +195,8 @@ class _Overlay:
 
     def _zero_affine(self, layer: Layer, channels: IntArray) -> None:
         graph, tensor = self._graph, layer.node.outputs[0]
-        shape, axis = graph.shapes.get(tensor), layer.output_axis
-        while shape is not None and axis is not None:
+        axis, rank = layer.output_axis, layer.result_rank
+        while axis is not None:
             uses = graph.readers.get(tensor, ())
             if len(uses) != 1 or tensor in graph.outputs or tensor in graph.captured:
                 return
@@ -214,11 +214,11 @@ class _Overlay:
                 for index in (1, 2):
                     self._zero_entries((node.index, index), layer.outputs, 1, 0, channels)
             elif node.op in ("Add", "Mul") and _is_per_channel(
-                graph.value(node, 1 - slot), len(shape), axis, layer.outputs
+                graph.value(node, 1 - slot), rank, axis, layer.outputs
             ):
                 if node.op == "Add":
                     use = (node.index, 1 - slot)
-                    self._zero_entries(use, layer.outputs, len(shape), axis, channels)
+                    self._zero_entries(use, layer.outputs, rank, axis, channels)
             else:
                 return
             tensor = node.outputs[0]

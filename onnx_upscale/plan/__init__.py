@@ -9,6 +9,7 @@ import numpy as np
 
 from onnx_upscale.analyze import Analysis
 from onnx_upscale.load.graph import IntArray
+from onnx_upscale.load.values import Array
 from onnx_upscale.plan.arrange import arrange
 from onnx_upscale.plan.cost import Costs
 from onnx_upscale.plan.grow import grow_masks
@@ -48,6 +49,20 @@ class Plan:
     layout: Layout
     readers: Mapping[int, ReaderPlan]
     writers: Mapping[int, WriterPlan]
+
+    def view(self, tensor: str, value: Array) -> Array:
+        """What the emitted model holds of a tensor.
+
+        Args:
+            tensor: Its name.
+            value: What the original model holds in it.
+
+        Returns:
+            The channels that are kept, in their order.
+        """
+        for axis, labels in self.analysis.trace.axes.get(tensor, {}).items():
+            value = value.take(self.layout.positions(labels), axis)
+        return value
 
 
 def plan(analysis: Analysis, strategy: str, profile: Profile) -> Plan:

@@ -35,7 +35,12 @@ class Tolerance:
                 raise UsageError(f"--{name} {value}: must be a number from 0 on")
 
     def allowed(self, dtype: np.dtype[Any], scale: float) -> float:
-        """The largest difference of outputs of a type, where `scale` is the largest of them."""
+        """The largest difference of outputs of a type, where `scale` is the largest of them.
+
+        Whole numbers and flags must be the same.
+        """
+        if dtype.kind in "iub":
+            return 0.0
         coarse = _ROUNDINGS * float(np.finfo(dtype).eps) if dtype.kind == "f" else 0.0
         return self.atol + max(self.rtol, coarse) * scale
 
@@ -50,7 +55,11 @@ class Difference:
 
 
 def difference(
-    name: str, wanted: Array | None, got: Array | None, tolerance: Tolerance
+    name: str,
+    wanted: Array | None,
+    got: Array | None,
+    tolerance: Tolerance,
+    kind: str = "output",
 ) -> Difference:
     """Compares two values of one output.
 
@@ -59,11 +68,12 @@ def difference(
         wanted: What it must be, or None where it must not be.
         got: What it is, or None where it is missing.
         tolerance: How much they may differ.
+        kind: What messages call an output.
 
     Returns:
         The difference.
     """
-    where = f"output '{name}'"
+    where = f"{kind} '{name}'"
     if wanted is None or got is None:
         return Difference(failure=f"{where} is {'new' if wanted is None else 'missing'}")
     if wanted.shape != got.shape or wanted.dtype != got.dtype:
@@ -89,7 +99,10 @@ def difference(
 
 
 def differences(
-    expected: Sequence[Values], found: Sequence[Values], tolerance: Tolerance
+    expected: Sequence[Values],
+    found: Sequence[Values],
+    tolerance: Tolerance,
+    kind: str = "output",
 ) -> Difference:
     """Compares all outputs of several samples.
 
@@ -97,12 +110,13 @@ def differences(
         expected: What the outputs must be, by name, per sample.
         found: What they are.
         tolerance: How much they may differ.
+        kind: What messages call an output.
 
     Returns:
         The largest differences, and the first that is too large.
     """
     each = [
-        difference(name, wanted.get(name), got.get(name), tolerance)
+        difference(name, wanted.get(name), got.get(name), tolerance, kind)
         for wanted, got in zip(expected, found, strict=True)
         for name in wanted | got
     ]

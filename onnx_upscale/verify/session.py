@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
+from onnx import TensorProto, helper
 
 from onnx_upscale.errors import VerifySetupError
 
@@ -65,29 +67,46 @@ class Session:
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     @property
+    def output_types(self) -> dict[str, np.dtype[Any]]:
+        """The element type of each output that is a tensor of a type ONNX knows."""
+        kinds = {
+            output.name: re.fullmatch(r"tensor\((\w+)\)", output.type)
+            for output in self._session.get_outputs()
+        }
+        return {
+            name: helper.tensor_dtype_to_np_dtype(TensorProto.DataType.Value(kind[1].upper()))
+            for name, kind in kinds.items()
+            if kind and kind[1].upper() in TensorProto.DataType.keys()  # noqa: SIM118
+        }
+
+    @property
     def providers(self) -> tuple[str, ...]:
         """The execution providers that are in use, which may be fewer than were asked for."""
         return tuple(self._session.get_providers())
 
-    def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    def run(
+        self, inputs: Mapping[str, npt.NDArray[Any]], wanted: Sequence[str] | None = None
+    ) -> dict[str, npt.NDArray[Any]]:
         """Runs the model.
 
         Args:
             inputs: A value for each input.
+            wanted: Names of the outputs to give; None for all.
 
         Returns:
-            Each output that is a tensor.
+            Each of these outputs that is a tensor.
 
         Raises:
             VerifySetupError: onnxruntime does not run the model on these inputs.
         """
+        names = self._outputs if wanted is None else list(wanted)
         try:
-            values = self._session.run(self._outputs, dict(inputs))
+            values = self._session.run(names, dict(inputs))
         except Exception as error:  # As above.
             raise VerifySetupError(f"onnxruntime cannot run it: {_first_line(error)}") from None
         return {
             name: value
-            for name, value in zip(self._outputs, values, strict=True)
+            for name, value in zip(names, values, strict=True)
             if isinstance(value, np.ndarray)
         }
 
