@@ -195,7 +195,10 @@ def foreign(net: Any) -> str:
 
 
 def view(net: Any) -> str:
-    first = net("Gather", net("Shape", "x"), net.ints(0), axis=0)
+    """`x.view(x.size(0), 4, 5, 5)` as the older exporter writes it."""
+    first = net("Gather", net("Shape", "x"), net.constant(np.array(0, np.int64)), axis=0)
+    axes = ([net.ints(0)], {}) if net.opset >= 13 else ([], {"axes": [0]})
+    first = net("Unsqueeze", first, *axes[0], **axes[1])
     made: str = net("Reshape", "x", net("Concat", first, net.ints(4, 5, 5), axis=0))
     return made
 
