@@ -33,7 +33,8 @@ from onnx_upscale.load.graph import Graph
 from onnx_upscale.load.masking import LayerMask, mask_graph
 from onnx_upscale.load.masks import Mask
 from onnx_upscale.load.model import why_invalid
-from onnx_upscale.plan import STRATEGIES, Plan, grow_masks, load_profile, plan
+from onnx_upscale.plan import STRATEGIES, Plan, grow_masks, plan
+from onnx_upscale.prices import load_prices, target_warnings
 from onnx_upscale.stats import measure
 from onnx_upscale.tune import tuned_plan
 from onnx_upscale.verify import (
@@ -126,7 +127,7 @@ class Analyzed:
         analysis = self.analysis
         if strategy == "constrained":
             analysis = analyze_graph(_Masked.by(self.loaded, strategy).graph)
-        return plan(analysis, strategy, load_profile(target))
+        return plan(analysis, strategy, load_prices(target))
 
 
 @_blaming_the_model
@@ -151,7 +152,8 @@ def optimize(
         model: A path or a `ModelProto`, which is not changed.
         masks: A path, a dictionary of the same form, or None for the zeros in the weights alone.
         strategy: `auto`, `upscale`, `gather` or `constrained`.
-        target: Whose costs `auto` plans for: `cpu`, `cuda`, or the path of a profile.
+        target: Whose costs `auto` plans for: `cpu` (the kind at hand), `cpu-avx512`, `cpu-avx2`,
+            `cpu-arm64`, `cuda`, or the path of a profile.
         tune: Let `auto` measure its candidates on this machine.
         verify: Run the masked and the emitted model side by side.
         samples: How many random inputs to run.
@@ -181,11 +183,11 @@ def optimize(
         masked = _Masked.by(loaded, strategy)
         analysis = analyze_graph(masked.graph)
     with clock.stage("plan"):
-        profile = load_profile(target)
+        prices = load_prices(target)
         if tune and strategy == "auto":
-            planned = tuned_plan(analysis, profile, sizes)
+            planned = tuned_plan(analysis, prices, sizes)
         else:
-            planned = plan(analysis, strategy, profile)
+            planned = plan(analysis, strategy, prices)
     with clock.stage("apply"):
         emitted = apply(planned)
     result = Result(emitted.model, {})
@@ -211,6 +213,8 @@ def optimize(
         masks=sections.masks_section(loaded),
         strategy=strategy,
         target=str(target),
+        profile=prices.name,
+        warnings=list(target_warnings(target)),
         segments=sections.segments_section(planned),
         copies={"count": after.copies, "bytes": after.copied_bytes},
         verify=sections.verify_section(verification),
@@ -274,7 +278,7 @@ def verify(
     """
     masked, other = _Masked.by(load(model, masks), strategy), load(emitted).graph.model
     # Where the channels of an earlier result are is not known, but a wrong claim shows.
-    claimed = plan(analyze_graph(masked.graph), strategy, load_profile(target)).view
+    claimed = plan(analyze_graph(masked.graph), strategy, load_prices(target)).view
     check = _Check(samples, seed, Tolerance(rtol, atol), inputs, verify_at)
     found = check.of(masked, other, claimed)
     if not found.ok and found.pieces:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -10,26 +9,27 @@ import numpy as np
 from onnx_upscale.analyze import Analysis
 from onnx_upscale.apply import apply
 from onnx_upscale.benchmark import interleave
-from onnx_upscale.plan import Plan, Profile, plan
+from onnx_upscale.plan import Plan, plan
+from onnx_upscale.prices import Prices
 from onnx_upscale.verify import Session, random_inputs
 
 _ROUNDS, _SECONDS = 60, 15.0
-# Prices of copies to try, as multiples of the profile's: from never mind them to never copy.
+# Prices of copies to try, as multiples of the target's: from never mind them to never copy.
 _COPY_PRICES = (0.3, 3.0, 1e9)
 
 
-def tuned_plan(analysis: Analysis, profile: Profile, sizes: Mapping[str, tuple[int, ...]]) -> Plan:
+def tuned_plan(analysis: Analysis, prices: Prices, sizes: Mapping[str, tuple[int, ...]]) -> Plan:
     """The fastest of several plans on this machine.
 
     Args:
         analysis: The analysis.
-        profile: The profile to start from.
+        prices: The prices to start from.
         sizes: Shapes of the inputs to time with.
 
     Returns:
         The plan whose model had the lowest median latency, paired by rounds, on one thread.
     """
-    plans = list(_candidates(analysis, profile))
+    plans = list(_candidates(analysis, prices))
     models = [apply(candidate).model for candidate in plans]
     feed = random_inputs(models[0], sizes, seed=0)
     tasks = [Session(model, threads=1).task(feed) for model in models]
@@ -37,15 +37,9 @@ def tuned_plan(analysis: Analysis, profile: Profile, sizes: Mapping[str, tuple[i
     return plans[int(np.argmin(np.median(seconds / seconds[:, :1], axis=0)))]
 
 
-def _candidates(analysis: Analysis, profile: Profile) -> Iterator[Plan]:
-    yield plan(analysis, "auto", profile)
+def _candidates(analysis: Analysis, prices: Prices) -> Iterator[Plan]:
+    yield plan(analysis, "auto", prices)
     for factor in _COPY_PRICES:
-        priced = dataclasses.replace(
-            profile,
-            seconds_per_source_byte=profile.seconds_per_source_byte * factor,
-            seconds_per_copied_byte=profile.seconds_per_copied_byte * factor,
-            seconds_per_node=profile.seconds_per_node * factor,
-        )
-        yield plan(analysis, "auto", priced)
+        yield plan(analysis, "auto", prices.with_copies_costing(factor))
     for strategy in ("upscale", "gather"):
-        yield plan(analysis, strategy, profile)
+        yield plan(analysis, strategy, prices)

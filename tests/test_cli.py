@@ -175,7 +175,7 @@ class TestMainJob:
         onnx.load(name)
 
     def test_profile_file(self) -> None:
-        profile = Path(onnx_upscale.__file__).parent / "plan/profiles/cpu.json"
+        profile = Path(onnx_upscale.__file__).parent / "prices/profiles/cpu-avx2.json"
         assert run("in.onnx", "masks.json", "out.onnx", "--target", str(profile)).exit_code == 0
 
     def test_input_sizes(self) -> None:
@@ -224,7 +224,10 @@ class TestUsage:
             ("in.onnx masks.json out.onnx --input y=1x3", "no such input (it has: x)"),
             ("in.onnx masks.json out.onnx --input x=1x4x6x6", "does not fit its shape batchx3x6x6"),
             ("in.onnx masks.json out.onnx --input x=1", "does not fit its shape batchx3x6x6"),
-            ("in.onnx masks.json out.onnx --target tpu", "(built in: cpu, cuda)"),
+            (
+                "in.onnx masks.json out.onnx --target tpu",
+                "(built in: cpu, cpu-avx512, cpu-avx2, cpu-arm64, cuda)",
+            ),
             ("analyze", "Missing argument 'IN.onnx'"),
             ("verify in.onnx", "Missing argument 'MASKS'"),
         ],
@@ -237,8 +240,12 @@ class TestUsage:
         [
             ("[]", "expected a JSON object"),
             ("{", "bad JSON at line 1, column 2"),
-            ("{}", "missing field"),
-            ('{"name": 1}', "field"),
+            ("{}", "field 'version' is missing, this program reads 1"),
+            ('{"version": 2}', "unknown version 2, this program reads 1"),
+            ('{"version": 1}', "field 'kind' is missing"),
+            ('{"version": 1, "kind": "magic"}', "unknown kind 'magic' (known: analytic)"),
+            ('{"version": 1, "kind": "analytic"}', "missing field"),
+            ('{"version": 1, "kind": "analytic", "tax": 1}', "field"),
         ],
     )
     def test_broken_profile(self, content: str, saying: str) -> None:
@@ -668,7 +675,13 @@ class TestOtherCommands:
     def test_analyze_refuses(self) -> None:
         refused("analyze", "none.onnx", saying="none.onnx: no such file")
         refused("analyze", "in.onnx", "none.json", saying="none.json: no such mask file")
-        refused("analyze", "in.onnx", "--target", "tpu", saying="(built in: cpu, cuda)")
+        refused(
+            "analyze",
+            "in.onnx",
+            "--target",
+            "tpu",
+            saying="(built in: cpu, cpu-avx512, cpu-avx2, cpu-arm64, cuda)",
+        )
 
     @pytest.mark.parametrize("strategy", ["auto", "constrained"])
     def test_verify(self, strategy: str) -> None:

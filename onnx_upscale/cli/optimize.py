@@ -14,7 +14,7 @@ from onnx_upscale.cli.options import comparison, quiet, strategy, target, versio
 from onnx_upscale.cli.paths import check_paths
 from onnx_upscale.errors import VerifyError
 from onnx_upscale.files import write_files
-from onnx_upscale.plan.profile import BUILT_IN
+from onnx_upscale.prices import BUILT_IN
 
 
 @click.command()
@@ -69,7 +69,7 @@ def optimize(
     if verbose:
         show(tables.details(result.report), err=True)
     if not quiet:
-        warn(result.report["verify"].get("warnings", ()))
+        warn([*result.report["warnings"], *result.report["verify"].get("warnings", ())])
         show(tables.summary(result.report))
 
 

@@ -50,8 +50,8 @@ target = click.option(
     "--target",
     default="cpu",
     show_default=True,
-    metavar="cpu|cuda|PROFILE.json",
-    help="Whose costs 'auto' plans for.",
+    metavar="cpu|cpu-avx512|cpu-avx2|cpu-arm64|cuda|PROFILE.json",
+    help="Whose costs 'auto' plans for; cpu is the kind of CPU at hand.",
 )
 inputs = click.option(
     "--input",

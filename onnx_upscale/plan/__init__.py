@@ -15,19 +15,17 @@ from onnx_upscale.plan.cost import Costs
 from onnx_upscale.plan.grow import grow_masks
 from onnx_upscale.plan.keep import align
 from onnx_upscale.plan.layout import Layout, join_order, misfits
-from onnx_upscale.plan.profile import Profile, load_profile
 from onnx_upscale.plan.realize import ReaderPlan, WriterPlan, realize_reader, realize_writer
+from onnx_upscale.prices import Prices
 
 __all__ = [
     "STRATEGIES",
     "Layout",
     "Plan",
-    "Profile",
     "ReaderPlan",
     "WriterPlan",
     "grow_masks",
     "join_order",
-    "load_profile",
     "plan",
 ]
 
@@ -65,21 +63,21 @@ class Plan:
         return value
 
 
-def plan(analysis: Analysis, strategy: str, profile: Profile) -> Plan:
+def plan(analysis: Analysis, strategy: str, prices: Prices) -> Plan:
     """Decides what to emit.
 
     Args:
         analysis: The analysis.
         strategy: One of `STRATEGIES`.
-        profile: The target that `auto` plans for.
+        prices: What work costs on the target that `auto` plans for.
 
     Returns:
         The plan.
     """
     if strategy == "auto":
-        analysis = align(analysis, profile)
+        analysis = align(analysis, prices)
     analysis, layout = _lay_out(analysis, strategy)
-    costs = Costs(analysis.graph, profile)
+    costs = Costs(analysis.graph, prices)
     readers: dict[int, ReaderPlan] = {}
     writers: dict[int, WriterPlan] = {}
     for segment in analysis.segments:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import numpy as np
 
 from onnx_upscale.analyze import Analysis, Segment
 from onnx_upscale.load.graph import IntArray
-from onnx_upscale.plan.cost import Costs
-from onnx_upscale.plan.profile import Profile
+from onnx_upscale.plan.cost import Costs, is_product
+from onnx_upscale.prices import Counts, Prices
 
 # Keeping a channel can make others needed before it; few rounds settle that, and any is correct.
 _ROUNDS = 4
@@ -15,20 +18,34 @@ _ROUNDS = 4
 _POOLS = frozenset({"MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool"})
 
 
-def align(analysis: Analysis, profile: Profile) -> Analysis:
+@dataclass(frozen=True)
+class _Axes:
+    """The axes of tensors that hold each set of channels; sets are roots as bytes.
+
+    Attributes:
+        in_blocks: The sets that are joined or pooled.
+        times: How many channels of a tensor each root of a set stands for, where that is not one:
+            a root of a grouped convolution is a whole group.
+    """
+
+    in_blocks: frozenset[bytes]
+    times: Mapping[bytes, int]
+
+
+def align(analysis: Analysis, prices: Prices) -> Analysis:
     """Keeps some channels that nobody needs, up to counts that the target's kernels like.
 
     Args:
         analysis: The analysis.
-        profile: The target.
+        prices: What work costs on the target.
 
     Returns:
         The analysis with more channels needed.
     """
-    wanted, costs = np.zeros(0, np.int64), Costs(analysis.graph, profile)
-    in_blocks = _in_blocks(analysis)
+    wanted, costs = np.zeros(0, np.int64), Costs(analysis.graph, prices)
+    axes = _axes(analysis)
     for _ in range(_ROUNDS):
-        extra = [_extra(analysis, segment, costs, in_blocks) for segment in analysis.segments]
+        extra = [_extra(analysis, segment, costs, axes) for segment in analysis.segments]
         more = np.concatenate([*extra, np.zeros(0, np.int64)])
         if not more.size:
             break
@@ -37,47 +54,63 @@ def align(analysis: Analysis, profile: Profile) -> Analysis:
     return analysis
 
 
-def _in_blocks(analysis: Analysis) -> frozenset[bytes]:
-    """The sets of channels (roots, as bytes) that are joined or pooled."""
-    axes: list[IntArray] = []
+def _axes(analysis: Analysis) -> _Axes:
+    roots = analysis.trace.roots
+    blocked: list[IntArray] = []
     for facts in analysis.trace.facts:
         if facts.join is not None:
-            axes += facts.join.parts
+            blocked += facts.join.parts
         if facts.node.op in _POOLS and 1 in facts.inputs.get(0, {}):
-            axes.append(facts.inputs[0][1])
-    return frozenset(np.unique(analysis.trace.roots[axis]).tobytes() for axis in axes)
+            blocked.append(facts.inputs[0][1])
+    times: dict[bytes, int] = {}
+    for labels in (labels for axes in analysis.trace.axes.values() for labels in axes.values()):
+        own = np.unique(roots[labels])
+        known = times.setdefault(own.tobytes(), len(labels) // len(own))
+        times[own.tobytes()] = min(known, len(labels) // len(own))
+    in_blocks = frozenset(np.unique(roots[axis]).tobytes() for axis in blocked)
+    return _Axes(in_blocks, {own: count for own, count in times.items() if count > 1})
 
 
-def _extra(
-    analysis: Analysis, segment: Segment, costs: Costs, in_blocks: frozenset[bytes]
-) -> IntArray:
-    needed, profile = analysis.needed, costs.profile
+def _extra(analysis: Analysis, segment: Segment, costs: Costs, axes: _Axes) -> IntArray:
+    needed = analysis.needed
     kept = set(segment.roots[needed[segment.roots]].tolist())
     if len(kept) == len(segment.roots):
         return np.zeros(0, np.int64)
     before = set(kept)
+    product = _only_products(segment)
     for roots in segment.sets:
         members = roots.tolist()
         count = sum(root in kept for root in members)
-        if roots.tobytes() in in_blocks:
-            wanted = -(-count // profile.block) * profile.block
+        times = axes.times.get(roots.tobytes(), 1)
+        counts = costs.prices.counts(count * times, product)
+        if roots.tobytes() in axes.in_blocks:
+            wanted = counts.whole
+        elif len(members) < len(segment.roots):
+            wanted = counts.aligned
         else:
-            wanted = _fastest(analysis, segment, costs, len(members), count)
+            wanted = _fastest(analysis, segment, costs, len(members) * times, counts)
         spare = [root for root in members if root not in kept]
-        kept.update(spare[: wanted - count])
+        kept.update(spare[: -(-wanted // times) - count])
     return np.array(sorted(kept - before), np.int64)
 
 
-def _fastest(analysis: Analysis, segment: Segment, costs: Costs, channels: int, count: int) -> int:
-    """How many channels of a set to keep: those needed, or more for faster kernels."""
-    profile = costs.profile
-    aligned, blocks = (-(-count // step) * step for step in (profile.align, profile.block))
-    if channels < len(segment.roots):
-        return aligned
-    candidates = [aligned, blocks] if blocks <= channels else [aligned]
+def _fastest(
+    analysis: Analysis, segment: Segment, costs: Costs, channels: int, counts: Counts
+) -> int:
+    """How many channels of a segment to keep: those needed, or more for faster kernels."""
+    candidates = [counts.aligned]
+    if counts.whole <= channels:
+        candidates.append(counts.whole)
     if _only_layers(segment):
-        candidates.insert(0, count)
+        candidates.insert(0, counts.least)
     return min(candidates, key=lambda kept: _seconds(analysis, segment, costs, kept))
+
+
+def _only_products(segment: Segment) -> bool:
+    """Whether no convolution has to do with a segment."""
+    layers = [writer.write.layer for writer in segment.writers]
+    layers += [read.layer for read in segment.readers]
+    return all(layer is None or is_product(layer) for layer in layers)
 
 
 def _only_layers(segment: Segment) -> bool:
@@ -95,18 +128,20 @@ def _only_layers(segment: Segment) -> bool:
 def _seconds(analysis: Analysis, segment: Segment, costs: Costs, count: int) -> float:
     """What the layers of a segment cost with a count of channels between them."""
 
-    def other(labels: IntArray | None, otherwise: int) -> int:
+    def other(labels: IntArray | None, otherwise: int, product: bool) -> int:
         """The channels on a layer's other side, which will be aligned if they can be."""
         if labels is None:
             return otherwise
-        kept, step = int(analysis.needed[labels].sum()), costs.profile.align
-        return min(-(-kept // step) * step, len(labels))
+        kept = int(analysis.needed[labels].sum())
+        return min(costs.prices.counts(kept, product).aligned, len(labels))
 
     total = 0.0
     for writer in segment.writers:
         layer = writer.write.layer
         if layer is not None and layer.groups == 1:
-            total += costs.layer(layer, other(writer.write.inputs, layer.inputs), count)
+            inputs = other(writer.write.inputs, layer.inputs, is_product(layer))
+            total += costs.layer(layer, inputs, count)
     for read in segment.readers:
-        total += costs.layer(read.layer, count, other(read.outputs, read.layer.outputs))
+        made = other(read.outputs, read.layer.outputs, is_product(read.layer))
+        total += costs.layer(read.layer, count, made)
     return total

@@ -16,8 +16,9 @@ from onnx_upscale.analyze import Analysis
 from onnx_upscale.analyze.facts import Read, Write
 from onnx_upscale.analyze.weights import BoolArray
 from onnx_upscale.load.graph import IntArray
-from onnx_upscale.plan.cost import Costs
+from onnx_upscale.plan.cost import Costs, is_product
 from onnx_upscale.plan.layout import Layout
+from onnx_upscale.prices import Prices
 
 
 @dataclass(frozen=True)
@@ -102,27 +103,30 @@ def realize_reader(
         contiguous = strategy == "upscale" and wanted[-1] - wanted[0] + 1 == len(wanted)
         return plan("slice" if contiguous else "gather", wanted)
     candidates = [plan("zero-fill", everything)]
-    candidates += [plan(*each) for each in _copies(needed, costs.profile.align)]
+    candidates += [plan(*each) for each in _copies(needed, costs.prices, is_product(layer))]
 
     def seconds(candidate: ReaderPlan) -> float:
         price = costs.layer(layer, len(candidate.chosen), made)
         if candidate.copies:
-            price += costs.copy(tensor, layer.data_axis, len(here), len(candidate.chosen))
+            contiguous = candidate.realization == "slice"
+            count = len(candidate.chosen)
+            price += costs.copy(tensor, layer.data_axis, len(here), count, contiguous)
         return price
 
     return min(candidates, key=seconds)
 
 
-def _copies(needed: BoolArray, align: int) -> Iterator[tuple[str, IntArray]]:
+def _copies(needed: BoolArray, prices: Prices, product: bool) -> Iterator[tuple[str, IntArray]]:
     """A window around what is needed, or just that; as it is, and in counts the target likes."""
     size, wanted = len(needed), np.flatnonzero(needed)
     start, end = int(wanted[0]), int(wanted[-1]) + 1
-    for step in (1, align):
-        width = min(-(-(end - start) // step) * step, size)
+    windows, picks = (prices.counts(least, product) for least in (end - start, len(wanted)))
+    for width, count in ((windows.least, picks.least), (windows.aligned, picks.aligned)):
+        width = min(width, size)
         first = min(start, size - width)
         if width < size:
             yield "slice", np.arange(first, first + width)
-        missing = min(-len(wanted) % step, size - len(wanted))
+        missing = min(count, size) - len(wanted)
         filled = np.sort(np.concatenate([wanted, np.flatnonzero(~needed)[:missing]]))
         if len(filled) < size and filled[-1] - filled[0] + 1 != len(filled):
             yield "gather", filled
@@ -150,9 +154,9 @@ def realize_writer(
     if strategy != "auto" or layer is None or layer.groups > 1 or not zero.any() or zero.all():
         return whole
     wanted = np.flatnonzero(~zero)
-    align, size = costs.profile.align, len(here)
+    size = len(here)
     start, end = int(wanted[0]), int(wanted[-1]) + 1
-    width = min(-(-(end - start) // align) * align, size)
+    width = min(costs.prices.counts(end - start, is_product(layer)).aligned, size)
     start = min(start, size - width)
     if width == size or layer.output_axis is None:
         return whole

@@ -1,0 +1,131 @@
+"""Prices from a few numbers: formulas for what onnxruntime's kernels do."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from onnx_upscale.prices.work import CopyWork, Counts, LayerWork
+
+# What leaving the fast kernels and coming back takes, as a count of nodes.
+_UNALIGNED_NODES = 3
+
+
+@dataclass(frozen=True)
+class AnalyticPrices:
+    """Prices of one target, in seconds.
+
+    Attributes:
+        name: What the target is called.
+        description: What was measured, on what.
+        seconds_per_mac: One multiply-add of a convolution in its best shape.
+        seconds_per_product_mac: One multiply-add of a matrix product.
+        seconds_per_product_weight_byte: One byte of the weight of a matrix product, whatever the
+            count of rows.
+        seconds_per_source_byte: One byte of a tensor that is copied from, whose layout must change.
+        seconds_per_copied_byte: One byte that a copy writes.
+        near_bytes: The largest copy that fits the caches.
+        far: How much longer a larger one takes per byte.
+        seconds_per_gathered: One element that a Gather along the last axis moves, alone as it is.
+        seconds_per_row: One row that a Slice along the last axis moves a part of.
+        seconds_per_node: One more node.
+        block: The fast kernels compute whole blocks of this many channels; Concat and pooling work
+            on nothing but whole blocks.
+        align: A convolution with a channel count that is no multiple of this leaves the fast
+            kernels, for others that compute just the channels there are.
+        few_pointwise: How much longer a multiply-add takes in a convolution without a window that
+            reads fewer channels than a block.
+        unaligned: How much longer a multiply-add takes in the kernels for any count.
+        unaligned_pointwise: The same for a convolution without a window.
+        seconds_per_unrolled: One element of the input of a convolution with a window, once per
+            place of the window, as those kernels unroll it before they multiply.
+    """
+
+    name: str
+    description: str
+    seconds_per_mac: float
+    seconds_per_product_mac: float
+    seconds_per_product_weight_byte: float
+    seconds_per_source_byte: float
+    seconds_per_copied_byte: float
+    near_bytes: int
+    far: float
+    seconds_per_gathered: float
+    seconds_per_row: float
+    seconds_per_node: float
+    block: int
+    align: int
+    few_pointwise: float
+    unaligned: float
+    unaligned_pointwise: float
+    seconds_per_unrolled: float
+
+    def layer(self, work: LayerWork) -> float:
+        """Seconds that a layer takes."""
+        if work.product:
+            return self._product(work)
+        # Fewer inputs than a block are read unblocked, like those of an image.
+        few = work.inputs < self.block
+        if work.outputs % self.align or (work.inputs % self.align and not few):
+            result = work.outputs * work.places * work.item_bytes
+            # What follows is likely to want the fast layout back.
+            return self._any_count(work) + result * self.seconds_per_source_byte
+        macs = work.places * work.window * _rounded(work.outputs, self.block)
+        if not few:
+            return macs * _rounded(work.inputs, self.block) * self.seconds_per_mac
+        slower = self.few_pointwise if work.window == 1 else 1
+        return macs * work.inputs * slower * self.seconds_per_mac
+
+    def _product(self, work: LayerWork) -> float:
+        """A matrix product, which has no blocks that would show: odd counts cost nothing."""
+        weights = work.inputs * work.outputs
+        per_weight = work.places * self.seconds_per_product_mac
+        return weights * (per_weight + work.item_bytes * self.seconds_per_product_weight_byte)
+
+    def _any_count(self, work: LayerWork) -> float:
+        """A convolution in the kernels that compute just the channels there are."""
+        inputs = work.places * work.window * work.inputs
+        seconds = inputs * work.outputs * self.seconds_per_mac
+        if work.window == 1:
+            return seconds * self.unaligned_pointwise
+        nodes = _UNALIGNED_NODES * self.seconds_per_node
+        return seconds * self.unaligned + inputs * self.seconds_per_unrolled + nodes
+
+    def copy(self, work: CopyWork) -> float:
+        """Seconds that a copy takes, the layout changes that it brings included."""
+        if work.last_axis:
+            return self.seconds_per_node + self._copied_rows(work)
+        whole, part = (
+            channels * work.places * work.item_bytes for channels in (work.source, work.channels)
+        )
+        seconds = whole * self.seconds_per_source_byte + part * self.seconds_per_copied_byte
+        return self.seconds_per_node + seconds * (self.far if part > self.near_bytes else 1)
+
+    def _copied_rows(self, work: CopyWork) -> float:
+        """Parts of rows: where channels come last no layout changes, but pieces are small."""
+        elements = work.places * work.channels
+        if not work.contiguous:
+            return elements * self.seconds_per_gathered
+        copied = elements * work.item_bytes * self.seconds_per_copied_byte
+        return copied + work.places * self.seconds_per_row
+
+    def counts(self, least: int, product: bool) -> Counts:
+        """Counts that layers like; matrix products like any."""
+        if product:
+            return Counts(least, least, least)
+        return Counts(least, _rounded(least, self.align), _rounded(least, self.block))
+
+    def with_copies_costing(self, factor: float) -> AnalyticPrices:
+        """The same prices, but for copies and nodes, which cost `factor` times as much."""
+        return dataclasses.replace(
+            self,
+            seconds_per_source_byte=self.seconds_per_source_byte * factor,
+            seconds_per_copied_byte=self.seconds_per_copied_byte * factor,
+            seconds_per_gathered=self.seconds_per_gathered * factor,
+            seconds_per_row=self.seconds_per_row * factor,
+            seconds_per_node=self.seconds_per_node * factor,
+        )
+
+
+def _rounded(count: int, step: int) -> int:
+    return -(-count // step) * step

@@ -1,0 +1,35 @@
+"""The one interface behind which prices stand."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from onnx_upscale.prices.work import CopyWork, Counts, LayerWork
+
+
+class Prices(Protocol):
+    """What work costs on a target; everything that plans asks this and nothing else."""
+
+    @property
+    def name(self) -> str:
+        """What the target is called."""
+
+    def layer(self, work: LayerWork) -> float:
+        """Seconds that a layer takes."""
+
+    def copy(self, work: CopyWork) -> float:
+        """Seconds that a copy takes, the layout changes that it brings included."""
+
+    def counts(self, least: int, product: bool) -> Counts:
+        """Counts that layers like.
+
+        Args:
+            least: How many channels are needed.
+            product: Whether only matrix products have to do with them.
+
+        Returns:
+            Counts from `least` on.
+        """
+
+    def with_copies_costing(self, factor: float) -> Prices:
+        """The same prices, but for copies, which cost `factor` times as much."""

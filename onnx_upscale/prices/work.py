@@ -1,0 +1,62 @@
+"""What is priced, in plain numbers: layers, copies, and the counts that layers like."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class LayerWork:
+    """One layer with given channel counts.
+
+    Attributes:
+        product: Whether it is a matrix product; a convolution otherwise.
+        inputs: Input channels that it reads.
+        outputs: Output channels that it makes.
+        places: How many positions the channels are contracted at, batch included.
+        window: Positions of its window; 1 for a matrix product.
+        item_bytes: Size of one element.
+    """
+
+    product: bool
+    inputs: int
+    outputs: int
+    places: int
+    window: int
+    item_bytes: int
+
+
+@dataclass(frozen=True)
+class CopyWork:
+    """One copy of some channels of a tensor, or of a tensor into one with more channels.
+
+    Attributes:
+        source: Channels of the tensor that is read (or filled).
+        channels: Channels that are copied (or written).
+        places: Positions per channel, batch included.
+        contiguous: Whether the channels are a range, so that a Slice or a Pad does it.
+        last_axis: Whether channels are the last axis, so that each position is a row of them.
+        item_bytes: Size of one element.
+    """
+
+    source: int
+    channels: int
+    places: int
+    contiguous: bool
+    last_axis: bool
+    item_bytes: int
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Counts of channels to choose from, none smaller than what is needed.
+
+    Attributes:
+        least: What is needed.
+        aligned: The next count that the fast kernels take.
+        whole: The next count that is whole blocks, for those that take nothing else.
+    """
+
+    least: int
+    aligned: int
+    whole: int
