@@ -66,6 +66,7 @@ class Builder:
         self.shapes: dict[str, Dims] = {}
         self.layers: list[Layer] = []
         self.recorded: list[str] = []
+        self.undeclared = False
         self._weights: dict[tuple[int, ...], tuple[str, bool]] = {}
 
     def chance(self, share: float) -> bool:
@@ -328,7 +329,10 @@ class Builder:
         data = self.pick(4)
         if data is not None:
             out = self.one("QuickGelu", [data], self.shapes[data], domain="com.microsoft")
-            self.recorded.append(out)
+            if self.chance(0.5):
+                self.recorded.append(out)
+            else:
+                self.undeclared = True
 
     def subgraph(self) -> None:
         data = self.pick(4)
@@ -343,6 +347,37 @@ class Builder:
                 [helper.make_node(op, [data], [out])], key, [], [info]
             )
         self.one("If", [self.constant(self.chance(0.5), np.bool_)], shape, **branches)
+
+    def through(self, data: str, part: Callable[[Builder], object]) -> str:
+        """Lets a part work on one tensor; gives what it made last."""
+        others, self.shapes = self.shapes, {data: self.shapes[data]}
+        part(self)
+        made = list(self.shapes)[-1]
+        self.shapes = {**others, **self.shapes}
+        return made
+
+    def chain(self) -> None:
+        """A layer, an activation, something else, and a layer that reads it.
+
+        Channels of known value pass through all of it, if the first layer is masked.
+        """
+        data = self.pick(4)
+        if data is None:
+            return
+        made = self.conv(data, self.draw(st.integers(2, 8)))
+        made = self.activation(made) or made
+        for part in self.draw(st.lists(st.sampled_from(_ONE_TO_ONE), max_size=2)):
+            made = self.through(made, part)
+        self.through(made, self.reader(made))
+
+    def reader(self, data: str) -> Callable[[Builder], object]:
+        """A layer that can read a tensor."""
+        readers: dict[int, Callable[[Builder], object]] = {
+            4: Builder.some_conv,
+            3: Builder.matmul,
+            2: Builder.gemm,
+        }
+        return readers[len(self.shapes[data])]
 
     # Branches.
 
@@ -579,6 +614,8 @@ class Builder:
 
     def attention(self) -> None:
         """Two heads; the contraction axes of queries and keys are coupled."""
+        if self.pick(3) is None:
+            self.sequence()
         data = self.pick(3)
         if data is None:
             return
@@ -645,12 +682,23 @@ _PARTS: tuple[Callable[[Builder], object], ...] = (
     Builder.expand, Builder.tile, Builder.attention, Builder.gemm, Builder.matmul,
     Builder.left_matmul,
 )  # fmt: skip
-_COMMON = (Builder.some_conv, Builder.conv_bn, Builder.residual, Builder.join, Builder.concat)
+_COMMON = (
+    Builder.some_conv, Builder.conv_bn, Builder.residual, Builder.join, Builder.concat,
+    *[Builder.chain] * 12,
+)  # fmt: skip
+# What a chain may lead through.
+_ONE_TO_ONE: tuple[Callable[[Builder], object], ...] = (
+    Builder.batch_norm, Builder.norm, Builder.affine, Builder.pool, Builder.pad, Builder.reduce,
+    Builder.flatten, Builder.split, Builder.slice, Builder.gather, Builder.pixels, Builder.resize,
+    Builder.shuffle, Builder.grouped_conv, Builder.activation, Builder.sequence,
+    # Most traps are here.
+    *[Builder.pool, Builder.pad, Builder.norm, Builder.reduce] * 4,
+)  # fmt: skip
 
 
 @st.composite
-def cases(draw: st.DrawFn) -> Case:
-    """A model, and masks for it."""
+def cases(draw: st.DrawFn, least: int = 3, most: int = 16) -> Case:
+    """A model of so many parts, and masks for it."""
     opset = draw(st.sampled_from([17, 11, 13, 21]))
     batches: list[int | str] = [1, 2, "N"]
     batch = draw(st.sampled_from(batches))
@@ -658,13 +706,16 @@ def cases(draw: st.DrawFn) -> Case:
     given: dict[str, Dims] = {"x": (batch, draw(st.integers(1, 4)), 4, 3)}
     builder.shapes.update(given)
     builder.some_conv()
-    for part in draw(st.lists(st.sampled_from([*_COMMON, *_PARTS]), min_size=3, max_size=16)):
+    for part in draw(st.lists(st.sampled_from([*_COMMON, *_PARTS]), min_size=least, max_size=most)):
         part(builder)
     if builder.pick(4) and draw(st.booleans()):
         builder.some_conv()
     model = builder.finish(given)
     masks: Masks = {}
+    ops = {node.name: node.op_type for node in model.graph.node}
     for layer in builder.layers:
+        if builder.undeclared and ops[layer.node] == "MatMul":
+            continue  # Its axes cannot be told without the rank of what it reads.
         keys = [layer.node, layer.result[0], *([layer.weight] if layer.weight else [])]
         key, sides = keys[int(builder.rng.integers(len(keys)))], {}
         for side, (_, _, channels) in (("input", layer.data), ("output", layer.result)):

@@ -12,13 +12,17 @@ import numpy as np
 import onnx
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 from onnx import numpy_helper
 
 import onnx_upscale
 from build import Net
 from strategies import Case, cases, masked, run
+from targets import TARGETS
 
 STRATEGIES = ("auto", "upscale", "gather", "constrained")
+# Only `auto` asks what anything costs.
+WAYS = [*(("auto", target) for target in TARGETS), *((each, "as built in") for each in STRATEGIES)]
 
 
 def assert_equal(wanted: dict[str, Any], got: dict[str, Any]) -> None:
@@ -36,26 +40,27 @@ def assert_same_interface(before: onnx.ModelProto, after: onnx.ModelProto) -> No
     assert after.ir_version == before.ir_version
 
 
-def check(case: Case) -> None:
+def check(case: Case, ways: list[tuple[str, str]]) -> None:
     wanted = run(masked(case))
     content = case.model.SerializeToString(deterministic=True)
-    for strategy in STRATEGIES:
+    for strategy, target in ways:
         grown = strategy == "constrained"
+        options: dict[str, Any] = {"strategy": strategy, "target": TARGETS[target]}
         result = onnx_upscale.optimize(
-            case.model, case.document, strategy=strategy, verify=grown, rtol=1e-3, atol=1e-5
+            case.model, case.document, **options, verify=grown, rtol=1e-3, atol=1e-5
         )
         onnx.checker.check_model(result.model, full_check=True)
         assert_same_interface(case.model, result.model)
         if not grown:
             assert_equal(wanted, run(result.model))
-    again = onnx_upscale.optimize(case.model, case.document, strategy=strategy, verify=False)
+    again = onnx_upscale.optimize(case.model, case.document, **options, verify=False)
     assert again.content == result.content
     assert case.model.SerializeToString(deterministic=True) == content
 
 
-@given(cases())
-def test_generated(case: Case) -> None:
-    check(case)
+@given(cases(), st.lists(st.sampled_from(WAYS), min_size=4, max_size=4, unique=True))
+def test_generated(case: Case, ways: list[tuple[str, str]]) -> None:
+    check(case, ways)
 
 
 # Counterexamples found by long runs.

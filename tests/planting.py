@@ -1,0 +1,95 @@
+"""Planting errors: generated models, ways to optimize them, and who catches what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from functools import cache
+
+from hypothesis import HealthCheck, Phase, given, settings
+
+import onnx_upscale
+from onnx_upscale.analyze import analyze
+from onnx_upscale.apply import apply, masked_model
+from onnx_upscale.errors import VerifyError
+from onnx_upscale.load import load
+from onnx_upscale.plan import plan
+from onnx_upscale.prices import load_prices
+from onnx_upscale.verify import verify
+from planted import ERRORS
+from strategies import Case, cases
+from targets import TARGETS
+
+MODELS = 50
+# Between them every realization occurs on small models.
+WAYS = (
+    ("auto", "copies free"),
+    ("gather", "as built in"),
+    ("auto", "copies free, align 2"),
+    ("upscale", "as built in"),
+    ("auto", "as built in"),
+)
+
+
+@cache
+def generated(count: int = MODELS) -> tuple[Case, ...]:
+    """The same models every time."""
+    found: list[Case] = []
+
+    @settings(
+        max_examples=count,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(cases(least=14, most=20))
+    def collect(case: Case) -> None:
+        found.append(case)
+
+    collect()
+    return tuple(found)
+
+
+def attempts(case: Case, number: int) -> Iterator[tuple[str, str]]:
+    """Two ways to optimize a model; which ones depends on its number."""
+    for offset in (0, 1):
+        yield WAYS[(2 * number + offset) % len(WAYS)]
+
+
+def caught_by_us(case: Case, strategy: str, target: str) -> bool:
+    """Whether the verification of the package refuses the result."""
+    try:
+        onnx_upscale.optimize(
+            case.model, case.document, strategy=strategy, target=TARGETS[target], samples=1
+        )
+    except VerifyError:
+        return True
+    return False
+
+
+def caught_by_the_masked_weights(case: Case, strategy: str, target: str) -> bool:
+    """Whether a comparison with the model whose masked weights are zeroed sees it.
+
+    That model comes from the same reading of masks as the emitted one.
+    """
+    graph = load(case.model, case.document).graph
+    emitted = apply(plan(analyze(graph), strategy, load_prices(TARGETS[target]))).model
+    return not verify(masked_model(graph), emitted, samples=1).ok
+
+
+Catch = Callable[[Case, str, str], bool]
+
+
+def first_caught(error: str | None, catch: Catch) -> int | None:
+    """How many models it takes until an error is caught; None if all of them are not enough."""
+    with ERRORS[error]() if error is not None else nullcontext():
+        for number, case in enumerate(generated()):
+            for way in attempts(case, number):
+                try:
+                    if catch(case, *way):
+                        return number + 1
+                except Exception:  # The error made something fail, which is no wrong result.
+                    continue
+    return None

@@ -1,0 +1,76 @@
+"""Every realization is emitted, and right in combination with what else happens to its node."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import onnx
+import pytest
+
+import onnx_upscale
+from build import Net
+from planting import WAYS, generated
+from targets import TARGETS
+
+OFTEN = 20
+
+
+def test_every_realization_is_emitted_on_generated_models() -> None:
+    seen: Counter[str] = Counter()
+    for number, case in enumerate(generated()):
+        for strategy, target in WAYS:
+            result = onnx_upscale.optimize(
+                case.model, case.document, strategy=strategy, target=TARGETS[target], verify=False
+            )
+            for segment in result.report["segments"]:
+                for side in ("reader", "writer"):
+                    seen.update(f"{side} {each['realization']}" for each in segment[f"{side}s"])
+        if number > 5 and min(seen.values()) >= OFTEN and len(seen) == len(_REALIZATIONS):
+            break
+    assert {name for name, count in seen.items() if count >= OFTEN} == _REALIZATIONS
+
+
+_REALIZATIONS = {
+    "reader whole",
+    "reader zero-fill",
+    "reader slice",
+    "reader gather",
+    "writer whole",
+    "writer zero-fill",
+    "writer pad",
+}
+
+
+def absorbing(width: int, length: int, computed: int) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    """A product that absorbs constants, has no bias of its own, and is padded."""
+    net = Net(17, x=(1, length, width))
+    weights = {name: net.constant(net.random(width, width), name) for name in "ABCD"}
+    constant = net("Sigmoid", net("MatMul", "x", weights["A"]))
+    few = net("MatMul", constant, weights["B"])
+    total = net("Relu", net("Add", few, net("MatMul", "x", weights["C"])))
+    model = net.model(net("MatMul", total, weights["D"]))
+    half, most = list(range(0, width, 2)), list(range(computed, width))
+    return model, {"version": 1, "masks": {"A": {"output": half}, "B": {"output": most}}}
+
+
+@pytest.mark.parametrize("target", ["copies free", "copies free, align 2"])
+@pytest.mark.parametrize("computed", [1, 2, 5])
+def test_a_padded_product_that_absorbs_constants(computed: int, target: str) -> None:
+    """The Add of what it absorbs stands before the Pad."""
+    model, masks = absorbing(16, 6, computed)
+    report = onnx_upscale.optimize(model, masks, target=TARGETS[target]).report
+    realizations = {
+        writer["node"]: writer["realization"]
+        for segment in report["segments"]
+        for writer in segment["writers"]
+    }
+    assert "pad" in realizations.values()
+    assert report["verify"]["ok"]
+
+
+@pytest.mark.parametrize("shape", [(64, 512), (197, 768), (1024, 256), (4096, 64)])
+def test_the_same_with_the_prices_that_first_showed_it(shape: tuple[int, int]) -> None:
+    length, width = shape
+    model, masks = absorbing(width, length, width // 16)
+    assert onnx_upscale.optimize(model, masks, target="cpu-avx512").report["verify"]["ok"]
