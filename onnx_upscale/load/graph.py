@@ -12,8 +12,8 @@ import numpy.typing as npt
 import onnx
 from onnx import helper
 
-from onnx_upscale.errors import ModelError
 from onnx_upscale.load.shapes import infer_shapes
+from onnx_upscale.load.subgraphs import names_read, subgraphs
 from onnx_upscale.load.values import Array, Constants
 
 Shape: TypeAlias = "tuple[int | str | None, ...]"
@@ -104,13 +104,14 @@ class Graph:
 
     @cached_property
     def captured(self) -> Mapping[str, int]:
-        """Tensors that subgraphs (If, Loop, Scan) read from outside, by the node they belong to."""
+        """Tensors that subgraphs (If, Loop, Scan) read, by the node they belong to.
+
+        A few more than they read from outside, which is safe.
+        """
         found: dict[str, int] = {}
         for node in self.nodes:
-            for attribute in node.proto.attribute:
-                subgraphs = [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
-                for subgraph in subgraphs:
-                    found.update(dict.fromkeys(_names_read(subgraph), node.index))
+            for subgraph in subgraphs(node.proto):
+                found.update(dict.fromkeys(names_read(subgraph), node.index))
         return found
 
     def value(self, node: Node, slot: int) -> Array | None:
@@ -119,31 +120,17 @@ class Graph:
         if override is not None:
             return override.values
         name = node.input(slot)
-        return self.constants[name] if name and name in self.constants else None
-
-
-def _names_read(subgraph: onnx.GraphProto) -> set[str]:
-    """Every name read in a subgraph or below; a few more than those captured, which is safe."""
-    names = {name for node in subgraph.node for name in node.input if name}
-    names.update(value.name for value in subgraph.output)
-    for node in subgraph.node:
-        for attribute in node.attribute:
-            for inner in [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]:
-                names |= _names_read(inner)
-    return names
+        return self.constants.get(name)
 
 
 def build_graph(model: onnx.ModelProto) -> Graph:
     """Makes the view of a model.
 
     Args:
-        model: The model; it must not be changed afterwards.
+        model: The model, its nodes in topological order; it must not be changed afterwards.
 
     Returns:
         The graph, without masks.
-
-    Raises:
-        ModelError: A node reads a tensor that nothing before it makes.
     """
     nodes = tuple(
         Node(
@@ -161,7 +148,6 @@ def build_graph(model: onnx.ModelProto) -> Graph:
         )
         for index, proto in enumerate(model.graph.node)
     )
-    _check_order(model, nodes)
     # From IR version 4 on, an initializer that is also a graph input is only a default.
     overridable = {v.name for v in model.graph.input} if model.ir_version >= 4 else set()
     initializers = {t.name: t for t in model.graph.initializer if t.name not in overridable}
@@ -169,20 +155,3 @@ def build_graph(model: onnx.ModelProto) -> Graph:
     shapes, types = infer_shapes(model)
     constants = Constants(initializers, producers, list(model.opset_import))
     return Graph(model, nodes, shapes, types, constants)
-
-
-def _check_order(model: onnx.ModelProto, nodes: tuple[Node, ...]) -> None:
-    graph = model.graph
-    known = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
-    known |= {tensor.values.name for tensor in graph.sparse_initializer} | {""}
-    for node in nodes:
-        missing = next((name for name in node.inputs if name not in known), None)
-        if missing is not None:
-            raise ModelError(
-                f"node '{node.label}' ({node.op}) reads tensor '{missing}', which no earlier node "
-                "makes: the model is broken or not in topological order"
-            )
-        known.update(node.outputs)
-    lost = next((value.name for value in graph.output if value.name not in known), None)
-    if lost is not None:
-        raise ModelError(f"graph output '{lost}' is made by no node: the model is broken")

@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError
 from onnx import helper
 
 from onnx_upscale.errors import ModelError
+from onnx_upscale.load.order import sort_nodes
 
 ModelSource = str | os.PathLike[str] | onnx.ModelProto
 
@@ -22,15 +23,16 @@ def read_model(source: ModelSource) -> onnx.ModelProto:
         source: A path, or a model in memory, which is copied so that the caller's stays as it is.
 
     Returns:
-        A model that nobody else holds.
+        A model that nobody else holds, its nodes in topological order.
 
     Raises:
-        ModelError: There is no such file, or it is no ONNX model.
+        ModelError: There is no such file, or it is no ONNX model, or a broken one.
     """
     model = onnx.ModelProto()
     if isinstance(source, onnx.ModelProto):
         model.CopyFrom(source)
         _check(model, "the model")
+        sort_nodes(model.graph)
         return model
     path = Path(source)
     try:
@@ -50,6 +52,7 @@ def read_model(source: ModelSource) -> onnx.ModelProto:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"{path}: its external weights cannot be read: {reason}") from None
     _check_weights(model, str(path))
+    sort_nodes(model.graph)
     return model
 
 
