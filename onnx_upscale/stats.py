@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import onnx
-from onnx import helper, shape_inference
+from onnx import helper
 
-from onnx_upscale.load.shapes import Shape, shape_of, skeleton
+from onnx_upscale.load.shapes import Shape, shape_of, skeleton, with_shapes
 
 
 @dataclass(frozen=True)
@@ -77,9 +76,7 @@ def _shapes_at(
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param in bound:
                 dim.dim_value = bound[dim.dim_param]
-    # An operator the checker does not know: what the model itself says must do.
-    with contextlib.suppress(shape_inference.InferenceError, RuntimeError, ValueError):
-        slim = shape_inference.infer_shapes(slim, data_prop=True)
+    slim = with_shapes(slim)
     known = {
         value.name: (shape_of(value), value.type.tensor_type.elem_type)
         for value in [*slim.graph.value_info, *slim.graph.output, *slim.graph.input]

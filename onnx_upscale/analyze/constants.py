@@ -9,9 +9,10 @@ import onnx
 from onnx_upscale.analyze.facts import Carry, Facts, Write
 from onnx_upscale.analyze.trace import Trace
 from onnx_upscale.analyze.weights import UsedWeights
-from onnx_upscale.load.graph import Graph, Node
+from onnx_upscale.load.folding import evaluate
+from onnx_upscale.load.graph import Graph
 from onnx_upscale.load.layers import Layer
-from onnx_upscale.load.values import Array, evaluate
+from onnx_upscale.load.values import Array
 
 Values = npt.NDArray[np.float64]
 """Per label the value of its channel; NaN where it is not known."""
@@ -141,20 +142,7 @@ def _evaluated(
         if not uniform and node.op not in ("BatchNormalization", "InstanceNormalization"):
             return unknown
         inputs[name] = constant
-    try:
-        with np.errstate(all="ignore"):
-            (output, *_) = evaluate(node.proto, inputs, _operator_sets(graph, node))
-    except (NotImplementedError, RuntimeError, ValueError, TypeError):
+    made = evaluate(node.proto, inputs, graph.model.opset_import)
+    if made is None or made[0].size != len(chosen):
         return unknown
-    return output.astype(np.float64).ravel() if output.size == len(chosen) else unknown
-
-
-def _operator_sets(graph: Graph, node: Node) -> list[onnx.OperatorSetIdProto]:
-    """The operator sets to evaluate a node in.
-
-    The reference implementation of BatchNormalization mixes the batch's own statistics in before
-    operator set 14; from 9 to 14 nothing but the training mode was added.
-    """
-    if node.op == "BatchNormalization" and 9 <= graph.opset < 14:
-        return [onnx.helper.make_opsetid("", 14)]
-    return list(graph.model.opset_import)
+    return made[0].astype(np.float64).ravel()

@@ -25,6 +25,9 @@ from onnx_upscale.analyze.sizes import Sizes
 from onnx_upscale.load.graph import Graph, IntArray, Node, Shape
 from onnx_upscale.load.values import Array
 
+# Each takes some dozens of bytes, and a few bytes of a model can ask for any number.
+_MOST_CHANNELS = 1 << 24
+
 
 class UnclearError(Exception):
     """A rule does not cover this use of its operator, so the node's axes are pinned."""
@@ -136,7 +139,7 @@ class Context:
 
     def make(self, axis: int, channels: int, output: int = 0) -> IntArray:
         """An output axis holds channels that are new."""
-        labels = self._pool.fresh(channels)
+        labels = self.unbound(channels)
         self.move(axis, labels, output)
         return labels
 
@@ -160,7 +163,13 @@ class Context:
         self._ties.append(Tie(flat, outer, part, inner))
 
     def unbound(self, channels: int) -> IntArray:
-        """Labels for channels of no tensor, such as the groups of a convolution."""
+        """Labels for channels of no tensor, such as the groups of a convolution.
+
+        Raises:
+            UnclearError: There are more of them than any model has.
+        """
+        if channels > _MOST_CHANNELS:
+            raise UnclearError(f"an axis of {channels} channels is too long")
         return self._pool.fresh(channels)
 
     def param(self, slot: int, axis: int, labels: IntArray) -> None:

@@ -8,12 +8,11 @@ from typing import Any
 import onnx
 import onnx_graphsurgeon as gs
 from google.protobuf.message import Message
-from onnx import shape_inference
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
 from onnx_upscale.apply.surgery import Surgery
 from onnx_upscale.load.graph import Graph
-from onnx_upscale.load.shapes import skeleton
+from onnx_upscale.load.shapes import skeleton, with_shapes
 
 
 def emit(surgery: Surgery, reshaped: Iterable[str]) -> tuple[onnx.ModelProto, tuple[str, ...]]:
@@ -167,11 +166,7 @@ def _refresh_shapes(
     added = names - known
     if not stale and not added:
         return
-    try:
-        inferred = shape_inference.infer_shapes(skeleton(emitted), data_prop=True)
-    except (shape_inference.InferenceError, RuntimeError, ValueError):
-        return
-    found = {value.name: value for value in inferred.graph.value_info}
+    found = {value.name: value for value in with_shapes(skeleton(emitted)).graph.value_info}
     for name, value in stale.items():
         if name in found:
             emitted.graph.value_info.append(value)

@@ -133,7 +133,8 @@ def _check_patterns(option: str, patterns: Sequence[str], names: Sequence[Sequen
 
 def _made_of_inputs(graph: Graph) -> set[str]:
     """Tensors that hold graph inputs, at most shifted, scaled, cut or moved by vectors."""
-    made = {value.name for value in graph.model.graph.input} - set(graph.constants)
+    inputs = (value.name for value in graph.model.graph.input)
+    made = {name for name in inputs if name not in graph.constants}
     for node in graph.nodes:
         if _moves_only(graph, node) and any(name in made for name in node.inputs):
             made.update(name for name in node.outputs if name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 
 import onnx
@@ -10,6 +9,8 @@ from onnx import shape_inference
 
 # Constants up to this many elements can hold shapes, axes and pads; larger ones are weights.
 _SHAPE_ELEMENTS = 1024
+# Longer than the largest vocabularies, which have a bias each.
+_LONG_VECTOR = 1 << 18
 
 Shape = tuple[int | str | None, ...]
 
@@ -43,6 +44,34 @@ def skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
     return slim
 
 
+def with_shapes(slim: onnx.ModelProto) -> onnx.ModelProto:
+    """Runs shape inference, and lets values follow through shape arithmetic where that is cheap.
+
+    onnx keeps a record per element for every vector that it follows, so that one node which makes a
+    long vector, such as a Range, would fill the memory.
+
+    Args:
+        slim: A model without large weights.
+
+    Returns:
+        It with what was found; as it is where onnx does not know an operator, so that what the
+        model itself says must do.
+    """
+    try:
+        plain = shape_inference.infer_shapes(slim)
+        if _has_long_vector(plain.graph):
+            return plain
+        return shape_inference.infer_shapes(slim, data_prop=True)
+    except (shape_inference.InferenceError, RuntimeError, ValueError):
+        return slim
+
+
+def _has_long_vector(graph: onnx.GraphProto) -> bool:
+    shapes = map(shape_of, [*graph.value_info, *graph.output, *graph.input])
+    vectors = (shape[0] for shape in shapes if len(shape) == 1)
+    return any(isinstance(size, int) and size > _LONG_VECTOR for size in vectors)
+
+
 def infer_shapes(model: onnx.ModelProto) -> tuple[Mapping[str, Shape], Mapping[str, int]]:
     """Infers the shape and element type of every tensor that has them.
 
@@ -53,10 +82,7 @@ def infer_shapes(model: onnx.ModelProto) -> tuple[Mapping[str, Shape], Mapping[s
         Shapes and element types (`TensorProto.DataType`) by tensor name. A size is an int, the
         name of a symbolic dimension, or None where nothing is known.
     """
-    slim = skeleton(model)
-    # An operator the checker does not know: what the model itself says must do.
-    with contextlib.suppress(shape_inference.InferenceError, RuntimeError, ValueError):
-        slim = shape_inference.infer_shapes(slim, data_prop=True)
+    slim = with_shapes(skeleton(model))
     shapes: dict[str, Shape] = {}
     types: dict[str, int] = {}
     for value in [*slim.graph.value_info, *slim.graph.output, *slim.graph.input]:

@@ -2,48 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+import math
+from collections.abc import Iterator, Mapping
 
-import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
-from onnx.reference import ReferenceEvaluator
 
-Array = npt.NDArray[Any]
+from onnx_upscale.load.folding import Array, OperatorSets, fold, may_fold
 
-# Folding these would freeze a random draw, or evaluate what has no fixed value.
-_NEVER_FOLDED = frozenset(
-    {
-        "Bernoulli",
-        "Dropout",
-        "If",
-        "ImageDecoder",
-        "Loop",
-        "Multinomial",
-        "Optional",
-        "RandomNormal",
-        "RandomNormalLike",
-        "RandomUniform",
-        "RandomUniformLike",
-        "Scan",
-        "SequenceEmpty",
-        "SequenceMap",
-    }
-)
+__all__ = ["Array", "Constants"]
 
-
-# The reference implementation has these from this operator set on; their meaning did not change.
-_IMPLEMENTED_SINCE = {"DequantizeLinear": 19, "QuantizeLinear": 19}
+# A folded value may have as many elements as all that the model stores, or these few.
+_FLOOR = 1 << 22
+# All of them together as many as that times this: a stored weight may pass through some nodes.
+_TIMES = 16
+_FIELDS = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data")
 
 
 class Constants(Mapping[str, Array]):
     """Tensors with a known value: initializers, Constant nodes, and what nodes make of these alone.
 
+    A tensor is in this mapping if its value is: asking whether it is there evaluates it. What
+    cannot be evaluated, or is larger than all that the model stores, is not there, nor is what
+    depends on it.
+
     Args:
         initializers: Initializer tensors by name (those a caller may override are left out).
-        producers: The node that makes each tensor.
+        producers: The node that makes each tensor, in topological order.
         opset_imports: The model's operator sets, to evaluate nodes in the right version.
     """
 
@@ -51,103 +36,77 @@ class Constants(Mapping[str, Array]):
         self,
         initializers: Mapping[str, onnx.TensorProto],
         producers: Mapping[str, onnx.NodeProto],
-        opset_imports: list[onnx.OperatorSetIdProto],
+        opset_imports: OperatorSets,
     ) -> None:
         self._initializers = initializers
         self._producers = producers
         self._opset_imports = opset_imports
-        self._decoded: dict[str, Array] = {}
-        self._foldable = self._find_foldable()
+        self._candidates = self._find_candidates()
+        in_nodes = [a.t for node in producers.values() for a in node.attribute if a.HasField("t")]
+        stored = sum(_elements(tensor) for tensor in (*initializers.values(), *in_nodes))
+        self._largest = max(_FLOOR, stored)
+        self._left = _TIMES * self._largest
+        self._settled: dict[str, Array | None] = {}
 
-    def _find_foldable(self) -> set[str]:
-        """Names whose value follows from constants alone, in the order of the nodes."""
-        known = set(self._initializers)
-        seen: set[int] = set()
-        can_run: dict[str, bool] = {}
-        for node in self._producers.values():
-            if id(node) in seen:
-                continue
-            seen.add(id(node))
-            folds = (
-                node.domain in ("", "ai.onnx")
-                and node.op_type not in _NEVER_FOLDED
-                and all(not name or name in known for name in node.input)
-                and not any(attribute.ref_attr_name for attribute in node.attribute)
-            )
-            if folds and node.op_type not in can_run:
-                can_run[node.op_type] = _is_implemented(node, self._opset_imports)
-            if folds and can_run[node.op_type]:
-                known.update(node.output)
-        known.discard("")
-        return known
+    def _find_candidates(self) -> set[str]:
+        """Names that follow from constants alone; only folding shows whether they have a value."""
+        found = set(self._initializers)
+        for output, node in self._producers.items():
+            if may_fold(node) and all(not name or name in found for name in node.input):
+                found.add(output)
+        return found
 
     def is_initializer(self, name: str) -> bool:
         """Whether the tensor is stored in the model as an initializer."""
         return name in self._initializers
 
     def __contains__(self, name: object) -> bool:
-        return name in self._foldable
+        return isinstance(name, str) and self._value(name) is not None
 
-    def __iter__(self) -> Any:
-        return iter(self._foldable)
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in self._candidates if name in self)
 
     def __len__(self) -> int:
-        return len(self._foldable)
+        return sum(1 for _ in self)
 
     def __getitem__(self, name: str) -> Array:
-        if name not in self._decoded:
-            if name in self._initializers:
-                self._decoded[name] = numpy_helper.to_array(self._initializers[name])
-            elif name in self._foldable:
-                self._fold(self._producers[name])
+        value = self._value(name)
+        if value is None:
+            raise KeyError(name)
+        return value
+
+    def _value(self, name: str) -> Array | None:
+        if name not in self._candidates:
+            return None
+        # No recursion: a chain of nodes may be longer than Python's stack is deep.
+        waiting = [name]
+        while waiting:
+            current = waiting[-1]
+            if current in self._settled:
+                waiting.pop()
+            elif current in self._initializers:
+                self._settled[current] = numpy_helper.to_array(self._initializers[current])
             else:
-                raise KeyError(name)
-        return self._decoded[name]
+                node = self._producers[current]
+                before = [each for each in node.input if each and each not in self._settled]
+                waiting += before
+                if not before:
+                    self._settle(node)
+        return self._settled[name]
 
-    def _fold(self, node: onnx.NodeProto) -> None:
-        inputs = {name: self[name] for name in node.input if name}
-        outputs = evaluate(node, inputs, self._opset_imports)
-        self._decoded.update(zip(node.output, outputs, strict=False))
-
-
-def evaluate(
-    node: onnx.NodeProto,
-    inputs: Mapping[str, Array],
-    opset_imports: list[onnx.OperatorSetIdProto],
-) -> list[Array]:
-    """Runs one node on given values with ONNX's reference implementation.
-
-    Args:
-        node: The node to run.
-        inputs: A value for each of its input names.
-        opset_imports: The operator sets the node is written in.
-
-    Returns:
-        Its outputs, in order.
-    """
-    evaluator = _evaluator(node, inputs, opset_imports)
-    return [np.asarray(value) for value in evaluator.run(None, dict(inputs))]
+    def _settle(self, node: onnx.NodeProto) -> None:
+        inputs = {name: self._settled[name] for name in node.input if name}
+        known = {name: value for name, value in inputs.items() if value is not None}
+        made = None
+        if len(known) == len(inputs):
+            made = fold(node, known, self._opset_imports, min(self._largest, self._left))
+        self._settled.update(made or dict.fromkeys(node.output))
+        if made and node.op_type != "ConstantOfShape":
+            self._left -= sum(value.size for value in made.values())
 
 
-def _evaluator(
-    node: onnx.NodeProto,
-    inputs: Iterable[str],
-    opset_imports: list[onnx.OperatorSetIdProto],
-) -> ReferenceEvaluator:
-    graph = onnx.GraphProto(name="one_node", node=[node])
-    graph.input.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(inputs))
-    graph.output.extend(onnx.ValueInfoProto(name=name) for name in node.output if name)
-    model = onnx.ModelProto(ir_version=8, graph=graph, opset_import=opset_imports)
-    oldest = _IMPLEMENTED_SINCE.get(node.op_type, 0)
-    for imported in model.opset_import:
-        if imported.domain in ("", "ai.onnx"):
-            imported.version = max(imported.version, oldest)
-    return ReferenceEvaluator(model)
-
-
-def _is_implemented(node: onnx.NodeProto, opset_imports: list[onnx.OperatorSetIdProto]) -> bool:
-    try:
-        _evaluator(node, [name for name in node.input if name], opset_imports)
-    except (NotImplementedError, RuntimeError):
-        return False
-    return True
+def _elements(tensor: onnx.TensorProto) -> int:
+    """How many elements a tensor holds; its dimensions alone may promise more than is there."""
+    # The smallest types pack four elements into a byte.
+    held = 4 * (len(tensor.raw_data) + sum(len(getattr(tensor, field)) for field in _FIELDS))
+    return min(math.prod(tensor.dims), held)
