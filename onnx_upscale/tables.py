@@ -11,7 +11,7 @@ from onnx_upscale.plan import STRATEGIES
 _MANY = 3
 
 
-def summary(report: Mapping[str, Any]) -> str:
+def summary(report: Mapping[str, Any]) -> list[str]:
     """Before and after, the copies, and the proof, in a few lines."""
     before, after, copies = report["input"], report["output"], report["copies"]
     rows = [
@@ -33,12 +33,12 @@ def summary(report: Mapping[str, Any]) -> str:
         ["copies", "0", str(copies["count"]), f"{_bytes(copies['bytes'])} per inference"],
     ]
     proof, done = report["verify"], f"{after['path'] or 'model'}: strategy {report['strategy']}"
-    lines = [done, table(rows)]
+    lines = [done, *table(rows)]
     if proof["ran"]:
         lines.append(equality(proof["samples"], proof["max_abs"], proof["max_rel"]))
     else:
         lines.append("not verified")
-    return "\n".join(lines)
+    return lines
 
 
 def equality(samples: int, max_abs: float, max_rel: float) -> str:
@@ -49,7 +49,7 @@ def equality(samples: int, max_abs: float, max_rel: float) -> str:
     )
 
 
-def details(report: Mapping[str, Any]) -> str:
+def details(report: Mapping[str, Any]) -> list[str]:
     """Seconds per stage, and what was pinned by whom."""
     stages = ", ".join(f"{stage} {seconds:.3f} s" for stage, seconds in report["seconds"].items())
     pinned = [
@@ -57,7 +57,7 @@ def details(report: Mapping[str, Any]) -> str:
         for segment in report["segments"]
         for reason in segment["pinned"]
     ]
-    return "\n".join([stages, "pinned:", *(f"  {line}" for line in pinned or ["nothing"])])
+    return [stages, "pinned:", *(f"  {line}" for line in pinned or ["nothing"])]
 
 
 def analysis_rows(analyzed: Analyzed, target: str) -> list[dict[str, Any]]:
@@ -86,7 +86,7 @@ def analysis_rows(analyzed: Analyzed, target: str) -> list[dict[str, Any]]:
     return rows
 
 
-def analysis(rows: Sequence[Mapping[str, Any]]) -> str:
+def analysis(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The entries of `analysis_rows` as a table."""
     head = ["id", "channels", "needed", "writers", "readers (needed)", "pinned or whole because"]
     lines = [[*head, *(f"{strategy} copies" for strategy in STRATEGIES)]]
@@ -106,13 +106,13 @@ def analysis(rows: Sequence[Mapping[str, Any]]) -> str:
     return table(lines)
 
 
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows as aligned columns; the first row is the head."""
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows as lines of aligned columns; the first row is the head."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    return "\n".join(
+    return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
-    )
+    ]
 
 
 def _some(names: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ import click
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 from onnx_upscale.cli.bench import bench
-from onnx_upscale.cli.console import BAD_INPUT, fail
+from onnx_upscale.cli.console import BAD_INPUT, fail, one_line
 from onnx_upscale.cli.export import export
 from onnx_upscale.cli.mask import mask
 from onnx_upscale.cli.optimize import analyze, optimize, verify
@@ -40,9 +40,10 @@ class _MainJobFirst(click.Group):
             status = super().main(*args, **{**extra, **_OURS})
         except click.UsageError as error:
             command = error.ctx.command_path if error.ctx else "onnx-upscale"
-            fail(f"{error.format_message().rstrip('.')} (see '{command} --help')", BAD_INPUT)
+            message = one_line(error.format_message()).rstrip(".")
+            fail(f"{message} (see '{command} --help')", BAD_INPUT)
         except click.ClickException as error:
-            fail(error.format_message(), error.exit_code)
+            fail(one_line(error.format_message()), error.exit_code)
         except click.Abort:
             fail("interrupted")
         sys.exit(status)

@@ -69,6 +69,6 @@ def bench(
     if quiet:
         return
     warn(found.warnings)
-    show(f"{headline(found)}\n{table(comparison_rows(found))}")
+    show(headline(found), *table(comparison_rows(found)))
     if profile:
-        show(f"\n{table(profile_rows(found))}")
+        show("", *table(profile_rows(found)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
@@ -32,8 +33,8 @@ def exit_statuses(command: Callable[..., None]) -> Callable[..., None]:
             fail("out of memory")
         except Exception as error:
             if kwargs.get("verbose"):
-                raise
-            what = f"{type(error).__name__}: {error}"
+                show(*traceback.format_exc().split("\n"), err=True)
+            what = one_line(f"{type(error).__name__}: {error}")
             fail(f"internal error, please report it with what -v shows: {what}")
 
     return run
@@ -47,20 +48,32 @@ def fail(message: str, status: int = _FAILED) -> NoReturn:
 
 def say(kind: str, message: str) -> None:
     """Prints a message on one line of standard error."""
-    line = " ".join(message.split())
-    show(f"onnx-upscale: {kind}: {line}", err=True)
+    show(f"onnx-upscale: {kind}: {message}", err=True)
 
 
-def show(text: str, err: bool = False) -> None:
-    """Prints; that nobody reads it (any more) is no failure, for by now the work is done."""
+def one_line(text: str) -> str:
+    """What others say in several lines."""
+    return " ".join(text.split())
+
+
+def show(*lines: str, err: bool = False) -> None:
+    """Prints lines; that nobody reads them (any more) is no failure, for by now the work is done.
+
+    Names come from models and mask files that may want to steer the terminal, so whatever does not
+    show as itself (line breaks, escape sequences, changes of direction) is printed as its code.
+    """
     try:
-        click.echo(text, err=err)
+        click.echo("\n".join(map(_printable, lines)), err=err)
     except OSError as error:
         # What is left in the buffer must not fail either, when Python flushes it at its end.
         stream = sys.stderr if err else sys.stdout
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         if not err and not isinstance(error, BrokenPipeError):
             say("warning", f"standard output cannot be written: {error.strerror}")
+
+
+def _printable(line: str) -> str:
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 def warn(warnings: Iterable[str]) -> None:

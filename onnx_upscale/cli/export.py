@@ -134,7 +134,7 @@ def export(
         )
     if not quiet:
         warn(exported.warnings)
-        show(_summary(exported))
+        show(*_summary(exported))
 
 
 def _made_up(examples: tuple[_Example, ...], seed: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -152,7 +152,7 @@ def _made_up(examples: tuple[_Example, ...], seed: int) -> tuple[tuple[Any, ...]
     return tuple(args), kwargs
 
 
-def _summary(exported: Exported) -> str:
+def _summary(exported: Exported) -> list[str]:
     masks = exported.masks["masks"]
     pruned = {
         side: sum(len(sides.get(side, ())) for sides in masks.values())
@@ -172,4 +172,4 @@ def _summary(exported: Exported) -> str:
         )
     else:
         lines.append("not compared with the torch model")
-    return "\n".join(lines)
+    return lines

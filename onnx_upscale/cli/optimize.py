@@ -67,10 +67,10 @@ def optimize(
         contents = {report: _json(result.report)} | contents
     write_files(contents)
     if verbose:
-        show(tables.details(result.report), err=True)
+        show(*tables.details(result.report), err=True)
     if not quiet:
         warn([*result.report["warnings"], *result.report["verify"].get("warnings", ())])
-        show(tables.summary(result.report))
+        show(*tables.summary(result.report))
 
 
 @click.command()
@@ -83,7 +83,11 @@ def analyze(model: str, masks: str, target: str, as_json: bool) -> None:
     """Show what is coupled to what, what is pinned and why, and what it costs."""
     analyzed = onnx_upscale.analyze(model, masks)
     rows = tables.analysis_rows(analyzed, target)
-    show(json.dumps(rows, indent=2) if as_json else tables.analysis(rows))
+    if as_json:
+        # The one control character that JSON leaves as it is.
+        show(*json.dumps(rows, indent=2).replace("\x7f", "\\u007f").splitlines())
+    else:
+        show(*tables.analysis(rows))
 
 
 @click.command()

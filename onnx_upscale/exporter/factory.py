@@ -131,4 +131,4 @@ def _attribute(module: ModuleType, module_name: str, name: str) -> Any:
 
 
 def _said(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".rstrip(": ")
+    return " ".join(f"{type(error).__name__}: {error}".split()).rstrip(": ")
