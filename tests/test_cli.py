@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import io
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -56,6 +58,44 @@ def run(*arguments: str) -> Result:
 def shell(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "onnx_upscale", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, **options)
+
+
+@contextlib.contextmanager
+def started_writing(
+    also: str = "", ignoring: signal.Signals | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    """A process of the command line that waits for a line of input while it writes OUT."""
+    script = f"""
+import os, sys
+from pathlib import Path
+from onnx_upscale.cli import main
+def fsync(_):
+    print("writing", flush=True)
+    sys.stdin.readline()
+os.fsync = fsync
+{also}
+main(["in.onnx", "masks.json", "out.onnx", "--no-verify"])
+"""
+
+    def prepare() -> None:  # Whatever ran these tests may ignore some.
+        for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(each, signal.SIG_IGN if each is ignoring else signal.SIG_DFL)
+
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=prepare,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "writing\n"
+            assert list(Path().glob("*.tmp"))
+            yield process
+        finally:
+            process.kill()
 
 
 def refused(
@@ -581,6 +621,55 @@ class TestResults:
 
         monkeypatch.setattr(*where, interrupt)
         refused("in.onnx", "masks.json", "out.onnx", saying="interrupted", status=1)
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+    def test_ended_by_a_signal(self, number: signal.Signals) -> None:
+        Path("out.onnx").write_bytes(BEFORE)
+        with started_writing() as process:
+            process.send_signal(number)
+            _, errors = process.communicate(timeout=60)
+        assert process.returncode == 1
+        assert errors == "onnx-upscale: error: interrupted\n"
+        assert Path("out.onnx").read_bytes() == BEFORE
+        # And no temporary file, which the fixture looks for.
+
+    def test_a_second_signal_does_not_cut_the_cleaning_short(self) -> None:
+        second = f"""
+def unlink(path, missing_ok=False, remove=Path.unlink):
+    os.kill(os.getpid(), {signal.SIGHUP:d})
+    remove(path, missing_ok)
+Path.unlink = unlink
+"""
+        with started_writing(second) as process:
+            process.send_signal(signal.SIGTERM)
+            _, errors = process.communicate(timeout=60)
+        assert process.returncode == 1
+        assert errors == "onnx-upscale: error: interrupted\n"
+
+    def test_what_ignores_a_signal_goes_on(self) -> None:
+        with started_writing(ignoring=signal.SIGHUP) as process:  # As nohup does.
+            process.send_signal(signal.SIGHUP)
+            _, errors = process.communicate("go on\n", timeout=60)
+        assert process.returncode == 0, errors
+        onnx.load("out.onnx")
+
+    def test_only_the_command_line_handles_signals(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        seen: list[Any] = []
+
+        def look(*_: Any) -> None:
+            seen.append(signal.getsignal(signal.SIGTERM))
+            raise MemoryError
+
+        monkeypatch.setattr(api, "apply", look)
+        before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        try:
+            run("in.onnx", "masks.json", "out.onnx")
+            with pytest.raises(MemoryError):
+                onnx_upscale.optimize("in.onnx", "masks.json")
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        assert callable(seen[0])
+        assert seen[1] is signal.SIG_DFL
 
     @pytest.mark.parametrize(
         ("error", "saying"), [(MemoryError, "out of memory"), (KeyError, "report")]

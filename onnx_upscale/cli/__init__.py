@@ -18,6 +18,7 @@ from onnx_upscale.cli.export import export
 from onnx_upscale.cli.mask import mask
 from onnx_upscale.cli.optimize import analyze, optimize, verify
 from onnx_upscale.cli.options import version
+from onnx_upscale.cli.signals import interrupted_by_signals
 
 _MAIN_JOB = "optimize"
 _OURS = {"prog_name": "onnx-upscale", "standalone_mode": False}
@@ -37,7 +38,8 @@ class _MainJobFirst(click.Group):
             if isinstance(stream, io.TextIOWrapper):  # File names are not always text.
                 stream.reconfigure(errors="backslashreplace")
         try:
-            status = super().main(*args, **{**extra, **_OURS})
+            with interrupted_by_signals():
+                status = super().main(*args, **{**extra, **_OURS})
         except click.UsageError as error:
             command = error.ctx.command_path if error.ctx else "onnx-upscale"
             message = one_line(error.format_message()).rstrip(".")
