@@ -67,9 +67,9 @@ def with_shapes(slim: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _has_long_vector(graph: onnx.GraphProto) -> bool:
-    shapes = map(shape_of, [*graph.value_info, *graph.output, *graph.input])
-    vectors = (shape[0] for shape in shapes if len(shape) == 1)
-    return any(isinstance(size, int) and size > _LONG_VECTOR for size in vectors)
+    values = (*graph.value_info, *graph.output, *graph.input)
+    shapes = (value.type.tensor_type.shape.dim for value in values)
+    return any(len(dims) == 1 and dims[0].dim_value > _LONG_VECTOR for dims in shapes)
 
 
 def infer_shapes(model: onnx.ModelProto) -> tuple[Mapping[str, Shape], Mapping[str, int]]:
