@@ -107,7 +107,7 @@ def _() -> Any:
 def _() -> Any:
     def change(f: Any, node: Any, params: Any) -> None:
         f(node, params)
-        node._carries[-1:] = [dataclasses.replace(node._carries[-1], how="same")]
+        node._carries[:] = [dataclasses.replace(carry, how="same") for carry in node._carries]
 
     return wrapped(normalization, "_per_channel", change)
 

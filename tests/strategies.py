@@ -356,7 +356,7 @@ class Builder:
         self.shapes = {**others, **self.shapes}
         return made
 
-    def chain(self) -> None:
+    def chain(self, *parts: Callable[[Builder], object]) -> None:
         """A layer, an activation, something else, and a layer that reads it.
 
         Channels of known value pass through all of it, if the first layer is masked.
@@ -366,7 +366,8 @@ class Builder:
             return
         made = self.conv(data, self.draw(st.integers(2, 8)))
         made = self.activation(made) or made
-        for part in self.draw(st.lists(st.sampled_from(_ONE_TO_ONE), max_size=2)):
+        drawn = self.draw(st.lists(st.sampled_from(_ONE_TO_ONE), max_size=0 if parts else 2))
+        for part in (*parts, *drawn):
             made = self.through(made, part)
         self.through(made, self.reader(made))
 
@@ -691,14 +692,27 @@ _ONE_TO_ONE: tuple[Callable[[Builder], object], ...] = (
     Builder.batch_norm, Builder.norm, Builder.affine, Builder.pool, Builder.pad, Builder.reduce,
     Builder.flatten, Builder.split, Builder.slice, Builder.gather, Builder.pixels, Builder.resize,
     Builder.shuffle, Builder.grouped_conv, Builder.activation, Builder.sequence,
-    # Most traps are here.
-    *[Builder.pool, Builder.pad, Builder.norm, Builder.reduce] * 4,
 )  # fmt: skip
+_Part: TypeAlias = "Callable[[Builder], object]"
+_ANY = st.lists(st.sampled_from([*_COMMON, *_PARTS]), min_size=3, max_size=16)
+
+
+def _chain(*parts: _Part) -> _Part:
+    return lambda builder: builder.chain(*parts)
+
+
+def everything() -> st.SearchStrategy[list[_Part]]:
+    """Everything that can go wrong, once, in any order."""
+    chains = [_chain(part) for part in _ONE_TO_ONE]
+    norms = [_chain(Builder.norm) for _ in range(4)]
+    reductions = [_chain(Builder.reduce), _chain(Builder.reduce), _chain(Builder.flatten)]
+    others = [Builder.attention, Builder.conv_bn, Builder.concat, Builder.residual, Builder.tile]
+    return st.permutations([*chains, *norms, *reductions, *others, _chain(), _chain()])
 
 
 @st.composite
-def cases(draw: st.DrawFn, least: int = 3, most: int = 16) -> Case:
-    """A model of so many parts, and masks for it."""
+def cases(draw: st.DrawFn, parts: st.SearchStrategy[list[_Part]] = _ANY) -> Case:
+    """A model of these parts, and masks for it."""
     opset = draw(st.sampled_from([17, 11, 13, 21]))
     batches: list[int | str] = [1, 2, "N"]
     batch = draw(st.sampled_from(batches))
@@ -706,7 +720,7 @@ def cases(draw: st.DrawFn, least: int = 3, most: int = 16) -> Case:
     given: dict[str, Dims] = {"x": (batch, draw(st.integers(1, 4)), 4, 3)}
     builder.shapes.update(given)
     builder.some_conv()
-    for part in draw(st.lists(st.sampled_from([*_COMMON, *_PARTS]), min_size=least, max_size=most)):
+    for part in draw(parts):
         part(builder)
     if builder.pick(4) and draw(st.booleans()):
         builder.some_conv()
