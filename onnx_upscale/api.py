@@ -368,11 +368,9 @@ class _Check:
 
 def _only_zeros(loaded: Loaded) -> bool:
     """Whether masks name just what is zero in the weights already, as those of an export do."""
-    plain = replace(loaded.graph, overrides={})
-    values = {use: plain.value(plain.nodes[use[0]], use[1]) for use in loaded.graph.overrides}
     return any(len(mask.pruned) for mask in loaded.masks) and all(
-        value is not None and np.array_equal(value, loaded.graph.overrides[use].values)
-        for use, value in values.items()
+        np.array_equal(override.original, override.values)
+        for override in loaded.graph.overrides.values()
     )
 
 

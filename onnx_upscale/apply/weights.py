@@ -184,8 +184,10 @@ class _Writer:
         if cut.values is not None or source is None or source.op != "DequantizeLinear":
             return None
         override = graph.overrides.get((node.index, slot))
-        if (override is not None and not override.zeroed) or source.attributes.get("block_size", 0):
+        if source.attributes.get("block_size", 0):
             return None
+        if override is not None and override.stays is not None:
+            return None  # Zeros that are no whole slices.
         if not all(name in graph.constants for name in source.inputs if name):
             return None
         quantized = graph.constants[source.inputs[0]].copy()

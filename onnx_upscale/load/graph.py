@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -50,17 +51,36 @@ class Override:
     """A masked constant as one node sees it.
 
     Attributes:
-        values: The constant with the masked slices zeroed.
-        zeroed: The slices, as (axis, indices), in terms of `values`.
+        original: The constant without masks.
+        zeroed: Its masked slices, as (axis, indices).
+        stays: What else is masked, where slices cannot tell: flags that broadcast with it, or None.
     """
 
-    values: Array
-    zeroed: tuple[tuple[int, IntArray], ...]
+    original: Array
+    zeroed: tuple[tuple[int, IntArray], ...] = ()
+    stays: npt.NDArray[np.bool_] | None = None
+
+    @cached_property
+    def values(self) -> Array:
+        """The constant with zeros where it is masked."""
+        return self._cleared(self.original.copy())
+
+    def unmasked(self, axes: Collection[int]) -> npt.NDArray[np.bool_]:
+        """Which of its slices along some axes masks leave; the other axes have size one."""
+        sizes = [size if axis in axes else 1 for axis, size in enumerate(self.original.shape)]
+        return self._cleared(np.ones(sizes, bool))
+
+    def _cleared(self, values: Array) -> Array:
+        for axis, indices in self.zeroed:
+            values[(slice(None),) * axis + (indices,)] = 0
+        if self.stays is not None:
+            values[~np.broadcast_to(self.stays, values.shape)] = 0
+        return values
 
 
 @dataclass(frozen=True)
 class Graph:
-    """The main graph of a model, seen through its masks.
+    """The main graph of a model, as it is or seen through masks.
 
     Attributes:
         model: The model as it was read; never changed.
@@ -113,6 +133,12 @@ class Graph:
             for subgraph in subgraphs(node.proto):
                 found.update(dict.fromkeys(names_read(subgraph), node.index))
         return found
+
+    def masked(self, overrides: Mapping[Use, Override]) -> Graph:
+        """The same graph seen through masks; all that is known of its wiring stays known."""
+        seen = copy.copy(self)
+        object.__setattr__(seen, "overrides", overrides)
+        return seen
 
     def value(self, node: Node, slot: int) -> Array | None:
         """The constant at an input slot as this node sees it, masks included, or None."""

@@ -127,7 +127,7 @@ def mask_graph(graph: Graph, masks: Iterable[LayerMask]) -> Graph:
             overlay.zero_inputs(mask.layer, mask.pruned)
         else:
             overlay.zero_outputs(mask.layer, mask.pruned)
-    return dataclasses.replace(graph, overrides=overlay.overrides)
+    return graph.masked(overlay.overrides)
 
 
 class _Overlay:
@@ -135,63 +135,61 @@ class _Overlay:
         self._graph = graph
         self.overrides: dict[Use, Override] = dict(graph.overrides)
 
-    def _values(self, use: Use) -> Array:
+    def _override(self, use: Use) -> Override:
         if use in self.overrides:
-            return self.overrides[use].values
+            return self.overrides[use]
         value = self._graph.value(self._graph.nodes[use[0]], use[1])
         if value is None:
             raise MaskError(
                 f"node '{self._graph.nodes[use[0]].label}': input {use[1]} is not constant"
             )
-        return value.copy()
+        return Override(value)
 
-    def _zero(self, use: Use, values: Array, axis: int, indices: IntArray) -> None:
-        before = self.overrides.get(use)
-        values[(slice(None),) * axis + (indices,)] = 0
-        # Where zeros before these are no whole slices, slices cannot tell all of them.
-        told = before is None or bool(before.zeroed)
-        known = before.zeroed if before is not None else ()
-        self.overrides[use] = Override(values, (*known, (axis, indices)) if told else ())
+    def _zero(self, use: Use, axis: int, indices: IntArray) -> None:
+        before = self._override(use)
+        zeroed = (*before.zeroed, (axis, indices))
+        self.overrides[use] = dataclasses.replace(before, zeroed=zeroed)
+
+    def _zero_in_groups(self, layer: Layer, channels: IntArray, per_group: int) -> None:
+        """Zeroes what is no whole slice: positions along the second axis, group by group."""
+        before = self._override(layer.weight)
+        rows, columns, *window = before.original.shape
+        stays = np.ones((layer.groups, rows // layer.groups, columns), bool)
+        group, position = np.divmod(channels, per_group)
+        stays[group, :, position] = False
+        stays = stays.reshape(rows, columns, *(1,) * len(window))
+        stays = stays if before.stays is None else stays & before.stays
+        self.overrides[layer.weight] = dataclasses.replace(before, stays=stays)
 
     def zero_inputs(self, layer: Layer, channels: IntArray) -> None:
         """A layer ignores some input channels."""
-        values = self._values(layer.weight)
         if layer.groups == 1 or layer.node.op == "ConvTranspose":
-            self._zero(layer.weight, values, layer.weight_input_axis, channels)
-            return
-        grouped = layer.by_group(values)
-        group, position = np.divmod(channels, layer.inputs // layer.groups)
-        grouped[group, :, position] = 0
-        # Not a set of whole slices, so the values themselves are all there is to say.
-        self.overrides[layer.weight] = Override(grouped.reshape(values.shape), ())
+            self._zero(layer.weight, layer.weight_input_axis, channels)
+        else:
+            self._zero_in_groups(layer, channels, layer.inputs // layer.groups)
 
     def zero_outputs(self, layer: Layer, channels: IntArray) -> None:
         """Some output channels are zero when they reach the activation."""
-        values = self._values(layer.weight)
         if layer.groups == 1 or layer.node.op == "Conv":
             assert layer.weight_output_axis is not None
-            self._zero(layer.weight, values, layer.weight_output_axis, channels)
+            self._zero(layer.weight, layer.weight_output_axis, channels)
         else:
-            grouped = values.reshape(
-                layer.groups, layer.inputs // layer.groups, layer.outputs // layer.groups, -1
-            )
-            group, position = np.divmod(channels, layer.outputs // layer.groups)
-            grouped[group, :, position] = 0
-            self.overrides[layer.weight] = Override(grouped.reshape(values.shape), ())
+            self._zero_in_groups(layer, channels, layer.outputs // layer.groups)
         if layer.bias_slot is not None and layer.node.input(layer.bias_slot):
             self._zero_entries((layer.node.index, layer.bias_slot), layer.outputs, 1, 0, channels)
         self._zero_affine(layer, channels)
 
     def _zero_entries(self, use: Use, count: int, rank: int, axis: int, channels: IntArray) -> None:
         """Zeroes entries of a vector over channels, which is made one where it is a scalar."""
-        values = self._values(use)
+        values = self._override(use).original
         position = values.ndim - (rank - axis)
         if position < 0 or values.shape[position] != count:
             trailing = (1,) * (rank - axis - 1)
             shape = np.broadcast_shapes(values.shape, (count, *trailing))
-            values = np.broadcast_to(values, shape).copy()
+            values = np.broadcast_to(values, shape)
             position = values.ndim - (rank - axis)
-        self._zero(use, values, position, channels)
+            self.overrides[use] = Override(values)
+        self._zero(use, position, channels)
 
     def _zero_affine(self, layer: Layer, channels: IntArray) -> None:
         graph, tensor = self._graph, layer.node.outputs[0]
