@@ -13,7 +13,7 @@ from onnx_upscale.apply.movement import fit_join, fit_selection, fit_sizes
 from onnx_upscale.apply.surgery import Surgery
 from onnx_upscale.apply.weights import Cut, cut_weights, write_constants
 from onnx_upscale.load.graph import Graph
-from onnx_upscale.plan import Layout, Plan
+from onnx_upscale.plan import Plan, is_empty
 
 __all__ = ["Emitted", "apply", "masked_model"]
 
@@ -58,7 +58,7 @@ def apply(plan: Plan) -> Emitted:
     traced, layout = plan.analysis.trace, plan.layout
     surgery = Surgery(traced.graph)
     copies = Copies(surgery)
-    surgery.removed |= {facts.node.index for facts in traced.facts if _is_empty(facts, layout)}
+    surgery.removed |= {facts.node.index for facts in traced.facts if is_empty(facts, layout)}
     live = [facts for facts in traced.facts if facts.node.index not in surgery.removed]
     cut_weights(surgery, plan, (facts.node.index for facts in live))
     for facts in live:
@@ -69,15 +69,6 @@ def apply(plan: Plan) -> Emitted:
         if any(len(layout.positions(labels)) != len(labels) for labels in axes.values())
     ]
     return Emitted(*emit(surgery, reshaped))
-
-
-def _is_empty(facts: Facts, layout: Layout) -> bool:
-    """Whether nothing that a node makes has a channel left."""
-    return bool(facts.outputs) and all(
-        any(not len(layout.positions(labels)) for labels in facts.outputs.get(output, {}).values())
-        for output, name in enumerate(facts.node.outputs)
-        if name
-    )
 
 
 def _fit(surgery: Surgery, copies: Copies, facts: Facts, plan: Plan) -> None:

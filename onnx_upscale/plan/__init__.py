@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -14,9 +15,10 @@ from onnx_upscale.plan.arrange import arrange
 from onnx_upscale.plan.cost import Costs
 from onnx_upscale.plan.grow import grow_masks
 from onnx_upscale.plan.keep import align
-from onnx_upscale.plan.layout import Layout, join_order, misfits
+from onnx_upscale.plan.layout import Layout, is_empty, join_order, misfits
+from onnx_upscale.plan.program import program
 from onnx_upscale.plan.realize import ReaderPlan, WriterPlan, realize_reader, realize_writer
-from onnx_upscale.prices import Prices
+from onnx_upscale.prices import Kernel, Prices, lower
 
 __all__ = [
     "STRATEGIES",
@@ -25,6 +27,7 @@ __all__ = [
     "ReaderPlan",
     "WriterPlan",
     "grow_masks",
+    "is_empty",
     "join_order",
     "plan",
 ]
@@ -41,12 +44,30 @@ class Plan:
         layout: The kept channels of every axis, in order.
         readers: By node index, how each reader gets its channels; those not computed are missing.
         writers: By node index, how each writer fills its layout.
+        prices: What it was planned by.
     """
 
     analysis: Analysis
     layout: Layout
     readers: Mapping[int, ReaderPlan]
     writers: Mapping[int, WriterPlan]
+    prices: Prices
+
+    @cached_property
+    def kernels(self) -> tuple[Kernel, ...]:
+        """What the emitted model runs as in onnxruntime."""
+        steps = program(self.analysis, self.layout, self.readers, self.writers)
+        return lower(steps, self.prices.block)
+
+    @property
+    def seconds(self) -> float:
+        """The predicted latency of the emitted model, all nodes included; one thread, batch 1."""
+        return sum(self.prices.kernel(kernel) for kernel in self.kernels)
+
+    @property
+    def estimated(self) -> tuple[str, ...]:
+        """The families of kernels whose prices were not measured for shapes like these."""
+        return tuple(sorted({k.family for k in self.kernels if not self.prices.knows(k)}))
 
     def view(self, tensor: str, value: Array) -> Array:
         """What the emitted model holds of a tensor.
@@ -89,7 +110,7 @@ def plan(analysis: Analysis, strategy: str, prices: Prices) -> Plan:
             writers[writer.node.index] = realize_writer(
                 analysis, layout, costs, writer.write, strategy
             )
-    return Plan(analysis, layout, readers, writers)
+    return Plan(analysis, layout, readers, writers, prices)
 
 
 def _lay_out(analysis: Analysis, strategy: str) -> tuple[Analysis, Layout]:

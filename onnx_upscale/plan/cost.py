@@ -63,6 +63,7 @@ class Costs:
                 places=positions(self._graph, tensor, made),
                 window=weight.size * layer.groups // max(layer.inputs * layer.outputs, 1),
                 item_bytes=element_bytes(self._graph, tensor),
+                stride=math.prod(layer.node.attributes.get("strides", ())),
             )
         )
 

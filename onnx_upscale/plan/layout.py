@@ -85,6 +85,15 @@ def stretches(roots: IntArray) -> IntArray:
     return stretch
 
 
+def is_empty(facts: Facts, layout: Layout) -> bool:
+    """Whether nothing that a node makes has a channel left."""
+    return bool(facts.outputs) and all(
+        any(not len(layout.positions(labels)) for labels in facts.outputs.get(output, {}).values())
+        for output, name in enumerate(facts.node.outputs)
+        if name
+    )
+
+
 def join_order(layout: Layout, join: Join) -> list[int] | None:
     """In which order a Concat must take its parts to give its layout.
 

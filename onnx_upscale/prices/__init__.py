@@ -2,14 +2,21 @@
 
 from onnx_upscale.prices.files import BUILT_IN, load_prices, target_warnings
 from onnx_upscale.prices.interface import Prices
+from onnx_upscale.prices.kernels import Kernel
+from onnx_upscale.prices.lower import lower
+from onnx_upscale.prices.program import Program, Step
 from onnx_upscale.prices.work import CopyWork, Counts, LayerWork
 
 __all__ = [
     "BUILT_IN",
     "CopyWork",
     "Counts",
+    "Kernel",
     "LayerWork",
     "Prices",
+    "Program",
+    "Step",
     "load_prices",
+    "lower",
     "target_warnings",
 ]

@@ -5,10 +5,17 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+from onnx_upscale.prices.kernels import BLOCKED, PLAIN, Kernel
 from onnx_upscale.prices.work import CopyWork, Counts, LayerWork
 
 # What leaving the fast kernels and coming back takes, as a count of nodes.
 _UNALIGNED_NODES = 3
+_LAYERS = frozenset({*BLOCKED, *PLAIN, "product"})
+_COPIES = frozenset({"gather", "slice", "concat"})
+# Rough work per element of what is no layer and no copy, as multiples of moving it.
+_PER_ELEMENT = {"costly": 2.0, "fused": 0.5, "pool": 0.5, "reduce": 0.5}
+# Rough slowness of multiply-adds of convolutions with groups.
+_SLOWER_GROUPS = {"depthwise": 3.0, "depthwise_plain": 12.0, "grouped_plain": 1.5}
 
 
 @dataclass(frozen=True)
@@ -108,6 +115,36 @@ class AnalyticPrices:
             return elements * self.seconds_per_gathered
         copied = elements * work.item_bytes * self.seconds_per_copied_byte
         return copied + work.places * self.seconds_per_row
+
+    def kernel(self, kernel: Kernel) -> float:
+        """Seconds of one call of a kernel, float32."""
+        moved = 4.0 * kernel.places * kernel.outputs
+        if kernel.family in ("overhead", *_COPIES):
+            per_byte = self.seconds_per_copied_byte if kernel.family in _COPIES else 0.0
+            return self.seconds_per_node + moved * per_byte
+        if kernel.family == "gather_last":
+            return (
+                self.seconds_per_node + kernel.places * kernel.outputs * self.seconds_per_gathered
+            )
+        if kernel.family == "slice_last":
+            rows = kernel.places * self.seconds_per_row
+            return self.seconds_per_node + rows + moved * self.seconds_per_copied_byte
+        if kernel.family not in _LAYERS:
+            times = _PER_ELEMENT.get(kernel.family, 1.0) * kernel.window
+            return self.seconds_per_node + moved * times * self.seconds_per_source_byte
+        inputs = kernel.inputs // kernel.groups
+        work = LayerWork(
+            kernel.family == "product", inputs, kernel.outputs, kernel.places, kernel.window, 4
+        )
+        if kernel.groups == 1:
+            return self.seconds_per_node + self.layer(work)
+        slower = _SLOWER_GROUPS.get(kernel.family, 1.0)
+        macs = inputs * kernel.outputs * kernel.places * kernel.window
+        return self.seconds_per_node + macs * slower * self.seconds_per_mac
+
+    def knows(self, kernel: Kernel) -> bool:
+        """Whether the price of a kernel was measured: as one with all others, for this kind."""
+        return True
 
     def counts(self, least: int, product: bool) -> Counts:
         """Counts that layers like; matrix products like any."""

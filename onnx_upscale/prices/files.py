@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-from dataclasses import fields
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, fields
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,9 @@ from typing import Any
 from onnx_upscale.errors import UsageError
 from onnx_upscale.prices.analytic import AnalyticPrices
 from onnx_upscale.prices.interface import Prices
+from onnx_upscale.prices.kernels import FAMILIES, WEIGHTS, Kernel
 from onnx_upscale.prices.machine import cpu_kind
+from onnx_upscale.prices.table import Measured, TablePrices
 
 VERSION = 1
 BUILT_IN = ("cpu", "cpu-avx512", "cpu-avx2", "cpu-arm64", "cuda")
@@ -67,10 +71,89 @@ def _parse(content: Any, where: str) -> Prices:
         raise UsageError(
             f"target '{where}': {_given('version', version)}, this program reads {VERSION}"
         )
-    if kind != "analytic":
-        raise UsageError(f"target '{where}': {_given('kind', kind)} (known: analytic)")
+    if kind not in _KINDS:
+        raise UsageError(f"target '{where}': {_given('kind', kind)} (known: {', '.join(_KINDS)})")
+    return _KINDS[kind](content, where)
+
+
+def _analytic(content: dict[str, Any], where: str) -> AnalyticPrices:
     check_fields(AnalyticPrices, content, where)
     return AnalyticPrices(**content)
+
+
+def _table(content: dict[str, Any], where: str) -> TablePrices:
+    expected = {"name": str, "machine": dict, "errors": dict, "fallback": dict, "families": dict}
+    _check_names(expected.keys(), content, where)
+    for name, kind in expected.items():
+        if not isinstance(content[name], kind):
+            raise UsageError(f"target '{where}': field '{name}' cannot be {content[name]!r:.80}")
+    families = {
+        name: _measured(name, family, f"{where}' in family '{name}")
+        for name, family in content["families"].items()
+    }
+    fallback = _analytic(content["fallback"], f"{where}' in 'fallback")
+    return TablePrices(content["name"], fallback, families)
+
+
+def _measured(family: str, content: Any, where: str) -> Measured:
+    if family not in FAMILIES:
+        raise UsageError(f"target '{where}': unknown family (known: {', '.join(FAMILIES)})")
+    try:
+        weights = tuple(float(weight) for weight in content["weights"])
+        rows = [tuple(map(int, row[:-1])) for row in content["kernels"]]
+        seconds = tuple(float(row[-1]) for row in content["kernels"])
+        kernels = tuple(Kernel(family, *row) for row in rows)
+        fits = len(weights) == WEIGHTS and all(0 <= w < math.inf for w in weights)
+        fits &= bool(rows) and all(len(row) == 6 and min(row) >= 1 for row in rows)
+        fits &= all(0 < value < math.inf for value in seconds)
+    except (TypeError, KeyError, ValueError, IndexError, OverflowError):
+        fits = False
+    if not fits:
+        raise UsageError(
+            f"target '{where}': expected {WEIGHTS} 'weights' from 0 on, and 'kernels' as rows of "
+            "inputs, outputs, places, window, stride, groups and seconds, all above 0"
+        )
+    return Measured(weights, kernels, seconds)
+
+
+_KINDS: Mapping[str, Callable[[dict[str, Any], str], Prices]] = {
+    "analytic": _analytic,
+    "table": _table,
+}
+
+
+def table_json(
+    prices: TablePrices, machine: Mapping[str, Any], errors: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A table as the content of a profile.
+
+    Args:
+        prices: The prices.
+        machine: What they were measured on.
+        errors: How far off they are.
+
+    Returns:
+        What `load_prices` reads from a file.
+    """
+    families = {
+        family: {
+            "weights": list(measured.weights),
+            "kernels": [
+                [k.inputs, k.outputs, k.places, k.window, k.stride, k.groups, seconds]
+                for k, seconds in zip(measured.kernels, measured.seconds, strict=True)
+            ],
+        }
+        for family, measured in prices.families.items()
+    }
+    return {
+        "version": VERSION,
+        "kind": "table",
+        "name": prices.name,
+        "machine": dict(machine),
+        "errors": dict(errors),
+        "fallback": asdict(prices.fallback),
+        "families": families,
+    }
 
 
 def _given(field: str, value: Any) -> str:
@@ -89,10 +172,7 @@ def check_fields(record: type, content: dict[str, Any], where: str) -> None:
         UsageError: It does not.
     """
     names = {field.name: field.type for field in fields(record)}
-    missing, unknown = names.keys() - content.keys(), content.keys() - names.keys()
-    if missing or unknown:
-        what = "missing" if missing else "unknown"
-        raise UsageError(f"target '{where}': {what} field '{min(missing or unknown)}'")
+    _check_names(names.keys(), content, where)
     for name, type_ in names.items():
         value = content[name]
         if type_ == "str":
@@ -104,3 +184,10 @@ def check_fields(record: type, content: dict[str, Any], where: str) -> None:
             fits = number and 0 <= value < float("inf")
         if not fits:
             raise UsageError(f"target '{where}': field '{name}' cannot be {value!r}")
+
+
+def _check_names(names: Collection[str], content: Mapping[str, Any], where: str) -> None:
+    missing, unknown = set(names) - content.keys(), content.keys() - set(names)
+    if missing or unknown:
+        what = "missing" if missing else "unknown"
+        raise UsageError(f"target '{where}': {what} field '{min(missing or unknown)}'")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from onnx_upscale.prices.kernels import Kernel
 from onnx_upscale.prices.work import CopyWork, Counts, LayerWork
 
 
@@ -14,11 +15,21 @@ class Prices(Protocol):
     def name(self) -> str:
         """What the target is called."""
 
+    @property
+    def block(self) -> int:
+        """Channels per block of the blocked layout."""
+
     def layer(self, work: LayerWork) -> float:
         """Seconds that a layer takes."""
 
     def copy(self, work: CopyWork) -> float:
         """Seconds that a copy takes, the layout changes that it brings included."""
+
+    def kernel(self, kernel: Kernel) -> float:
+        """Seconds of one call of a kernel of onnxruntime's."""
+
+    def knows(self, kernel: Kernel) -> bool:
+        """Whether the price of a kernel was measured; it is an estimate otherwise."""
 
     def counts(self, least: int, product: bool) -> Counts:
         """Counts that layers like.

@@ -16,6 +16,7 @@ class LayerWork:
         places: How many positions the channels are contracted at, batch included.
         window: Positions of its window; 1 for a matrix product.
         item_bytes: Size of one element.
+        stride: Input positions per output position.
     """
 
     product: bool
@@ -24,6 +25,7 @@ class LayerWork:
     places: int
     window: int
     item_bytes: int
+    stride: int = 1
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,137 @@
+"""What onnxruntime's kernels are given to do: their families, and the numbers that matter."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+# Counts that the blocked kernels pad to whole blocks by themselves are multiples of this.
+_ALIGN = 4
+
+Floats = npt.NDArray[np.float64]
+
+# Convolutions in the blocked layout, then those that compute just the channels there are.
+BLOCKED = ("direct", "pointwise", "few", "few_pointwise", "depthwise", "grouped")
+PLAIN = ("unrolled", "unrolled_pointwise", "depthwise_plain", "grouped_plain")
+FAMILIES = (
+    *BLOCKED,
+    *PLAIN,
+    "product",
+    "reorder_in",
+    "reorder_out",
+    "gather",
+    "slice",
+    "gather_last",
+    "slice_last",
+    "concat",
+    "pool",
+    "pool_plain",
+    "reduce",
+    "simple",
+    "binary",
+    "scale",
+    "costly",
+    "fused",
+    "overhead",
+)
+"""Every family of kernels; the prices of one say nothing about those of another."""
+WEIGHTS = 7
+"""How many numbers `features` finds of a kernel."""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One call of one kernel.
+
+    Attributes:
+        family: One of `FAMILIES`.
+        inputs: Channels that it reads.
+        outputs: Channels that it makes.
+        places: Positions that it makes them at, batch included.
+        window: Positions of its window.
+        stride: Input positions per output position.
+        groups: Groups of a convolution.
+    """
+
+    family: str
+    inputs: int
+    outputs: int
+    places: int
+    window: int = 1
+    stride: int = 1
+    groups: int = 1
+
+    @property
+    def coordinates(self) -> tuple[float, ...]:
+        """Where the kernel stands among others of its family: logarithms of its sizes."""
+        sizes = (self.inputs, self.outputs, self.places, self.window, self.stride, self.groups)
+        return tuple(math.log2(max(size, 1)) for size in sizes)
+
+
+def features(kernels: Sequence[Kernel]) -> Floats:
+    """The numbers that the time of a kernel is a weighted sum of.
+
+    Args:
+        kernels: The kernels.
+
+    Returns:
+        Shape (kernels, 7): one, multiply-adds, elements read, made, weights, output channels, and
+        elements of the unrolled input.
+    """
+    rows = [
+        (
+            1.0,
+            k.inputs * k.outputs // k.groups * k.places * k.window,
+            k.inputs * k.places * k.stride,
+            k.outputs * k.places,
+            k.inputs * k.outputs // k.groups * k.window,
+            k.outputs,
+            k.inputs * k.places * k.window,
+        )
+        for k in kernels
+    ]
+    return np.array(rows, np.float64).reshape(-1, WEIGHTS)
+
+
+def convolution(
+    inputs: int, outputs: int, places: int, window: int, stride: int, groups: int, block: int
+) -> Kernel:
+    """The kernel that onnxruntime's CPU provider takes for a two-dimensional convolution.
+
+    Args:
+        inputs: Input channels, over all groups.
+        outputs: Output channels, over all groups.
+        places: Output positions, batch included.
+        window: Positions of the window.
+        stride: Input positions per output position.
+        groups: Groups.
+        block: Channels per block of the blocked layout.
+
+    Returns:
+        The kernel, with counts as it computes them.
+    """
+
+    def whole(count: int) -> int:
+        return -(-count // block) * block
+
+    def kernel(family: str, inputs: int = inputs, outputs: int = outputs) -> Kernel:
+        return Kernel(family, inputs, outputs, places, window, stride, groups)
+
+    point = "_pointwise" if window == 1 else ""
+    if groups > 1:
+        if groups == inputs == outputs:
+            if outputs % _ALIGN:
+                return kernel("depthwise_plain")
+            padded = whole(outputs)
+            return Kernel("depthwise", padded, padded, places, window, stride, padded)
+        fits = not inputs // groups % block and not outputs // groups % block
+        return kernel("grouped" if fits else "grouped_plain")
+    if inputs < block:
+        return kernel(f"few{point}", outputs=whole(outputs))
+    if inputs % _ALIGN:
+        return kernel(f"unrolled{point}")
+    return kernel("pointwise" if point else "direct", whole(inputs), whole(outputs))

@@ -1,0 +1,240 @@
+"""From nodes to kernels, as onnxruntime's CPU provider fuses them and changes layouts.
+
+1. What only renames or reshapes runs as no more than a call.
+2. Activations, constant affine operators and sums that follow a convolution are part of it.
+3. x * Sigmoid(x) is one kernel.
+4. Convolutions and pooling make blocked tensors where their counts let them; elementwise nodes and
+   Concat keep the layout where all that they read is blocked; everything else reads plain tensors.
+5. Whoever wants the other layout has the tensor reordered, once for all who want it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+from onnx_upscale.prices.kernels import BLOCKED, Kernel, convolution
+from onnx_upscale.prices.program import Program, Step
+
+_FREE = frozenset({"Constant", "Shape", "ConstantOfShape", "Range"})
+_CALLS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout", "Cast"})
+# What convolutions take over; the second kind also stays blocked by itself.
+_ACTIVATIONS = frozenset({"Relu", "Clip", "Sigmoid", "Tanh", "LeakyRelu", "HardSigmoid"})
+_BLOCKED_ACTIVATIONS = frozenset({"Relu", "Sigmoid", "Tanh", "LeakyRelu", "Gelu", "QuickGelu"})
+_COSTLY = frozenset(
+    {"Sigmoid", "Tanh", "Gelu", "QuickGelu", "Erf", "Exp", "Softmax", "HardSigmoid", "HardSwish",
+     "LayerNormalization", "GroupNormalization", "InstanceNormalization", "Pow", "Sqrt", "Elu"}
+)  # fmt: skip
+_BINARY = frozenset({"Add", "Mul", "Sub", "Div", "Sum"})
+_POOLS = frozenset({"MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"})
+_COPIES = {"Slice": "slice", "Pad": "slice", "Split": "slice", "Gather": "gather"}
+
+
+class _Lowering:
+    """Kernels so far, and which tensors are where in which layout."""
+
+    def __init__(self, program: Program, block: int) -> None:
+        self.kernels: list[Kernel] = []
+        self._shapes, self._block = program.shapes, block
+        self._uses = Counter(name for step in program.steps for name in step.inputs)
+        self._blocked: set[str] = set()
+        self._reordered: set[str] = set()
+        self._convolved: set[str] = set()
+        self._maker = {name: step for step in program.steps for name in step.outputs}
+
+    def add(self, step: Step) -> None:
+        """Takes one more node."""
+        if step.op in _FREE or not step.inputs or not step.outputs:
+            return
+        if step.weighted and step.op == "Conv" and self._rank(step.inputs[0]) == 4:
+            self._convolution(step)
+        elif step.op in ("MatMul", "Gemm"):
+            self._product(step)
+        elif self._fused(step):
+            self._alias(step)
+        elif step.op in _POOLS and self._rank(step.inputs[0]) == 4:
+            self._pool(step)
+        elif step.op in _BINARY | _BLOCKED_ACTIVATIONS | {"BatchNormalization"}:
+            self._elementwise(step)
+        elif step.op == "Concat":
+            self._concat(step)
+        else:
+            self._plain(step)
+
+    def _convolution(self, step: Step) -> None:
+        source, made = step.inputs[0], step.outputs[0]
+        kernel = convolution(
+            self._channels(source), self._channels(made), self._places(made),
+            step.window, step.stride, step.groups, self._block,
+        )  # fmt: skip
+        blocked = kernel.family in BLOCKED
+        self._read(source, blocked and not kernel.family.startswith("few"))
+        self._emit(kernel, made, blocked)
+        self._convolved.add(made)
+
+    def _product(self, step: Step) -> None:
+        for name in step.inputs:
+            self._read(name, False)
+        source, made = self._shape(step.inputs[0]), self._shape(step.outputs[0])
+        inputs = source[step.axis] if step.weighted and step.axis < len(source) else source[-1]
+        axis = step.made_axis if step.weighted and step.made_axis < len(made) else len(made) - 1
+        places = math.prod(made) // max(made[axis], 1)
+        self._emit(Kernel("product", inputs, made[axis], places), step.outputs[0], False)
+        self._convolved.add(step.outputs[0])
+
+    def _fused(self, step: Step) -> bool:
+        """Whether the kernel before does a node's work as well."""
+        made = [name for name in step.inputs if name in self._convolved and self._uses[name] == 1]
+        if not made:
+            return False
+        alone = len(step.inputs) == 1
+        maker = self._maker[made[0]].op
+        if maker in ("MatMul", "Gemm"):
+            return alone and step.op == "Add"
+        if alone:
+            return step.op in _ACTIVATIONS or step.op in (*_BINARY, "BatchNormalization")
+        layouts = {name in self._blocked for name in step.inputs}
+        same = len({self._shape(name) for name in step.inputs}) == 1
+        return step.op == "Add" and len(layouts) == 1 and same
+
+    def _alias(self, step: Step) -> None:
+        """What is fused leaves its result where the convolution's would be."""
+        own = next(n for n in step.inputs if n in self._convolved and self._uses[n] == 1)
+        made = step.outputs[0]
+        self._convolved.add(made)
+        self._maker[made] = self._maker[own]
+        if own in self._blocked:
+            self._blocked.add(made)
+        # Blocked kernels take Relu for free; other activations go over the result once more.
+        if step.op in _ACTIVATIONS and not (step.op == "Relu" and own in self._blocked):
+            channels = self._channels(made)
+            self.kernels.append(Kernel("fused", channels, channels, self._places(made)))
+
+    def _pool(self, step: Step) -> None:
+        source, made = step.inputs[0], step.outputs[0]
+        channels = self._channels(source)
+        blocked = channels % self._block == 0
+        window = step.window
+        if step.op.startswith("Global"):
+            window = self._places(source)
+        self._read(source, blocked)
+        family = "pool" if blocked else "pool_plain"
+        kernel = Kernel(family, channels, channels, self._places(made), window, step.stride)
+        self._emit(kernel, made, blocked)
+
+    def _elementwise(self, step: Step) -> None:
+        names, op = step.inputs, step.op
+        made = step.outputs[0]
+        if op == "Mul" and len(names) == 2 and self._gated(names):
+            # The Sigmoid was counted where it stood: only the product remains of one kernel.
+            return self._alias_layout(names, made)
+        blocked = all(name in self._blocked for name in names)
+        blocked &= len({self._shape(name) for name in names}) == 1
+        blocked &= op not in _BINARY or len(names) > 1
+        for name in names:
+            self._read(name, blocked)
+        family = "costly" if op in _COSTLY else "scale" if op == "BatchNormalization" else "simple"
+        if op in _BINARY and len(names) > 1:
+            family = "binary"
+        channels = self._channels(made)
+        self._emit(Kernel(family, channels, channels, self._places(made)), made, blocked)
+        if op == "BatchNormalization" and blocked:
+            self._convolved.add(made)  # It is a convolution there, and takes over what follows.
+        return None
+
+    def _gated(self, names: tuple[str, ...]) -> bool:
+        """Whether one factor is the Sigmoid of the other, and of nobody else's concern."""
+        for one, other in (names, names[::-1]):
+            maker = self._maker.get(one)
+            if maker is not None and maker.op == "Sigmoid" and maker.inputs == (other,):
+                return self._uses[one] == 1
+        return False
+
+    def _alias_layout(self, names: tuple[str, ...], made: str) -> None:
+        if all(name in self._blocked for name in names):
+            self._blocked.add(made)
+
+    def _concat(self, step: Step) -> None:
+        made = step.outputs[0]
+        blocked = step.axis == 1 and all(
+            name in self._blocked and self._channels(name) % self._block == 0
+            for name in step.inputs
+        )
+        for name in step.inputs:
+            self._read(name, blocked)
+        channels = self._channels(made)
+        self._emit(Kernel("concat", channels, channels, self._places(made)), made, blocked)
+
+    def _plain(self, step: Step) -> None:
+        """Anything else: copies, reductions, and what there are no prices of its own for."""
+        for name in step.inputs:
+            self._read(name, False)
+        source, made = self._shape(step.inputs[0]), self._shape(step.outputs[0])
+        elements = math.prod(made)
+        family, inputs, outputs, places, window = "simple", 1, 1, elements, 1
+        if step.op in _CALLS:
+            family, places = "overhead", 1
+        elif step.op in _COPIES:
+            family = _COPIES[step.op]
+            axis = step.axis % max(len(made), 1)
+            channels = [shape[axis] if axis < len(shape) else 1 for shape in (source, made)]
+            inputs, outputs = channels
+            places = elements // max(outputs, 1)
+            if axis == len(made) - 1:
+                family += "_last"
+        elif step.op.startswith("Reduce"):
+            family, inputs = "reduce", self._channels(step.inputs[0])
+            outputs, window = inputs, math.prod(source) // max(elements, 1)
+            places = max(elements // max(outputs, 1), 1)
+        elif step.op in _COSTLY:
+            family = "costly"
+        elif step.op in ("Conv", "ConvTranspose"):
+            inputs, outputs = self._channels(step.inputs[0]), self._channels(step.outputs[0])
+            family = "unrolled" if step.groups == 1 else "grouped_plain"
+            places, window = elements // max(outputs, 1), step.window
+        groups = step.groups if family == "grouped_plain" else 1
+        kernel = Kernel(family, inputs, outputs, places, window, step.stride, groups)
+        self._emit(kernel, step.outputs[0], False)
+
+    def _emit(self, kernel: Kernel, made: str, blocked: bool) -> None:
+        self.kernels.append(kernel)
+        if blocked:
+            self._blocked.add(made)
+
+    def _read(self, name: str, blocked: bool) -> None:
+        """Has a tensor reordered if it is in the other layout and was not before."""
+        if (name in self._blocked) == blocked or name in self._reordered:
+            return
+        self._reordered.add(name)
+        channels = self._channels(name)
+        family = "reorder_in" if blocked else "reorder_out"
+        self.kernels.append(Kernel(family, channels, channels, self._places(name)))
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        return self._shapes.get(name) or (1,)
+
+    def _rank(self, name: str) -> int:
+        return len(self._shape(name))
+
+    def _channels(self, name: str) -> int:
+        shape = self._shape(name)
+        return shape[1] if len(shape) > 1 else 1
+
+    def _places(self, name: str) -> int:
+        return max(math.prod(self._shape(name)) // max(self._channels(name), 1), 1)
+
+
+def lower(program: Program, block: int) -> tuple[Kernel, ...]:
+    """The kernels that a program runs as.
+
+    Args:
+        program: The nodes.
+        block: Channels per block of the blocked layout.
+
+    Returns:
+        The kernels in their order.
+    """
+    lowering = _Lowering(program, block)
+    for step in program.steps:
+        lowering.add(step)
+    return tuple(lowering.kernels)

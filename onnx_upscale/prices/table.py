@@ -1,0 +1,131 @@
+"""Prices from what was measured: a fit per family of kernels, corrected by the shapes nearby."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from onnx_upscale.prices.analytic import AnalyticPrices
+from onnx_upscale.prices.kernels import BLOCKED, Floats, Kernel, convolution, features
+from onnx_upscale.prices.work import CopyWork, Counts, LayerWork
+
+# Nearby is about one doubling of one size; a correction fades where nothing measured is nearby.
+_NEAR, _DOUBT = 0.15, 0.3
+# So many doublings away from everything measured, a table has nothing to say.
+_FAR = 4.0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of one family.
+
+    Attributes:
+        weights: Seconds per unit of each of `features`.
+        kernels: The kernels that were measured.
+        seconds: What each took, shape (kernels,).
+    """
+
+    weights: tuple[float, ...]
+    kernels: tuple[Kernel, ...]
+    seconds: tuple[float, ...]
+
+    @cached_property
+    def _places(self) -> Floats:
+        return np.array([kernel.coordinates for kernel in self.kernels], np.float64)
+
+    @cached_property
+    def _corrections(self) -> Floats:
+        fitted = features(self.kernels) @ np.array(self.weights)
+        corrections: Floats = np.log(np.array(self.seconds) / np.maximum(fitted, 1e-12))
+        return corrections
+
+    def seconds_of(self, kernel: Kernel) -> float | None:
+        """Seconds of a kernel, or None where nothing like it was measured."""
+        squares = np.square(self._places - np.array(kernel.coordinates)).sum(1)
+        if squares.min() > _FAR**2:
+            return None
+        near = 1 / np.square(squares + _NEAR)
+        correction = float(near @ self._corrections / (near.sum() + _DOUBT))
+        fitted = float((features([kernel]) @ np.array(self.weights))[0])
+        return fitted * float(np.exp(correction))
+
+
+@dataclass(frozen=True)
+class TablePrices:
+    """Prices measured on one machine.
+
+    Attributes:
+        name: What the profile is called.
+        fallback: Prices for what the table lacks.
+        families: What was measured, by family of kernels.
+        copy_factor: How many times as much copies cost as was measured.
+    """
+
+    name: str
+    fallback: AnalyticPrices
+    families: Mapping[str, Measured]
+    copy_factor: float = 1.0
+
+    @property
+    def block(self) -> int:
+        """Channels per block of the blocked layout."""
+        return self.fallback.block
+
+    @cached_property
+    def _known(self) -> dict[Kernel, float | None]:
+        return {}
+
+    def kernel(self, kernel: Kernel) -> float:
+        """Seconds of one call of a kernel."""
+        measured = self._measured(kernel)
+        return self.fallback.kernel(kernel) if measured is None else measured
+
+    def knows(self, kernel: Kernel) -> bool:
+        """Whether the table has shapes like that of a kernel."""
+        return self._measured(kernel) is not None
+
+    def _measured(self, kernel: Kernel) -> float | None:
+        if kernel not in self._known:
+            family = self.families.get(kernel.family)
+            self._known[kernel] = None if family is None else family.seconds_of(kernel)
+        return self._known[kernel]
+
+    def layer(self, work: LayerWork) -> float:
+        """Seconds that a layer takes, with the layout changes that its counts bring."""
+        if work.product:
+            return self.kernel(Kernel("product", work.inputs, work.outputs, work.places))
+        kernel = convolution(
+            work.inputs, work.outputs, work.places, work.window, work.stride, 1, self.block
+        )
+        seconds = self.kernel(kernel)
+        if kernel.family in BLOCKED:
+            return seconds
+        before = self._reorder("reorder_out", work.inputs, work.places * work.stride)
+        return seconds + before + self._reorder("reorder_in", work.outputs, work.places)
+
+    def copy(self, work: CopyWork) -> float:
+        """Seconds that a copy takes, the layout changes that it brings included."""
+        family = "slice" if work.contiguous else "gather"
+        seconds = 0.0
+        if work.last_axis:
+            family += "_last"
+        else:
+            seconds += self._reorder("reorder_out", work.source, work.places)
+            seconds += self._reorder("reorder_in", work.channels, work.places)
+        seconds += self.kernel(Kernel(family, work.source, work.channels, work.places))
+        return seconds * self.copy_factor
+
+    def _reorder(self, family: str, channels: int, places: int) -> float:
+        return self.kernel(Kernel(family, channels, channels, places))
+
+    def counts(self, least: int, product: bool) -> Counts:
+        """Counts that layers like."""
+        return self.fallback.counts(least, product)
+
+    def with_copies_costing(self, factor: float) -> TablePrices:
+        """The same prices, but for copies, which cost `factor` times as much."""
+        return dataclasses.replace(self, copy_factor=self.copy_factor * factor)

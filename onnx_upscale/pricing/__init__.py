@@ -1,0 +1,108 @@
+"""pricing: measure what work costs on this machine, and make a profile of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import onnxruntime
+
+from onnx_upscale.benchmark.providers import execution_providers
+from onnx_upscale.errors import UsageError
+from onnx_upscale.files import check_writable, write_files
+from onnx_upscale.prices import load_prices
+from onnx_upscale.prices.analytic import AnalyticPrices
+from onnx_upscale.prices.files import table_json
+from onnx_upscale.prices.machine import cpu_kind
+from onnx_upscale.prices.table import TablePrices
+from onnx_upscale.pricing.fit import Errors, fit
+from onnx_upscale.pricing.measure import measure_by_profile, measure_one_by_one
+from onnx_upscale.pricing.shapes import planned
+
+__all__ = ["PROVIDERS", "Errors", "Priced", "price"]
+
+PROVIDERS = ("cpu", "cuda")
+"""What `provider` may be."""
+
+
+@dataclass(frozen=True)
+class Priced:
+    """Prices of this machine.
+
+    Attributes:
+        prices: The prices.
+        errors: By family of kernels, and for `all`, the errors on shapes that were held out.
+        machine: What they were measured on.
+    """
+
+    prices: TablePrices
+    errors: Mapping[str, Errors]
+    machine: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """The profile, as its file has it."""
+        errors = {name: asdict(each) for name, each in self.errors.items()}
+        return table_json(self.prices, self.machine, errors)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the profile, in full or not at all.
+
+        Args:
+            path: Where to.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        check_writable(path)
+        text = json.dumps(self.to_json(), indent=1, allow_nan=False)
+        write_files({path: f"{text}\n".encode()})
+
+
+def price(
+    *,
+    provider: str = "cpu",
+    threads: int = 1,
+    share: float = 1.0,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> Priced:
+    """Measures what layers, copies, layout changes and other nodes cost on this machine.
+
+    Args:
+        provider: `cpu` or `cuda`.
+        threads: Threads inside a kernel; 0 leaves their number to onnxruntime.
+        share: How large a part of the planned shapes to measure, above 0 and at most 1.
+        progress: Called with how much is done, of how much.
+
+    Returns:
+        The prices, for `save` and then as a target.
+
+    Raises:
+        UsageError: There is no such provider here, or an option cannot be meant.
+    """
+    if provider not in PROVIDERS:
+        raise UsageError(f"--provider {provider}: unknown (known: {', '.join(PROVIDERS)})")
+    if threads < 0:
+        raise UsageError(f"--threads {threads}: must be at least 0")
+    if not 0 < share <= 1:
+        raise UsageError(f"share {share}: must be above 0 and at most 1")
+    providers = execution_providers(provider)
+    fallback = load_prices(provider)
+    assert isinstance(fallback, AnalyticPrices)
+    kernels = planned(fallback.block, share)
+    if provider == "cpu":
+        seconds = measure_by_profile(kernels, threads, progress)
+    else:
+        seconds = measure_one_by_one(kernels, providers, threads, progress)
+    families, errors = fit(seconds)
+    machine = {
+        "provider": provider,
+        "threads": threads,
+        "kind": cpu_kind() if provider == "cpu" else provider,
+        "system": f"{platform.system()} {platform.machine()}",
+        "onnxruntime": onnxruntime.__version__,
+    }
+    return Priced(TablePrices(f"{machine['kind']} measured", fallback, families), errors, machine)

@@ -1,0 +1,121 @@
+"""How long planned kernels take in onnxruntime on this machine."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from onnx_upscale.benchmark import interleave
+from onnx_upscale.prices import Kernel
+from onnx_upscale.pricing.probes import probe_model
+from onnx_upscale.verify import Session, input_sizes, random_inputs
+
+# Kernels in one model; sittings, each with all models loaded anew; rounds in each of them.
+_TOGETHER, _SITTINGS, _ROUNDS = 40, 5, 10
+_SINGLES = 12
+# Others who use the machine slow some sittings down, and nothing makes one faster than it is.
+_QUANTILE = 0.1
+# In the name of a node whose time is taken off that of the others of its kernel.
+_LESS = ".less"
+_REORDERS = {"ReorderInput": "reorder_in", "ReorderOutput": "reorder_out"}
+
+Progress = Callable[[int, int], None]
+
+
+def measure_by_profile(
+    kernels: Sequence[Kernel], threads: int, progress: Progress
+) -> dict[Kernel, float]:
+    """Measures kernels on the CPU provider, which says itself what each took.
+
+    Args:
+        kernels: The kernels.
+        threads: Threads inside a kernel.
+        progress: Called with how much is done, of how much.
+
+    Returns:
+        Seconds by kernel, those of the layout changes between them included.
+    """
+    batches = [kernels[start : start + _TOGETHER] for start in range(0, len(kernels), _TOGETHER)]
+    samples: dict[Kernel, dict[str, list[float]]] = {}
+    for sitting in range(_SITTINGS):
+        for number, batch in enumerate(batches):
+            for event, kernel in _events(batch, threads):
+                node = samples.setdefault(kernel, {}).setdefault(f"{number} {event['name']}", [])
+                node.append(event["dur"] * 1e-6)
+            progress(sitting * len(batches) + number + 1, _SITTINGS * len(batches))
+    found: dict[Kernel, float] = {}
+    for kernel, by_node in samples.items():
+        each = {name: float(np.quantile(times, _QUANTILE)) for name, times in by_node.items()}
+        if kernel.family in _REORDERS.values():  # Of the same one there may be several.
+            found[kernel] = float(np.median(list(each.values())))
+        else:  # A planned kernel may be several nodes, or what one takes longer than another.
+            found[kernel] = sum(-each[name] if _LESS in name else each[name] for name in each)
+        found[kernel] = max(found[kernel], 1e-7)
+    return found
+
+
+def _events(batch: Sequence[Kernel], threads: int) -> Iterator[tuple[Mapping[str, Any], Kernel]]:
+    """The profile's events of kernels, without those of the warm-up."""
+    model = probe_model(batch)
+    with tempfile.TemporaryDirectory(prefix="onnx-upscale-") as folder:
+        session = Session(model, threads, profile=str(Path(folder) / "profile"))
+        interleave([session.task(_feed(model))], _ROUNDS)
+        events = json.loads(Path(session.end_profile()).read_text("utf-8"))
+    starts = sorted(event["ts"] for event in events if event["name"] == "model_run")
+    for event in events:
+        counts = event.get("cat") == "Node" and event["ts"] >= starts[-_ROUNDS:][0]
+        if counts and event["name"].endswith("_kernel_time"):
+            kernel = _kernel_of(event, batch)
+            if kernel is not None:
+                yield event, kernel
+
+
+def _feed(model: onnx.ModelProto) -> Mapping[str, Any]:
+    return random_inputs(model, input_sizes(model), seed=0)
+
+
+def _kernel_of(event: Mapping[str, Any], batch: Sequence[Kernel]) -> Kernel | None:
+    name, op = event["name"], event["args"]["op_name"]
+    if op in _REORDERS:
+        (shape,) = event["args"]["output_type_shape"][0].values()
+        return Kernel(_REORDERS[op], shape[1], shape[1], max(math.prod(shape[2:]), 1))
+    target = re.match(r"t(\d+)\.", name)
+    return batch[int(target[1])] if target else None
+
+
+def measure_one_by_one(
+    kernels: Sequence[Kernel], providers: Sequence[str], threads: int, progress: Progress
+) -> dict[Kernel, float]:
+    """Measures kernels on a provider that does not say what each takes, in models of their own.
+
+    What a model takes whose kernel does next to nothing is taken off.
+
+    Args:
+        kernels: The kernels.
+        providers: onnxruntime's names of the providers.
+        threads: Threads inside a kernel.
+        progress: Called with how much is done, of how much.
+
+    Returns:
+        Seconds by kernel.
+    """
+    nothing = Kernel("overhead", 8, 8, 1)
+    found: dict[Kernel, float] = {}
+    for start in range(0, len(kernels), _SINGLES):
+        batch = kernels[start : start + _SINGLES]
+        tasks = []
+        for kernel in [nothing, *batch]:
+            model = probe_model([kernel])
+            tasks.append(Session(model, threads, providers).task(_feed(model)))
+        times = np.quantile(interleave(tasks, _ROUNDS), _QUANTILE, axis=0)
+        found.update(zip(batch, np.maximum(times[1:] - times[0], 1e-7).tolist(), strict=True))
+        progress(min(start + _SINGLES, len(kernels)), len(kernels))
+    return found

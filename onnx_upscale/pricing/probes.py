@@ -1,0 +1,231 @@
+"""Models that run planned kernels, each fed by a node so that its input lies where it would."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from onnx_upscale.prices import Kernel
+from onnx_upscale.prices.kernels import BLOCKED, PLAIN
+
+# Channels of a probe's input, which a convolution turns into as many as the kernel reads.
+_SEED = 8
+_OPSET, _IR = 17, 8
+
+
+class _Model:
+    """A model with several kernels side by side; nodes of number n are named `tn`, then a dot."""
+
+    def __init__(self) -> None:
+        self._rng = np.random.default_rng(0)
+        self._nodes: list[onnx.NodeProto] = []
+        self._inputs: list[onnx.ValueInfoProto] = []
+        self._outputs: list[onnx.ValueInfoProto] = []
+        self._weights: list[onnx.TensorProto] = []
+        self._number = 0
+
+    def input(self, *shape: int) -> str:
+        """A new input of the model."""
+        self._inputs.append(
+            helper.make_tensor_value_info(f"x{len(self._inputs)}", onnx.TensorProto.FLOAT, shape)
+        )
+        return str(self._inputs[-1].name)
+
+    def constant(self, value: Any) -> str:
+        """A new constant."""
+        name = f"w{len(self._weights)}"
+        self._weights.append(numpy_helper.from_array(np.asarray(value), name))
+        return name
+
+    def weight(self, *shape: int) -> str:
+        """A new random weight."""
+        values = self._rng.standard_normal(shape).astype(np.float32)
+        return self.constant(values / math.sqrt(math.prod(shape[1:]) or 1))
+
+    def some(self, size: int, count: int) -> str:
+        """Random distinct indices in order."""
+        return self.constant(np.sort(self._rng.permutation(size)[:count]))
+
+    def node(self, op: str, *inputs: str, name: str, **attributes: Any) -> str:
+        """A new node that makes one tensor of its own name."""
+        self._nodes.append(helper.make_node(op, inputs, [name], name, **attributes))
+        return name
+
+    def made(self, channels: int, height: int, width: int, number: int) -> str:
+        """A tensor in the layout that a convolution leaves it in."""
+        source = self.input(1, _SEED, height, width)
+        self._number += 1
+        name = f"made{number}.{self._number}"
+        return self.node("Conv", source, self.weight(channels, _SEED, 1, 1), name=name)
+
+    def output(self, name: str) -> None:
+        """Has a tensor made, as onnxruntime leaves out what nobody wants.
+
+        Just a part of it is an output: what leaves the model is written to memory of its own.
+        """
+        bounds = [self.constant([bound]) for bound in (0, 1, -2)]
+        name = self.node("Slice", name, *bounds, name=f"out{len(self._outputs)}")
+        self._outputs.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+
+    def finished(self) -> onnx.ModelProto:
+        """The model."""
+        graph = helper.make_graph(self._nodes, "prices", self._inputs, self._outputs, self._weights)
+        opset = helper.make_opsetid("", _OPSET)
+        return helper.make_model(graph, opset_imports=[opset], ir_version=_IR)
+
+
+def _sides(places: int) -> tuple[int, int]:
+    side = math.isqrt(places)
+    return (side, side) if side * side == places else (places, 1)
+
+
+def _convolution(model: _Model, kernel: Kernel, number: int) -> str:
+    height, width = _sides(kernel.places)
+    step, size = math.isqrt(kernel.stride), math.isqrt(kernel.window)
+    data = model.made(kernel.inputs, height * step, width * step, number)
+    weight = model.weight(kernel.outputs, kernel.inputs // kernel.groups, size, size)
+    bias = model.weight(kernel.outputs)
+    pads = [size // 2] * 2 + [(size - 1) // 2] * 2
+    return model.node(
+        "Conv", data, weight, bias, name=f"t{number}.",
+        strides=[step, step], pads=pads, group=kernel.groups,
+    )  # fmt: skip
+
+
+def _product(model: _Model, kernel: Kernel, number: int) -> str:
+    data = model.node("Relu", model.input(1, kernel.places, kernel.inputs), name=f"made{number}")
+    weight = model.weight(kernel.inputs, kernel.outputs)
+    return model.node("MatMul", data, weight, name=f"t{number}.")
+
+
+def _gather(model: _Model, kernel: Kernel, number: int) -> str:
+    last = kernel.family.endswith("_last")
+    picked = model.some(kernel.inputs, kernel.outputs)
+    data = _rows(model, kernel, number) if last else _planes(model, kernel, number)
+    return model.node("Gather", data, picked, name=f"t{number}.", axis=2 if last else 1)
+
+
+def _slice(model: _Model, kernel: Kernel, number: int) -> str:
+    last = kernel.family.endswith("_last")
+    data = _rows(model, kernel, number) if last else _planes(model, kernel, number)
+    start = (kernel.inputs - kernel.outputs) // 2
+    bounds = (start, start + kernel.outputs, 2 if last else 1)
+    return model.node("Slice", data, *(model.constant([b]) for b in bounds), name=f"t{number}.")
+
+
+def _rows(model: _Model, kernel: Kernel, number: int) -> str:
+    return model.node("Relu", model.input(1, kernel.places, kernel.inputs), name=f"made{number}")
+
+
+def _planes(model: _Model, kernel: Kernel, number: int) -> str:
+    return model.made(kernel.inputs, *_sides(kernel.places), number)
+
+
+def _concat(model: _Model, kernel: Kernel, number: int) -> str:
+    half = kernel.outputs // 2
+    parts = [model.made(half, *_sides(kernel.places), number) for _ in range(2)]
+    return model.node("Concat", *parts, name=f"t{number}.", axis=1)
+
+
+def _pool(model: _Model, kernel: Kernel, number: int) -> str:
+    height, width = _sides(kernel.places)
+    step, size = math.isqrt(kernel.stride), math.isqrt(kernel.window)
+    data = model.made(kernel.inputs, height * step, width * step, number)
+    return model.node(
+        "MaxPool", data, name=f"t{number}.", kernel_shape=[size, size], strides=[step, step],
+        pads=[size // 2] * 2 + [(size - 1) // 2] * 2,
+    )  # fmt: skip
+
+
+def _reduce(model: _Model, kernel: Kernel, number: int) -> str:
+    data = model.made(kernel.inputs, *_sides(kernel.window), number)
+    return model.node("ReduceMean", data, name=f"t{number}.", axes=[2, 3], keepdims=1)
+
+
+def _simple(model: _Model, kernel: Kernel, number: int) -> str:
+    data = model.input(1, kernel.inputs, *_sides(kernel.places))
+    return model.node("Relu", data, name=f"t{number}.")
+
+
+def _binary(model: _Model, kernel: Kernel, number: int) -> str:
+    """As in squeeze-and-excite: the factors come from elsewhere, one per channel."""
+    factors = model.made(kernel.inputs, 1, 1, number)
+    return model.node("Mul", _planes(model, kernel, number), factors, name=f"t{number}.")
+
+
+def _scale(model: _Model, kernel: Kernel, number: int) -> str:
+    """A BatchNormalization that cannot move into a convolution, as a pooling is in between."""
+    data = _planes(model, kernel, number)
+    pooled = model.node("MaxPool", data, name=f"pool{number}", kernel_shape=[1, 1])
+    values = [model.constant(np.full(kernel.inputs, 0.5, np.float32)) for _ in range(4)]
+    return model.node("BatchNormalization", pooled, *values, name=f"t{number}.")
+
+
+def _costly(model: _Model, kernel: Kernel, number: int) -> str:
+    data = _planes(model, kernel, number)
+    gate = model.node("Sigmoid", data, name=f"t{number}.gate")
+    return model.node("Mul", data, gate, name=f"t{number}.")
+
+
+def _fused(model: _Model, kernel: Kernel, number: int) -> str:
+    """A convolution with an activation, and the same one without, which is taken off."""
+    data = model.input(1, _SEED, *_sides(kernel.places))
+    weight = model.weight(kernel.outputs, _SEED, 1, 1)
+    model.output(model.node("Conv", data, weight, name=f"t{number}.less"))
+    made = model.node("Conv", data, weight, name=f"t{number}.made")
+    bounds = [model.constant(np.float32(bound)) for bound in (0, 6)]
+    return model.node("Clip", made, *bounds, name=f"t{number}.")
+
+
+def _reorder(model: _Model, kernel: Kernel, number: int) -> str:
+    """A plain tensor for a convolution that wants it blocked."""
+    data = model.input(1, kernel.inputs, *_sides(kernel.places))
+    data = model.node("Relu", data, name=f"plain{number}")
+    weight = model.weight(_SEED, kernel.inputs, 1, 1)
+    return model.node("Conv", data, weight, name=f"made{number}")
+
+
+def _overhead(model: _Model, kernel: Kernel, number: int) -> str:
+    data = model.node("Relu", model.input(1, kernel.inputs, 1), name=f"made{number}")
+    return model.node("Reshape", data, model.constant([kernel.inputs, 1]), name=f"t{number}.")
+
+
+_BUILDERS: Mapping[str, Callable[[_Model, Kernel, int], str]] = {
+    **dict.fromkeys((*BLOCKED, *PLAIN), _convolution),
+    "product": _product,
+    "gather": _gather,
+    "slice": _slice,
+    "gather_last": _gather,
+    "slice_last": _slice,
+    "concat": _concat,
+    "pool": _pool,
+    "pool_plain": _pool,
+    "reduce": _reduce,
+    "simple": _simple,
+    "binary": _binary,
+    "scale": _scale,
+    "costly": _costly,
+    "fused": _fused,
+    "reorder_in": _reorder,
+    "overhead": _overhead,
+}
+
+
+def probe_model(kernels: Sequence[Kernel]) -> onnx.ModelProto:
+    """A model that runs some kernels, one after the other and none on the result of another.
+
+    Args:
+        kernels: The kernels; the nodes of the one at index n are named `tn.` and so on.
+
+    Returns:
+        The model.
+    """
+    model = _Model()
+    for number, kernel in enumerate(kernels):
+        model.output(_BUILDERS[kernel.family](model, kernel, number))
+    return model.finished()

@@ -1,0 +1,176 @@
+"""The planned set of shapes: what is measured, the same on every machine with the same blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnx_upscale.prices import Kernel
+from onnx_upscale.prices.kernels import BLOCKED, PLAIN, convolution
+
+# No kernel may take much longer than some milliseconds, and no tensor more than the caches.
+_MOST_MACS, _MOST_ELEMENTS = 1.5e8, 1.2e6
+_SIDES = (7, 14, 28, 56, 112)
+_TRIES = 400
+
+
+@dataclass(frozen=True)
+class _Range:
+    """Where the shapes of a family are drawn from.
+
+    Attributes:
+        count: How many.
+        windows: Positions of the window.
+        strides: Input positions per output position.
+        sides: Height and width of the result.
+        fewest: The smallest count of channels.
+    """
+
+    count: int
+    windows: tuple[int, ...] = (1,)
+    strides: tuple[int, ...] = (1,)
+    sides: tuple[int, ...] = _SIDES
+    fewest: int = 8
+
+
+_RANGES = {
+    "direct": _Range(60, (9, 9, 9, 25), (1, 1, 4)),
+    "pointwise": _Range(90, (1,), (1, 1, 1, 4), (1, *_SIDES)),
+    "few": _Range(24, (9, 9, 49), (1, 4), (14, 28, 56, 112), 1),
+    "few_pointwise": _Range(12, (1,), (1,), (1, *_SIDES), 1),
+    "depthwise": _Range(56, (9, 25), (1, 1, 4)),
+    "grouped": _Range(16, (9,), (1, 1, 4)),
+    "unrolled": _Range(30, (9, 9, 25), (1, 1, 4)),
+    "unrolled_pointwise": _Range(40, (1,), (1,), (1, *_SIDES)),
+    "depthwise_plain": _Range(60, (9, 25), (1, 1, 4)),
+    "grouped_plain": _Range(20, (9,), (1, 1, 4)),
+    "product": _Range(40),
+    "reorder_in": _Range(30, sides=(1, *_SIDES)),
+    "fused": _Range(24),
+    "gather": _Range(30, sides=(1, *_SIDES)),
+    "slice": _Range(30, sides=(1, *_SIDES)),
+    "gather_last": _Range(16),
+    "slice_last": _Range(16),
+    "concat": _Range(30),
+    "pool": _Range(16, (4, 9), (1, 4)),
+    "pool_plain": _Range(16, (4, 9), (1, 4)),
+    "reduce": _Range(16, sides=(1,)),
+    "simple": _Range(16),
+    "binary": _Range(24),
+    "scale": _Range(24),
+    "costly": _Range(30, sides=(1, *_SIDES)),
+    "overhead": _Range(6, sides=(1,)),
+}
+_ROWS = (1, 4, 16, 64, 128, 197)
+
+
+def planned(block: int, share: float = 1.0) -> list[Kernel]:
+    """The kernels to measure.
+
+    Args:
+        block: Channels per block of the blocked layout.
+        share: How large a part of the whole set, for trying things out.
+
+    Returns:
+        Distinct kernels, families mixed, so that none is measured in one go.
+    """
+    rng = np.random.default_rng(0)
+    found: dict[Kernel, None] = {}
+    for family, limits in _RANGES.items():
+        draw = _DRAWS.get(family, _plain)
+        for _ in range(max(2, round(limits.count * share))):
+            found.update(dict.fromkeys(_one(rng, family, limits, draw, block)))
+    kernels = list(found)
+    return [kernels[index] for index in rng.permutation(len(kernels))]
+
+
+_Draw = Callable[[np.random.Generator, str, _Range, int], Kernel]
+
+
+def _one(
+    rng: np.random.Generator, family: str, limits: _Range, draw: _Draw, block: int
+) -> Iterator[Kernel]:
+    """A kernel of a family that is neither too large nor of another family by its counts."""
+    for _ in range(_TRIES):
+        kernel = draw(rng, family, limits, block)
+        elements = max(kernel.inputs * kernel.stride, kernel.outputs) * kernel.places
+        macs = kernel.inputs * kernel.outputs // kernel.groups * kernel.places * kernel.window
+        layer = family in (*BLOCKED, *PLAIN, "product")
+        small = elements <= _MOST_ELEMENTS and (not layer or macs <= _MOST_MACS)
+        if kernel.family == family and small:
+            yield kernel
+            return
+
+
+def _channels(rng: np.random.Generator, least: int, side: int) -> int:
+    """A count of channels as networks have them: the fewer, the larger their maps."""
+    most = max(min(2048, 14336 // side), 2 * least)
+    return int(np.exp(rng.uniform(np.log(least), np.log(most))))
+
+
+def _convolution(rng: np.random.Generator, family: str, limits: _Range, block: int) -> Kernel:
+    side, window, stride = (
+        int(rng.choice(each)) for each in (limits.sides, limits.windows, limits.strides)
+    )
+    inputs, outputs = (_channels(rng, limits.fewest, side) for _ in range(2))
+    if family.startswith("few"):
+        inputs = int(rng.integers(1, block))
+    # Round counts are what networks have; others are what pruning leaves.
+    step = int(rng.choice((1, 4, block)))
+    if not family.startswith("few"):
+        inputs = -(-inputs // step) * step
+    outputs = -(-outputs // step) * step
+    groups = 1
+    if family.startswith("depthwise"):
+        groups = outputs = inputs
+    elif family.startswith("grouped"):
+        width = int(rng.choice((4, 8, 12, 16, 24, 32, 64)))
+        groups = max(2, inputs // width)
+        inputs = outputs = groups * width
+    return convolution(inputs, outputs, side * side, window, stride, groups, block)
+
+
+def _product(rng: np.random.Generator, family: str, limits: _Range, block: int) -> Kernel:
+    inputs, outputs = (_channels(rng, 32, 7) for _ in range(2))
+    return Kernel(family, inputs, outputs, int(rng.choice(_ROWS)))
+
+
+def _part(rng: np.random.Generator, family: str, limits: _Range, block: int) -> Kernel:
+    """A copy of some of the channels."""
+    side = int(rng.choice(limits.sides))
+    source = _channels(rng, 16, side)
+    return Kernel(family, source, int(source * rng.uniform(0.4, 0.9)), side * side)
+
+
+def _rows(rng: np.random.Generator, family: str, limits: _Range, block: int) -> Kernel:
+    source = _channels(rng, 16, 7)
+    return Kernel(family, source, int(source * rng.uniform(0.4, 0.9)), int(rng.choice(_ROWS)))
+
+
+def _plain(rng: np.random.Generator, family: str, limits: _Range, block: int) -> Kernel:
+    side, window, stride = (
+        int(rng.choice(each)) for each in (limits.sides, limits.windows, limits.strides)
+    )
+    channels = _channels(rng, limits.fewest, side)
+    if family == "reorder_in":
+        channels = -(-channels // 4) * 4
+    if family in ("pool", "scale", "concat", "fused"):
+        channels = -(-channels // (2 * block)) * 2 * block
+    if family == "pool_plain" and channels % block == 0:
+        channels += 1
+    if family == "reduce":
+        window = int(rng.choice(_SIDES)) ** 2
+        channels = _channels(rng, limits.fewest, int(np.sqrt(window)))
+    return Kernel(family, channels, channels, side * side, window, stride)
+
+
+_DRAWS: dict[str, _Draw] = {
+    **dict.fromkeys((*BLOCKED, *PLAIN), _convolution),
+    "product": _product,
+    "gather": _part,
+    "slice": _part,
+    "gather_last": _rows,
+    "slice_last": _rows,
+}
