@@ -15,6 +15,7 @@ from onnx_upscale.errors import (
 )
 from onnx_upscale.exporter import Exported, export
 from onnx_upscale.importers import import_masks
+from onnx_upscale.pricing import Priced, price
 
 __version__ = "0.1.0"
 
@@ -27,6 +28,7 @@ __all__ = [
     "MaskError",
     "ModelError",
     "OutputError",
+    "Priced",
     "Result",
     "UpscaleError",
     "UsageError",
@@ -39,5 +41,6 @@ __all__ = [
     "import_masks",
     "make_masks",
     "optimize",
+    "price",
     "verify",
 ]

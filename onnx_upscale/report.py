@@ -65,6 +65,15 @@ def segments_section(plan: Plan) -> list[dict[str, Any]]:
     return sections
 
 
+def price_warnings(plan: Plan) -> list[str]:
+    """What to say of prices that were not measured for a model's shapes."""
+    if not plan.estimated:
+        return []
+    families = ", ".join(plan.estimated)
+    lacks = f"profile '{plan.prices.name}' lacks shapes of this model"
+    return [f"{lacks}, which are estimated: {families}"]
+
+
 def stats_section(stats: Stats, path: str | None, sha256: str, size: int) -> dict[str, Any]:
     """What a model weighs."""
     return {

@@ -18,6 +18,7 @@ from onnx_upscale.cli.export import export
 from onnx_upscale.cli.mask import mask
 from onnx_upscale.cli.optimize import analyze, optimize, verify
 from onnx_upscale.cli.options import version
+from onnx_upscale.cli.price import price
 from onnx_upscale.cli.signals import interrupted_by_signals
 
 _MAIN_JOB = "optimize"
@@ -62,5 +63,5 @@ def main() -> None:
     """
 
 
-for command in (optimize, analyze, verify, mask, bench, export):
+for command in (optimize, analyze, verify, mask, bench, export, price):
     main.add_command(command)

@@ -18,7 +18,7 @@ from onnx_upscale.plan.keep import align
 from onnx_upscale.plan.layout import Layout, is_empty, join_order, misfits
 from onnx_upscale.plan.program import program
 from onnx_upscale.plan.realize import ReaderPlan, WriterPlan, realize_reader, realize_writer
-from onnx_upscale.prices import Kernel, Prices, lower
+from onnx_upscale.prices import Kernel, Prices
 
 __all__ = [
     "STRATEGIES",
@@ -57,7 +57,7 @@ class Plan:
     def kernels(self) -> tuple[Kernel, ...]:
         """What the emitted model runs as in onnxruntime."""
         steps = program(self.analysis, self.layout, self.readers, self.writers)
-        return lower(steps, self.prices.block)
+        return self.prices.kernels(steps)
 
     @property
     def seconds(self) -> float:

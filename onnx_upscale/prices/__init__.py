@@ -1,14 +1,16 @@
 """prices: what work costs on a target, behind one interface."""
 
+from onnx_upscale.prices.analytic import AnalyticPrices
 from onnx_upscale.prices.files import BUILT_IN, load_prices, target_warnings
 from onnx_upscale.prices.interface import Prices
 from onnx_upscale.prices.kernels import Kernel
-from onnx_upscale.prices.lower import lower
 from onnx_upscale.prices.program import Program, Step
+from onnx_upscale.prices.table import TablePrices
 from onnx_upscale.prices.work import CopyWork, Counts, LayerWork
 
 __all__ = [
     "BUILT_IN",
+    "AnalyticPrices",
     "CopyWork",
     "Counts",
     "Kernel",
@@ -16,7 +18,7 @@ __all__ = [
     "Prices",
     "Program",
     "Step",
+    "TablePrices",
     "load_prices",
-    "lower",
     "target_warnings",
 ]

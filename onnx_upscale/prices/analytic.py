@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from onnx_upscale.prices.kernels import BLOCKED, PLAIN, Kernel
+from onnx_upscale.prices.kernels import BLOCKED, PLAIN, REORDERS, Kernel, convolution
+from onnx_upscale.prices.lower import lower
+from onnx_upscale.prices.program import Program
 from onnx_upscale.prices.work import CopyWork, Counts, LayerWork
 
 # What leaving the fast kernels and coming back takes, as a count of nodes.
@@ -36,6 +38,8 @@ class AnalyticPrices:
         seconds_per_gathered: One element that a Gather along the last axis moves, alone as it is.
         seconds_per_row: One row that a Slice along the last axis moves a part of.
         seconds_per_node: One more node.
+        layouts: How many layouts tensors have: 2 where convolutions want blocked ones, and others
+            plain ones, so that they are reordered in between; 1 where nothing is.
         block: The fast kernels compute whole blocks of this many channels; Concat and pooling work
             on nothing but whole blocks.
         align: A convolution with a channel count that is no multiple of this leaves the fast
@@ -60,6 +64,7 @@ class AnalyticPrices:
     seconds_per_gathered: float
     seconds_per_row: float
     seconds_per_node: float
+    layouts: int
     block: int
     align: int
     few_pointwise: float
@@ -115,6 +120,19 @@ class AnalyticPrices:
             return elements * self.seconds_per_gathered
         copied = elements * work.item_bytes * self.seconds_per_copied_byte
         return copied + work.places * self.seconds_per_row
+
+    def kernels(self, program: Program) -> tuple[Kernel, ...]:
+        """The kernels that a program runs as on the target."""
+        kernels = lower(program, self.block)
+        if self.layouts == 1:
+            kernels = tuple(k for k in kernels if k.family not in REORDERS)
+        return kernels
+
+    def convolution(
+        self, inputs: int, outputs: int, places: int, window: int, stride: int, groups: int
+    ) -> Kernel:
+        """The kernel of a convolution, with counts as it computes them."""
+        return convolution(inputs, outputs, places, window, stride, groups, self.block)
 
     def kernel(self, kernel: Kernel) -> float:
         """Seconds of one call of a kernel, float32."""

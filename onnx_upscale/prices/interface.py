@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from onnx_upscale.prices.kernels import Kernel
+from onnx_upscale.prices.program import Program
 from onnx_upscale.prices.work import CopyWork, Counts, LayerWork
 
 
@@ -15,9 +16,8 @@ class Prices(Protocol):
     def name(self) -> str:
         """What the target is called."""
 
-    @property
-    def block(self) -> int:
-        """Channels per block of the blocked layout."""
+    def kernels(self, program: Program) -> tuple[Kernel, ...]:
+        """The kernels that a program runs as on the target."""
 
     def layer(self, work: LayerWork) -> float:
         """Seconds that a layer takes."""

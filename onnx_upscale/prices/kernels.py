@@ -17,12 +17,12 @@ Floats = npt.NDArray[np.float64]
 # Convolutions in the blocked layout, then those that compute just the channels there are.
 BLOCKED = ("direct", "pointwise", "few", "few_pointwise", "depthwise", "grouped")
 PLAIN = ("unrolled", "unrolled_pointwise", "depthwise_plain", "grouped_plain")
+REORDERS = ("reorder_in", "reorder_out")
 FAMILIES = (
     *BLOCKED,
     *PLAIN,
     "product",
-    "reorder_in",
-    "reorder_out",
+    *REORDERS,
     "gather",
     "slice",
     "gather_last",

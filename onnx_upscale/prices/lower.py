@@ -105,8 +105,10 @@ class _Lowering:
         self._maker[made] = self._maker[own]
         if own in self._blocked:
             self._blocked.add(made)
-        # Blocked kernels take Relu for free; other activations go over the result once more.
-        if step.op in _ACTIVATIONS and not (step.op == "Relu" and own in self._blocked):
+        # Kernels for any count add the bias in a pass of its own, and bound values in it; blocked
+        # ones do Relu as they go, and anything else in one more pass.
+        free = {"Relu"} if own in self._blocked else {"Relu", "Clip", "LeakyRelu"}
+        if step.op in _ACTIVATIONS - free:
             channels = self._channels(made)
             self.kernels.append(Kernel("fused", channels, channels, self._places(made)))
 

@@ -10,7 +10,8 @@ from functools import cached_property
 import numpy as np
 
 from onnx_upscale.prices.analytic import AnalyticPrices
-from onnx_upscale.prices.kernels import BLOCKED, Floats, Kernel, convolution, features
+from onnx_upscale.prices.kernels import BLOCKED, Floats, Kernel, features
+from onnx_upscale.prices.program import Program
 from onnx_upscale.prices.work import CopyWork, Counts, LayerWork
 
 # Nearby is about one doubling of one size; a correction fades where nothing measured is nearby.
@@ -70,10 +71,9 @@ class TablePrices:
     families: Mapping[str, Measured]
     copy_factor: float = 1.0
 
-    @property
-    def block(self) -> int:
-        """Channels per block of the blocked layout."""
-        return self.fallback.block
+    def kernels(self, program: Program) -> tuple[Kernel, ...]:
+        """The kernels that a program runs as on the target."""
+        return self.fallback.kernels(program)
 
     @cached_property
     def _known(self) -> dict[Kernel, float | None]:
@@ -98,8 +98,8 @@ class TablePrices:
         """Seconds that a layer takes, with the layout changes that its counts bring."""
         if work.product:
             return self.kernel(Kernel("product", work.inputs, work.outputs, work.places))
-        kernel = convolution(
-            work.inputs, work.outputs, work.places, work.window, work.stride, 1, self.block
+        kernel = self.fallback.convolution(
+            work.inputs, work.outputs, work.places, work.window, work.stride, groups=1
         )
         seconds = self.kernel(kernel)
         if kernel.family in BLOCKED:
@@ -120,6 +120,8 @@ class TablePrices:
         return seconds * self.copy_factor
 
     def _reorder(self, family: str, channels: int, places: int) -> float:
+        if self.fallback.layouts == 1:
+            return 0.0
         return self.kernel(Kernel(family, channels, channels, places))
 
     def counts(self, least: int, product: bool) -> Counts:

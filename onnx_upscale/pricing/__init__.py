@@ -92,7 +92,7 @@ def price(
     providers = execution_providers(provider)
     fallback = load_prices(provider)
     assert isinstance(fallback, AnalyticPrices)
-    kernels = planned(fallback.block, share)
+    kernels = planned(fallback, share)
     if provider == "cpu":
         seconds = measure_by_profile(kernels, threads, progress)
     else:

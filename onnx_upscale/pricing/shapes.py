@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 
-from onnx_upscale.prices import Kernel
-from onnx_upscale.prices.kernels import BLOCKED, PLAIN, convolution
+from onnx_upscale.prices import AnalyticPrices, Kernel
+from onnx_upscale.prices.kernels import BLOCKED, PLAIN
 
 # No kernel may take much longer than some milliseconds, and no tensor more than the caches.
 _MOST_MACS, _MOST_ELEMENTS = 1.5e8, 1.2e6
@@ -66,11 +66,11 @@ _RANGES = {
 _ROWS = (1, 4, 16, 64, 128, 197)
 
 
-def planned(block: int, share: float = 1.0) -> list[Kernel]:
+def planned(prices: AnalyticPrices, share: float = 1.0) -> list[Kernel]:
     """The kernels to measure.
 
     Args:
-        block: Channels per block of the blocked layout.
+        prices: Those of the kind of machine, which know the counts that its kernels like.
         share: How large a part of the whole set, for trying things out.
 
     Returns:
@@ -79,22 +79,24 @@ def planned(block: int, share: float = 1.0) -> list[Kernel]:
     rng = np.random.default_rng(0)
     found: dict[Kernel, None] = {}
     for family, limits in _RANGES.items():
+        if family.startswith("reorder") and prices.layouts == 1:
+            continue
         draw = _DRAWS.get(family, _plain)
         for _ in range(max(2, round(limits.count * share))):
-            found.update(dict.fromkeys(_one(rng, family, limits, draw, block)))
+            found.update(dict.fromkeys(_one(rng, family, limits, draw, prices)))
     kernels = list(found)
     return [kernels[index] for index in rng.permutation(len(kernels))]
 
 
-_Draw = Callable[[np.random.Generator, str, _Range, int], Kernel]
+_Draw = Callable[[np.random.Generator, str, _Range, AnalyticPrices], Kernel]
 
 
 def _one(
-    rng: np.random.Generator, family: str, limits: _Range, draw: _Draw, block: int
+    rng: np.random.Generator, family: str, limits: _Range, draw: _Draw, prices: AnalyticPrices
 ) -> Iterator[Kernel]:
     """A kernel of a family that is neither too large nor of another family by its counts."""
     for _ in range(_TRIES):
-        kernel = draw(rng, family, limits, block)
+        kernel = draw(rng, family, limits, prices)
         elements = max(kernel.inputs * kernel.stride, kernel.outputs) * kernel.places
         macs = kernel.inputs * kernel.outputs // kernel.groups * kernel.places * kernel.window
         layer = family in (*BLOCKED, *PLAIN, "product")
@@ -110,18 +112,20 @@ def _channels(rng: np.random.Generator, least: int, side: int) -> int:
     return int(np.exp(rng.uniform(np.log(least), np.log(most))))
 
 
-def _convolution(rng: np.random.Generator, family: str, limits: _Range, block: int) -> Kernel:
+def _convolution(
+    rng: np.random.Generator, family: str, limits: _Range, prices: AnalyticPrices
+) -> Kernel:
     side, window, stride = (
         int(rng.choice(each)) for each in (limits.sides, limits.windows, limits.strides)
     )
     inputs, outputs = (_channels(rng, limits.fewest, side) for _ in range(2))
     if family.startswith("few"):
-        inputs = int(rng.integers(1, block))
+        inputs = int(rng.integers(1, prices.counts(1, False).whole))
     # Round counts are what networks have; others are what pruning leaves.
-    step = int(rng.choice((1, 4, block)))
+    pick = int(rng.integers(3))
     if not family.startswith("few"):
-        inputs = -(-inputs // step) * step
-    outputs = -(-outputs // step) * step
+        inputs = astuple(prices.counts(inputs, False))[pick]
+    outputs = astuple(prices.counts(outputs, False))[pick]
     groups = 1
     if family.startswith("depthwise"):
         groups = outputs = inputs
@@ -129,37 +133,39 @@ def _convolution(rng: np.random.Generator, family: str, limits: _Range, block: i
         width = int(rng.choice((4, 8, 12, 16, 24, 32, 64)))
         groups = max(2, inputs // width)
         inputs = outputs = groups * width
-    return convolution(inputs, outputs, side * side, window, stride, groups, block)
+    return prices.convolution(inputs, outputs, side * side, window, stride, groups)
 
 
-def _product(rng: np.random.Generator, family: str, limits: _Range, block: int) -> Kernel:
+def _product(
+    rng: np.random.Generator, family: str, limits: _Range, prices: AnalyticPrices
+) -> Kernel:
     inputs, outputs = (_channels(rng, 32, 7) for _ in range(2))
     return Kernel(family, inputs, outputs, int(rng.choice(_ROWS)))
 
 
-def _part(rng: np.random.Generator, family: str, limits: _Range, block: int) -> Kernel:
+def _part(rng: np.random.Generator, family: str, limits: _Range, prices: AnalyticPrices) -> Kernel:
     """A copy of some of the channels."""
     side = int(rng.choice(limits.sides))
     source = _channels(rng, 16, side)
     return Kernel(family, source, int(source * rng.uniform(0.4, 0.9)), side * side)
 
 
-def _rows(rng: np.random.Generator, family: str, limits: _Range, block: int) -> Kernel:
+def _rows(rng: np.random.Generator, family: str, limits: _Range, prices: AnalyticPrices) -> Kernel:
     source = _channels(rng, 16, 7)
     return Kernel(family, source, int(source * rng.uniform(0.4, 0.9)), int(rng.choice(_ROWS)))
 
 
-def _plain(rng: np.random.Generator, family: str, limits: _Range, block: int) -> Kernel:
+def _plain(rng: np.random.Generator, family: str, limits: _Range, prices: AnalyticPrices) -> Kernel:
     side, window, stride = (
         int(rng.choice(each)) for each in (limits.sides, limits.windows, limits.strides)
     )
     channels = _channels(rng, limits.fewest, side)
     if family == "reorder_in":
-        channels = -(-channels // 4) * 4
+        channels = prices.counts(channels, False).aligned
     if family in ("pool", "scale", "concat", "fused"):
-        channels = -(-channels // (2 * block)) * 2 * block
-    if family == "pool_plain" and channels % block == 0:
-        channels += 1
+        channels = 2 * prices.counts(-(-channels // 2), False).whole
+    if family == "pool_plain":
+        channels = prices.counts(channels, False).whole + 1
     if family == "reduce":
         window = int(rng.choice(_SIDES)) ** 2
         channels = _channels(rng, limits.fewest, int(np.sqrt(window)))
