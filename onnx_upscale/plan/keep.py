@@ -57,13 +57,18 @@ def align(analysis: Analysis, prices: Prices) -> Analysis:
 def _axes(analysis: Analysis) -> _Axes:
     roots = analysis.trace.roots
     blocked: list[IntArray] = []
+    tied = np.zeros(len(roots), bool)
     for facts in analysis.trace.facts:
+        for tie in facts.ties:
+            tied[roots[tie.part]] = True
         if facts.join is not None:
             blocked += facts.join.parts
         if facts.node.op in _POOLS and 1 in facts.inputs.get(0, {}):
             blocked.append(facts.inputs[0][1])
     times: dict[bytes, int] = {}
     for labels in (labels for axes in analysis.trace.axes.values() for labels in axes.values()):
+        if not len(labels) or not tied[roots[labels[0]]]:
+            continue  # Elsewhere every root is one channel.
         own = np.unique(roots[labels])
         known = times.setdefault(own.tobytes(), len(labels) // len(own))
         times[own.tobytes()] = min(known, len(labels) // len(own))
