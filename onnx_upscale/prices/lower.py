@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Callable
 
 from onnx_upscale.prices.kernels import BLOCKED, Kernel, convolution
-from onnx_upscale.prices.program import Program, Step
+from onnx_upscale.prices.program import Program, Shape, Step
 
 _FREE = frozenset({"Constant", "Shape", "ConstantOfShape", "Range"})
 _CALLS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout", "Cast"})
@@ -28,6 +29,49 @@ _COSTLY = frozenset(
 _BINARY = frozenset({"Add", "Mul", "Sub", "Div", "Sum"})
 _POOLS = frozenset({"MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"})
 _COPIES = {"Slice": "slice", "Pad": "slice", "Split": "slice", "Gather": "gather"}
+
+
+def _simple(step: Step, source: Shape, made: Shape) -> Kernel:
+    return Kernel("simple", 1, 1, math.prod(made))
+
+
+def _costly(step: Step, source: Shape, made: Shape) -> Kernel:
+    return Kernel("costly", 1, 1, math.prod(made))
+
+
+def _call(step: Step, source: Shape, made: Shape) -> Kernel:
+    return Kernel("overhead", 1, 1, 1)
+
+
+def _copy(step: Step, source: Shape, made: Shape) -> Kernel:
+    axis = step.axis % max(len(made), 1)
+    inputs, outputs = (shape[axis] if axis < len(shape) else 1 for shape in (source, made))
+    family = _COPIES[step.op] + ("_last" if axis == len(made) - 1 else "")
+    return Kernel(family, inputs, outputs, math.prod(made) // max(outputs, 1))
+
+
+def _reduction(step: Step, source: Shape, made: Shape) -> Kernel:
+    channels = source[1] if len(source) > 1 else 1
+    elements = max(math.prod(made), 1)
+    places = max(elements // max(channels, 1), 1)
+    return Kernel("reduce", channels, channels, places, window=math.prod(source) // elements)
+
+
+def _other_convolution(step: Step, source: Shape, made: Shape) -> Kernel:
+    """One that is transposed, or not two-dimensional, or whose weight is no constant."""
+    outputs = max(made[1] if len(made) > 1 else 1, 1)
+    family = "unrolled" if step.groups == 1 else "grouped_plain"
+    inputs, places = source[1] if len(source) > 1 else 1, math.prod(made) // outputs
+    return Kernel(family, inputs, outputs, places, step.window, step.stride, step.groups)
+
+
+_PLAIN: dict[str, Callable[[Step, Shape, Shape], Kernel]] = {
+    **dict.fromkeys(_CALLS, _call),
+    **dict.fromkeys(_COPIES, _copy),
+    **dict.fromkeys(_COSTLY, _costly),
+    **dict.fromkeys(("ReduceMean", "ReduceSum", "ReduceMax", "ReduceL2"), _reduction),
+    **dict.fromkeys(("Conv", "ConvTranspose"), _other_convolution),
+}
 
 
 class _Lowering:
@@ -127,10 +171,11 @@ class _Lowering:
     def _elementwise(self, step: Step) -> None:
         names, op = step.inputs, step.op
         made = step.outputs[0]
-        if op == "Mul" and len(names) == 2 and self._gated(names):
-            # The Sigmoid was counted where it stood: only the product remains of one kernel.
-            return self._alias_layout(names, made)
         blocked = all(name in self._blocked for name in names)
+        if op == "Mul" and len(names) == 2 and self._gated(names):
+            # One kernel with the Sigmoid, which was counted where it stood.
+            self._blocked |= {made} if blocked else set()
+            return
         blocked &= len({self._shape(name) for name in names}) == 1
         blocked &= op not in _BINARY or len(names) > 1
         for name in names:
@@ -142,7 +187,6 @@ class _Lowering:
         self._emit(Kernel(family, channels, channels, self._places(made)), made, blocked)
         if op == "BatchNormalization" and blocked:
             self._convolved.add(made)  # It is a convolution there, and takes over what follows.
-        return None
 
     def _gated(self, names: tuple[str, ...]) -> bool:
         """Whether one factor is the Sigmoid of the other, and of nobody else's concern."""
@@ -151,10 +195,6 @@ class _Lowering:
             if maker is not None and maker.op == "Sigmoid" and maker.inputs == (other,):
                 return self._uses[one] == 1
         return False
-
-    def _alias_layout(self, names: tuple[str, ...], made: str) -> None:
-        if all(name in self._blocked for name in names):
-            self._blocked.add(made)
 
     def _concat(self, step: Step) -> None:
         made = step.outputs[0]
@@ -172,31 +212,7 @@ class _Lowering:
         for name in step.inputs:
             self._read(name, False)
         source, made = self._shape(step.inputs[0]), self._shape(step.outputs[0])
-        elements = math.prod(made)
-        family, inputs, outputs, places, window = "simple", 1, 1, elements, 1
-        if step.op in _CALLS:
-            family, places = "overhead", 1
-        elif step.op in _COPIES:
-            family = _COPIES[step.op]
-            axis = step.axis % max(len(made), 1)
-            channels = [shape[axis] if axis < len(shape) else 1 for shape in (source, made)]
-            inputs, outputs = channels
-            places = elements // max(outputs, 1)
-            if axis == len(made) - 1:
-                family += "_last"
-        elif step.op.startswith("Reduce"):
-            family, inputs = "reduce", self._channels(step.inputs[0])
-            outputs, window = inputs, math.prod(source) // max(elements, 1)
-            places = max(elements // max(outputs, 1), 1)
-        elif step.op in _COSTLY:
-            family = "costly"
-        elif step.op in ("Conv", "ConvTranspose"):
-            inputs, outputs = self._channels(step.inputs[0]), self._channels(step.outputs[0])
-            family = "unrolled" if step.groups == 1 else "grouped_plain"
-            places, window = elements // max(outputs, 1), step.window
-        groups = step.groups if family == "grouped_plain" else 1
-        kernel = Kernel(family, inputs, outputs, places, window, step.stride, groups)
-        self._emit(kernel, step.outputs[0], False)
+        self._emit(_PLAIN.get(step.op, _simple)(step, source, made), step.outputs[0], False)
 
     def _emit(self, kernel: Kernel, made: str, blocked: bool) -> None:
         self.kernels.append(kernel)
@@ -212,7 +228,7 @@ class _Lowering:
         family = "reorder_in" if blocked else "reorder_out"
         self.kernels.append(Kernel(family, channels, channels, self._places(name)))
 
-    def _shape(self, name: str) -> tuple[int, ...]:
+    def _shape(self, name: str) -> Shape:
         return self._shapes.get(name) or (1,)
 
     def _rank(self, name: str) -> int:

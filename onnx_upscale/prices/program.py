@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
+
+Shape: TypeAlias = "tuple[int, ...]"
 
 
 @dataclass(frozen=True)
@@ -43,4 +46,4 @@ class Program:
     """
 
     steps: tuple[Step, ...]
-    shapes: Mapping[str, tuple[int, ...]]
+    shapes: Mapping[str, Shape]
