@@ -283,7 +283,7 @@ class TestUsage:
             ("{}", "field 'version' is missing, this program reads 1"),
             ('{"version": 2}', "unknown version 2, this program reads 1"),
             ('{"version": 1}', "field 'kind' is missing"),
-            ('{"version": 1, "kind": "magic"}', "unknown kind 'magic' (known: analytic)"),
+            ('{"version": 1, "kind": "magic"}', "unknown kind 'magic' (known: analytic, table)"),
             ('{"version": 1, "kind": "analytic"}', "missing field"),
             ('{"version": 1, "kind": "analytic", "tax": 1}', "field"),
         ],

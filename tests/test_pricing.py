@@ -27,7 +27,7 @@ from onnx_upscale.prices import (
 from onnx_upscale.prices.kernels import convolution, features
 from onnx_upscale.prices.machine import cpu_kind
 from onnx_upscale.prices.table import Measured
-from onnx_upscale.pricing import PROVIDERS, Priced, price
+from onnx_upscale.pricing import Errors, Priced, price
 from onnx_upscale.pricing.fit import fit, fit_family
 from onnx_upscale.pricing.measure import measure_one_by_one
 from onnx_upscale.pricing.shapes import planned
@@ -280,5 +280,10 @@ class TestPrice:
         assert result.stderr.count("\n") == 1
         assert not list(tmp_path.iterdir())
 
-    def test_providers(self) -> None:
-        assert PROVIDERS == ("cpu", "cuda")
+    def test_the_errors_are_printed(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        priced = Priced(table(), {"all": Errors(0.05, 0.125, 7)}, {})
+        monkeypatch.setattr(onnx_upscale, "price", lambda **options: priced)
+        result = CliRunner().invoke(main, ["price", str(tmp_path / "p.json")])
+        assert result.exit_code == 0
+        assert result.stdout.split()[-4:] == ["all", "7", "5.0%", "12.5%"]
+        assert load_prices(tmp_path / "p.json").name == "mine"
