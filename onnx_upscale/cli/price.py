@@ -44,4 +44,4 @@ def price(profile: str, provider: str, threads: int, quiet: bool) -> None:
     for family, errors in priced.errors.items():
         found = (f"{errors.median:.1%}", f"{errors.ninetieth:.1%}")
         rows.append([family, str(errors.shapes), *found])
-    show(f"{profile}: {priced.prices.name}\n{table(rows)}")
+    show(f"{profile}: {priced.prices.name}", *table(rows))
