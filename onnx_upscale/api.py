@@ -29,7 +29,6 @@ from onnx_upscale.errors import (
 )
 from onnx_upscale.files import check_writable, write_files
 from onnx_upscale.load import Loaded, MaskSource, ModelSource, load
-from onnx_upscale.load.graph import Graph
 from onnx_upscale.load.masking import LayerMask, mask_graph
 from onnx_upscale.load.masks import Mask
 from onnx_upscale.load.model import why_invalid
@@ -124,9 +123,7 @@ class Analyzed:
 
     def plan(self, strategy: str, target: str = "cpu") -> Plan:
         """What a strategy would do."""
-        analysis = self.analysis
-        if strategy == "constrained":
-            analysis = analyze_graph(_Masked.by(self.loaded, strategy).graph)
+        analysis, _ = _grown(self.analysis, strategy)
         return plan(analysis, strategy, load_prices(target))
 
 
@@ -180,8 +177,7 @@ def optimize(
         loaded = load(model, masks)
     sizes = _sizes(loaded, inputs, strict=verify or tune)
     with clock.stage("analyze"):
-        masked = _Masked.by(loaded, strategy)
-        analysis = analyze_graph(masked.graph)
+        analysis, grown = _grown(analyze_graph(loaded.graph), strategy)
     with clock.stage("plan"):
         prices = load_prices(target)
         if tune and strategy == "auto":
@@ -196,7 +192,7 @@ def optimize(
         with clock.stage("verify"):
             check = _Check(samples, seed, Tolerance(rtol, atol), inputs, verify_at)
             try:
-                verification = check.of(masked, emitted.model, planned.view)
+                verification = check.of(loaded, grown, emitted.model, planned)
             except VerifySetupError as error:
                 raise VerifySetupError(f"{error}; --no-verify does without") from None
     before = measure(loaded.graph.model, sizes)
@@ -277,11 +273,12 @@ def verify(
     Raises:
         VerifyError: The models differ.
     """
-    masked, other = _Masked.by(load(model, masks), strategy), load(emitted).graph.model
+    loaded, other = load(model, masks), load(emitted).graph.model
+    analysis, grown = _grown(analyze_graph(loaded.graph), strategy)
     # Where the channels of an earlier result are is not known, but a wrong claim shows.
-    claimed = plan(analyze_graph(masked.graph), strategy, load_prices(target)).view
+    claimed = plan(analysis, strategy, load_prices(target))
     check = _Check(samples, seed, Tolerance(rtol, atol), inputs, verify_at)
-    found = check.of(masked, other, claimed)
+    found = check.of(loaded, grown, other, claimed)
     if not found.ok and found.pieces:
         hint = "it may have been made with another strategy or target, or with --tune"
         found = replace(found, failure=f"{found.failure}; or {hint}")
@@ -294,24 +291,12 @@ def _raise_if_different(verification: Verification | None, report: dict[str, Any
         raise VerifyError(f"verification failed: {verification.failure}", report)
 
 
-@dataclass(frozen=True)
-class _Masked:
-    """What a strategy must equal.
-
-    Attributes:
-        loaded: The model and its masks.
-        grown: The masks that `constrained` adds.
-        graph: The model seen through all of them.
-    """
-
-    loaded: Loaded
-    grown: tuple[LayerMask, ...]
-    graph: Graph
-
-    @classmethod
-    def by(cls, loaded: Loaded, strategy: str) -> _Masked:
-        grown = grow_masks(analyze_graph(loaded.graph)) if strategy == "constrained" else ()
-        return cls(loaded, grown, mask_graph(loaded.graph, grown) if grown else loaded.graph)
+def _grown(analysis: Analysis, strategy: str) -> tuple[Analysis, tuple[LayerMask, ...]]:
+    """What a strategy must equal: the analysis under its masks, and those that it adds."""
+    if strategy != "constrained":
+        return analysis, ()
+    grown = grow_masks(analysis)
+    return analyze_graph(mask_graph(analysis.graph, grown), analysis.structure), grown
 
 
 @dataclass(frozen=True)
@@ -324,21 +309,27 @@ class _Check:
     sizes: Sizes | None
     at: Sequence[str]
 
-    def of(self, masked: _Masked, emitted: onnx.ModelProto, view: View) -> Verification:
+    def of(
+        self,
+        loaded: Loaded,
+        grown: Sequence[LayerMask],
+        emitted: onnx.ModelProto,
+        planned: Plan,
+    ) -> Verification:
         """Compares an emitted model with a reference that is made from the original alone."""
-        loaded, original = masked.loaded, masked.loaded.graph.model
+        original = loaded.graph.model
         inputs = random_inputs(original, input_sizes(original, self.sizes), self.seed)
-        grown = [
+        added = [
             NodeMask(each.layer.node.index, Mask("", each.side, "prune", each.pruned))
-            for each in masked.grown
+            for each in grown
         ]
-        reference = reference_model(original, loaded.stated, grown, inputs)
+        reference = reference_model(original, loaded.stated, added, inputs)
         matter = bool(loaded.masks) and not _only_zeros(loaded)
-        found = self._compare(reference, emitted, original, view, matter)
+        found = self._compare(reference, emitted, original, planned.view, matter)
         if found.ok or reference is original:
             return found
         # Whose fault is it? The optimizer zeroes weights where the reference multiplies.
-        zeroed = masked_model(masked.graph)
+        zeroed = masked_model(planned.analysis.graph)
         readings = self._compare(reference, zeroed, original, unchanged)
         if readings.ok:
             return found

@@ -30,7 +30,7 @@ def masks_section(loaded: Loaded) -> dict[str, int]:
 def segments_section(plan: Plan) -> list[dict[str, Any]]:
     """Every segment with its writers and readers and how they get along."""
     sections = []
-    for segment in plan.analysis.segments:
+    for segment in plan.analysis.structure.segments:
         writers = [
             {
                 "node": writer.node.label,
@@ -55,7 +55,8 @@ def segments_section(plan: Plan) -> list[dict[str, Any]]:
             {
                 "id": segment.id,
                 "channels": len(segment.roots),
-                "kept": int(plan.analysis.needed[segment.roots].sum()),
+                "needed": int(plan.analysis.needs.labels[segment.roots].sum()),
+                "kept": int(plan.kept.labels[segment.roots].sum()),
                 "writers": writers,
                 "readers": readers,
                 "pinned": sorted({d.reason for d in segment.demands if d.ordered}),

@@ -75,7 +75,7 @@ def analysis_rows(analyzed: Analyzed, target: str) -> list[dict[str, Any]]:
             {
                 "id": segment["id"],
                 "channels": segment["channels"],
-                "needed": segment["kept"],
+                "needed": segment["needed"],
                 "writers": [writer["node"] for writer in segment["writers"]],
                 "readers": {reader["node"]: reader["needed"] for reader in segment["readers"]},
                 "pinned": segment["pinned"],

@@ -20,6 +20,7 @@ from onnx_upscale import plan
 from onnx_upscale.analyze import constants, context, needs
 from onnx_upscale.analyze.rules import RULES, layers, normalization, pooling, spatial
 from onnx_upscale.analyze.rules import movement as moving
+from onnx_upscale.analyze.weights import MaskedWeights
 from onnx_upscale.apply import movement, surgery, weights
 from onnx_upscale.load import masking
 from onnx_upscale.plan import layout
@@ -183,10 +184,10 @@ def _() -> Any:
 
 @error("constants: what an input adds forgets the factor of a Gemm")
 def _() -> Any:
-    def change(f: Any, graph: Any, layer: Any, inputs: Any) -> Any:
-        return f(graph, layer, inputs) / float(layer.node.attributes.get("alpha", 1.0))
+    def change(f: Any, self: Any, layer: Any, inputs: Any) -> Any:
+        return f(self, layer, inputs) / float(layer.node.attributes.get("alpha", 1.0))
 
-    return wrapped(weights, "contribution", change)
+    return wrapped(MaskedWeights, "contribution", change)
 
 
 @error("constants: a layer that reads nothing makes zeros, whatever its bias")
@@ -248,8 +249,8 @@ def _turned() -> Any:
 @error("order: an axis whose order matters is not put back")
 @contextmanager
 def _() -> Iterator[None]:
-    def misfits(traced: Any, laid: Any) -> list[Any]:
-        return [labels for told in traced.facts for labels in layout._misfits_of(told, laid)]
+    def misfits(structure: Any, laid: Any) -> list[Any]:
+        return [labels for told in structure.facts for labels in layout._misfits_of(told, laid)]
 
     with _turned(), mock.patch.object(plan, "misfits", misfits):
         yield
@@ -347,7 +348,7 @@ def _() -> Any:
 
 @error("biases: what a channel of known value adds is subtracted")
 def _() -> Any:
-    return wrapped(weights, "contribution", lambda f, *args: -f(*args))
+    return wrapped(MaskedWeights, "contribution", lambda f, *args: -f(*args))
 
 
 @error("biases: channels that are still read are absorbed as well")

@@ -17,8 +17,7 @@ from onnx import numpy_helper
 import onnx_upscale
 from build import Array, Net
 from onnx_upscale import DataError, ModelError, UpscaleError, UsageError, make_masks
-from onnx_upscale.analyze import analyze
-from onnx_upscale.analyze.trace import trace
+from onnx_upscale.analyze import analyze, find_structure
 from onnx_upscale.criteria import CRITERIA, Images
 from onnx_upscale.criteria.scales import batch_norm_scales
 from onnx_upscale.criteria.scores import fpgm, l1, l2, lamp
@@ -150,14 +149,14 @@ def test_hrank_means_over_all_samples_whatever_the_batches() -> None:
     data = np.concatenate([maps_of_rank(each) for each in ranks])  # Sums 11, 8, 13, 13.
     for batch, size in (("batch", 1), ("batch", 2), ("batch", 9), (2, 9), (3, 9)):
         model = passing_through(4, batch=batch).model("reader.0")
-        traced = trace(build_graph(model))
-        sites = find_sites(traced, "input")
+        structure = find_structure(build_graph(model))
+        sites = find_sites(structure, "input")
         calls: list[tuple[int, int]] = []
 
         def report(done: int, of: int, calls: list[tuple[int, int]] = calls) -> None:
             calls.append((done, of))
 
-        (scores,) = CRITERIA["hrank"].score(Subject(traced, sites, data, size, 0, report))
+        (scores,) = CRITERIA["hrank"].score(Subject(structure, sites, data, size, 0, report))
         assert scores == CLOSE(np.array([11, 8, 13, 13]) / 5), (batch, size)
         assert calls[-1] == (5, 5)
 
@@ -355,9 +354,11 @@ def test_bn_follows_channels_through_joins() -> None:
     flat = net("Flatten", "add.0")
     net("Gemm", flat, net.constant(net.random(32, 2), "flat"), name="d")
     square(net.random(2, 4), net, "concat.0", "c")
-    traced = trace(build_graph(net.model("c.0", "d.0")))
-    sites = find_sites(traced, "input")
-    found = dict(zip((site.key for site in sites), batch_norm_scales(traced, sites), strict=True))
+    structure = find_structure(build_graph(net.model("c.0", "d.0")))
+    sites = find_sites(structure, "input")
+    found = dict(
+        zip((site.key for site in sites), batch_norm_scales(structure, sites), strict=True)
+    )
     assert found["c.weight"].tolist() == [1, 2, 5, 8]
     assert found["flat"].tolist() == [3] * 16 + [5] * 16
 
@@ -596,13 +597,13 @@ def test_constrained_output_masks_agree(name: str, scope: str) -> None:
     model = MODELS[name]()
     masks = make_masks(model, "l2", 0.5, constrained=True, side="output", scope=scope)
     loaded = load(model, masks)
-    traced = trace(loaded.graph)
+    structure = find_structure(loaded.graph)
     gone: dict[int, bool] = {}
-    writes = {facts.node.index: facts.write for facts in traced.facts}
+    writes = {facts.node.index: facts.write for facts in structure.facts}
     for mask in loaded.masks:
         write = writes[mask.layer.node.index]
         assert write is not None
-        for channel, root in enumerate(traced.roots[write.labels].tolist()):
+        for channel, root in enumerate(structure.roots[write.labels].tolist()):
             assert gone.setdefault(root, channel in mask.pruned) == (channel in mask.pruned)
     assert any(gone.values())
     if (

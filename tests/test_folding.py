@@ -183,7 +183,7 @@ def test_an_axis_that_is_too_long_is_pinned(op: str) -> None:
     else:
         part = net("Expand", np.float32(0), net.ints(1, MANY**2, 5, 5))
         net("Concat", hidden, part, name="long", axis=1)
-    (segment,) = onnx_upscale.analyze(net.model("long.0")).analysis.segments
+    (segment,) = onnx_upscale.analyze(net.model("long.0")).analysis.structure.segments
     assert "too long" in " ".join(demand.reason for demand in segment.demands)
 
 

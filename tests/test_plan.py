@@ -133,9 +133,9 @@ def test_upscale_is_the_paper_s_algorithm_and_auto_is_not() -> None:
     readers = result.report["segments"][0]["readers"]
     assert sorted(reader["realization"] for reader in readers) == ["gather", "slice", "slice"]
     planned = onnx_upscale.analyze(branched(3), masks).plan("auto")
-    (segment,) = (s for s in planned.analysis.segments if len(s.readers) == 3)
+    (segment,) = (s for s in planned.analysis.structure.segments if len(s.readers) == 3)
     for read in segment.readers:
-        needed = planned.analysis.reads[read.layer.node.index]
+        needed = planned.kept.reads[read.layer.node.index]
         places = np.flatnonzero(needed[planned.layout.positions(read.inputs)])
         assert places[-1] - places[0] + 1 == len(places)
 

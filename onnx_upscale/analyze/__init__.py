@@ -1,62 +1,56 @@
-"""analyze: which channels are coupled, which hold a known value, which anybody needs."""
+"""analyze: which channels are coupled, which hold a known value, which anybody needs.
+
+The structure of a graph is found once; what masks add to it is a second, cheaper step.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from onnx_upscale.analyze.constants import Values, find_constants
-from onnx_upscale.analyze.needs import find_needs
-from onnx_upscale.analyze.segments import Segment, find_segments
-from onnx_upscale.analyze.trace import Trace, trace
-from onnx_upscale.analyze.weights import BoolArray, UsedWeights
+from onnx_upscale.analyze.needs import Needs, find_needs
+from onnx_upscale.analyze.segments import Segment
+from onnx_upscale.analyze.structure import Structure, find_structure
+from onnx_upscale.analyze.weights import MaskedWeights
 from onnx_upscale.load.graph import Graph, IntArray
 
-__all__ = ["Analysis", "Segment", "Trace", "analyze"]
+__all__ = ["Analysis", "Needs", "Segment", "Structure", "analyze", "find_structure"]
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """All that is known about the channels of a graph.
+    """All that is known about the channels of a graph under masks.
 
     Attributes:
-        trace: Labels, and what each node does with them.
+        structure: What follows from the graph alone.
+        graph: The graph seen through masks.
         values: Per label its known value, or NaN.
-        used: The non-zero weights of each layer.
-        segments: The closed sets of coupled axes.
-        needed: Per label, whether anybody needs its channel.
-        reads: Per reader (by node index), which input channels it needs.
+        weights: The non-zero weights of each layer.
+        needs: What anybody needs.
     """
 
-    trace: Trace
+    structure: Structure
+    graph: Graph
     values: Values
-    used: UsedWeights
-    segments: tuple[Segment, ...]
-    needed: BoolArray
-    reads: Mapping[int, BoolArray]
+    weights: MaskedWeights
+    needs: Needs
 
-    @property
-    def graph(self) -> Graph:
-        """The graph that was analyzed."""
-        return self.trace.graph
-
-    def keeping(self, wanted: IntArray) -> Analysis:
-        """The same analysis with some more roots kept, and what they need in turn."""
-        needed, reads = find_needs(self.trace, self.values, self.used, wanted)
-        return replace(self, needed=needed, reads=reads)
+    def keeping(self, wanted: IntArray) -> Needs:
+        """What is needed, with some more roots kept, and what they take to compute in turn."""
+        return find_needs(self.structure, self.values, self.weights, wanted)
 
 
-def analyze(graph: Graph) -> Analysis:
-    """Analyzes a graph seen through its masks.
+def analyze(graph: Graph, structure: Structure | None = None) -> Analysis:
+    """Analyzes a graph under masks.
 
     Args:
-        graph: The graph.
+        graph: The graph seen through masks.
+        structure: Its structure, where that is known already.
 
     Returns:
         What is coupled, known and needed.
     """
-    traced = trace(graph)
-    used = UsedWeights(graph)
-    values = find_constants(traced, used)
-    needed, reads = find_needs(traced, values, used)
-    return Analysis(traced, values, used, find_segments(traced), needed, reads)
+    structure = structure or find_structure(graph)
+    weights = MaskedWeights(structure.weights, graph)
+    values = find_constants(structure, graph, weights)
+    return Analysis(structure, graph, values, weights, find_needs(structure, values, weights))

@@ -7,8 +7,8 @@ import numpy.typing as npt
 import onnx
 
 from onnx_upscale.analyze.facts import Carry, Facts, Write
-from onnx_upscale.analyze.trace import Trace
-from onnx_upscale.analyze.weights import UsedWeights
+from onnx_upscale.analyze.structure import Structure
+from onnx_upscale.analyze.weights import MaskedWeights
 from onnx_upscale.load.folding import evaluate
 from onnx_upscale.load.graph import Graph
 from onnx_upscale.load.layers import Layer
@@ -18,30 +18,31 @@ Values = npt.NDArray[np.float64]
 """Per label the value of its channel; NaN where it is not known."""
 
 
-def find_constants(traced: Trace, used: UsedWeights) -> Values:
+def find_constants(structure: Structure, graph: Graph, weights: MaskedWeights) -> Values:
     """Finds the channels whose value does not depend on the model's input.
 
     Args:
-        traced: Labels and facts.
-        used: The non-zero weights.
+        structure: Labels and facts.
+        graph: The graph seen through masks.
+        weights: Its weights.
 
     Returns:
         Values per label, shape (labels,).
     """
-    values = np.full(len(traced.roots), np.nan)
-    for facts in traced.facts:
+    values = np.full(len(structure.roots), np.nan)
+    for facts in structure.facts:
         if facts.write is not None and facts.write.layer is not None:
-            values[facts.write.labels] = _written(traced.graph, facts.write, values, used)
+            values[facts.write.labels] = _written(graph, facts.write, values, weights)
         for carry in facts.carries:
-            values[carry.outputs] = _carried(traced.graph, facts, carry, values)
+            values[carry.outputs] = _carried(graph, facts, carry, values)
     values[~np.isfinite(values)] = np.nan
     return values
 
 
-def _written(graph: Graph, write: Write, values: Values, used: UsedWeights) -> Values:
+def _written(graph: Graph, write: Write, values: Values, weights: MaskedWeights) -> Values:
     layer = write.layer
     assert layer is not None
-    connected = used[layer]
+    connected = weights.connected(layer)
     groups, _, ins = connected.shape
     inputs = np.full(layer.inputs, np.nan) if write.inputs is None else values[write.inputs]
     variable = np.isnan(inputs) | (write.padded & (inputs != 0))
@@ -51,7 +52,7 @@ def _written(graph: Graph, write: Write, values: Values, used: UsedWeights) -> V
     bias = layer_bias(graph, layer)
     if bias is None:
         return np.full(layer.outputs, np.nan)
-    total = bias + contribution(graph, layer, np.where(variable, 0.0, inputs))
+    total = bias + weights.contribution(layer, np.where(variable, 0.0, inputs))
     return np.where(unknown, np.nan, total)
 
 
@@ -68,27 +69,6 @@ def layer_bias(graph: Graph, layer: Layer) -> Values | None:
     beta = float(layer.node.attributes.get("beta", 1.0))
     spread: Values = np.broadcast_to(bias, layer.outputs) * beta
     return spread
-
-
-def contribution(graph: Graph, layer: Layer, inputs: Values) -> Values:
-    """What input channels of given values add to each output channel.
-
-    Args:
-        graph: The graph.
-        layer: A layer whose every position sees its whole kernel.
-        inputs: A value per input channel; zero leaves the channel out.
-
-    Returns:
-        Sums, shape (outputs,).
-    """
-    if not inputs.any():
-        return np.zeros(layer.outputs)
-    weight = graph.value(layer.node, layer.weight_slot)
-    assert weight is not None
-    summed = layer.by_group(weight).sum(-1, dtype=np.float64)
-    by_group = inputs.reshape(layer.groups, layer.inputs // layer.groups)
-    total: Values = np.einsum("goi,gi->go", summed, by_group).ravel()
-    return total * float(layer.node.attributes.get("alpha", 1.0))
 
 
 def _carried(graph: Graph, facts: Facts, carry: Carry, values: Values) -> Values:
@@ -120,7 +100,7 @@ def _evaluated(
     node, rank = facts.node, len(graph.shapes[facts.node.outputs[0]])
     unknown = np.full(len(chosen), np.nan)
     shape = tuple(len(chosen) if axis == carry.axis else 1 for axis in range(rank))
-    axes = {param.slot: param.axis for param in facts.params if param.labels is carry.outputs}
+    params = {param.slot: param for param in facts.params if param.labels is carry.outputs}
     inputs: dict[str, Array] = {}
     for slot, name in enumerate(node.inputs):
         labels = carry.inputs.get(slot)
@@ -134,11 +114,10 @@ def _evaluated(
         constant = graph.value(node, slot)
         if constant is None:
             return unknown
-        if slot in axes:
-            constant = constant.take(chosen, axes[slot])
-            uniform = constant.size == len(chosen)
-        else:
-            uniform = constant.size == 1
+        place = params[slot].place(constant) if slot in params else None
+        if place is not None:
+            constant = constant.take(chosen, place)
+        uniform = constant.size == (1 if place is None else len(chosen))
         if not uniform and node.op not in ("BatchNormalization", "InstanceNormalization"):
             return unknown
         inputs[name] = constant

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from onnx_upscale.load.graph import IntArray, Node
 from onnx_upscale.load.layers import Layer
+from onnx_upscale.load.values import Array
 
 Axes: TypeAlias = "Mapping[int, IntArray]"
 """The labelled axes of one tensor; axes that are missing are opaque: never touched."""
@@ -15,11 +16,20 @@ Axes: TypeAlias = "Mapping[int, IntArray]"
 
 @dataclass(frozen=True)
 class Param:
-    """A constant input has one slice per channel along an axis."""
+    """A constant input has one slice per channel along an axis, or one value for all of them.
+
+    Attributes:
+        axis: The axis; a negative one counts from the end.
+    """
 
     slot: int
     axis: int
     labels: IntArray
+
+    def place(self, constant: Array) -> int | None:
+        """The axis along which a constant has its slices; None if one value serves all."""
+        axis = self.axis if self.axis >= 0 else self.axis + constant.ndim
+        return axis if axis >= 0 and constant.shape[axis] == len(self.labels) else None
 
 
 @dataclass(frozen=True)

@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
 from onnx_upscale.analyze.constants import Values
 from onnx_upscale.analyze.facts import Read
-from onnx_upscale.analyze.trace import Trace
-from onnx_upscale.analyze.weights import BoolArray, UsedWeights
+from onnx_upscale.analyze.structure import Structure
+from onnx_upscale.analyze.weights import BoolArray, MaskedWeights
 from onnx_upscale.load.graph import IntArray
 
 
+@dataclass(frozen=True)
+class Needs:
+    """A set of channels that is closed: all that it takes to compute each is in it.
+
+    Attributes:
+        labels: Per label, whether its channel is in it.
+        reads: Per reader (by node index), which of its input channels it takes to compute those of
+            its output channels that are in it.
+    """
+
+    labels: BoolArray
+    reads: Mapping[int, BoolArray]
+
+
 def find_needs(
-    traced: Trace, values: Values, used: UsedWeights, wanted: IntArray | None = None
-) -> tuple[BoolArray, Mapping[int, BoolArray]]:
+    structure: Structure, values: Values, weights: MaskedWeights, wanted: IntArray | None = None
+) -> Needs:
     """Finds what is needed, from the outputs back.
 
     A reader needs an input channel if a weight that is not zero connects it with an output
@@ -23,30 +38,29 @@ def find_needs(
     coupled are needed together, so that every kept channel is computed exactly.
 
     Args:
-        traced: Labels and facts.
+        structure: Labels and facts.
         values: Known values per label.
-        used: The non-zero weights.
+        weights: The weights under masks.
         wanted: Roots to keep in any case.
 
     Returns:
-        Per label, whether its root is needed; and per reader (by node index) which of its input
-        channels it needs.
+        What is needed, and by whom.
     """
-    roots = traced.roots
+    roots = structure.roots
     needed = np.zeros(len(roots), bool)
     if wanted is not None:
         needed[wanted] = True
-    for demand in traced.demands:
+    for demand in structure.demands:
         labels = demand.labels
         if demand.unless_zero:
             nonzero = labels[values[labels] != 0]
             labels = nonzero if nonzero.size else labels[:1]
         needed[roots[labels]] = True
-    reads = [facts.read for facts in reversed(traced.facts) if facts.read is not None]
+    reads = [facts.read for facts in reversed(structure.facts) if facts.read is not None]
     # A tensor of which nobody wants more than its other sizes (Shape) must be there all the same.
     measured = [
         labels
-        for facts in traced.facts
+        for facts in structure.facts
         if facts.read is None and not facts.outputs
         for axes in facts.inputs.values()
         for labels in axes.values()
@@ -62,7 +76,7 @@ def find_needs(
             if index in live_before and np.array_equal(live, live_before[index]):
                 continue
             live_before[index] = live
-            columns[index] = _needed_inputs(read, live, values, used)
+            columns[index] = _needed_inputs(read, live, values, weights)
             inputs = roots[read.inputs]
             if columns[index].any():
                 needed[inputs[columns[index]]] = True
@@ -72,7 +86,7 @@ def find_needs(
         for labels in measured:
             if not needed[roots[labels]].any():
                 needed[roots[labels[0]]] = changed = True
-    return needed[roots], columns
+    return Needs(needed[roots], columns)
 
 
 def _live_outputs(read: Read, needed: BoolArray, roots: IntArray) -> BoolArray:
@@ -81,8 +95,10 @@ def _live_outputs(read: Read, needed: BoolArray, roots: IntArray) -> BoolArray:
     return needed[roots[read.outputs]]
 
 
-def _needed_inputs(read: Read, live: BoolArray, values: Values, used: UsedWeights) -> BoolArray:
-    connected = used[read.layer][0]
+def _needed_inputs(
+    read: Read, live: BoolArray, values: Values, weights: MaskedWeights
+) -> BoolArray:
+    connected = weights.connected(read.layer)[0]
     columns: BoolArray = connected.any(0) if live.all() else connected[live].any(0)
     known = values[read.inputs]
     return columns & ~(~np.isnan(known) if read.absorbs else known == 0)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from onnx_upscale.analyze.facts import Demand, Join, Read, Write
+from onnx_upscale.analyze.facts import Axes, Demand, Facts, Join, Read, Write
 from onnx_upscale.analyze.labels import LabelPool
-from onnx_upscale.analyze.trace import Trace
 from onnx_upscale.load.graph import IntArray, Node
 
 
@@ -46,19 +45,26 @@ class Segment:
     original: IntArray
 
 
-def find_segments(traced: Trace) -> tuple[Segment, ...]:
+def find_segments(
+    roots: IntArray,
+    axes_of: Mapping[str, Axes],
+    facts: Sequence[Facts],
+    demands: Sequence[Demand],
+) -> tuple[Segment, ...]:
     """Groups coupled axes.
 
     Args:
-        traced: Labels and facts.
+        roots: Per label its root.
+        axes_of: The labelled axes of every tensor.
+        facts: What is known of each node.
+        demands: All demands.
 
     Returns:
         The segments, in the order in which the model first touches them.
     """
-    roots = traced.roots
     if not len(roots):
         return ()
-    arrays = _distinct_axes(traced)
+    arrays = _distinct_axes(roots, axes_of, facts)
     pool = LabelPool()
     pool.fresh(len(roots))
     pool.couple(np.arange(len(roots)), roots)
@@ -72,26 +78,28 @@ def find_segments(traced: Trace) -> tuple[Segment, ...]:
     axes: dict[int, list[IntArray]] = {head: [] for head in members}
     for axis in arrays:
         axes[group_of[axis[0]]].append(axis)
-    parties = _parties(traced, group_of, heads.tolist())
+    parties = _parties(facts, demands, group_of, heads.tolist())
     return tuple(
         Segment(number, members[head], *parties[head], _sets(axes[head]), _original(axes[head]))
         for number, head in enumerate(members)
     )
 
 
-def _distinct_axes(traced: Trace) -> list[IntArray]:
+def _distinct_axes(
+    roots: IntArray, axes_of: Mapping[str, Axes], all_facts: Sequence[Facts]
+) -> list[IntArray]:
     """The roots of every axis, each different array once, in the order of the model."""
     found: dict[bytes, IntArray] = {}
     seen: set[int] = set()
-    arrays = [labels for axes in traced.axes.values() for labels in axes.values()]
-    for facts in traced.facts:
+    arrays = [labels for axes in axes_of.values() for labels in axes.values()]
+    for facts in all_facts:
         arrays += [facts.join.whole, *facts.join.parts] if facts.join is not None else []
         arrays += [tie.part for tie in facts.ties]
     for labels in arrays:
         if id(labels) not in seen and len(labels):
             seen.add(id(labels))
-            roots = traced.roots[labels]
-            found.setdefault(roots.tobytes(), roots)
+            own = roots[labels]
+            found.setdefault(own.tobytes(), own)
     return list(found.values())
 
 
@@ -108,19 +116,24 @@ def _original(axes: list[IntArray]) -> IntArray:
 _Parties = tuple[tuple[Writer, ...], tuple[Read, ...], tuple[Join, ...], tuple[Demand, ...]]
 
 
-def _parties(traced: Trace, group_of: IntArray, heads: list[int]) -> Mapping[int, _Parties]:
+def _parties(
+    all_facts: Sequence[Facts],
+    all_demands: Sequence[Demand],
+    group_of: IntArray,
+    heads: list[int],
+) -> Mapping[int, _Parties]:
     writers: dict[int, list[Writer]] = {head: [] for head in heads}
     readers: dict[int, list[Read]] = {head: [] for head in heads}
     joins: dict[int, list[Join]] = {head: [] for head in heads}
     demands: dict[int, list[Demand]] = {head: [] for head in heads}
-    for facts in traced.facts:
+    for facts in all_facts:
         if facts.write is not None:
             writers[group_of[facts.write.labels[0]]].append(Writer(facts.node, facts.write))
         if facts.read is not None:
             readers[group_of[facts.read.inputs[0]]].append(facts.read)
         if facts.join is not None:
             joins[group_of[facts.join.whole[0]]].append(facts.join)
-    for demand in traced.demands:
+    for demand in all_demands:
         demands[group_of[demand.labels[0]]].append(demand)
     return {
         head: (tuple(writers[head]), tuple(readers[head]), tuple(joins[head]), tuple(demands[head]))

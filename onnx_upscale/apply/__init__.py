@@ -55,17 +55,17 @@ def apply(plan: Plan) -> Emitted:
     Returns:
         A new model; the one that was read is left as it is.
     """
-    traced, layout = plan.analysis.trace, plan.layout
-    surgery = Surgery(traced.graph)
+    structure, layout = plan.analysis.structure, plan.layout
+    surgery = Surgery(plan.analysis.graph)
     copies = Copies(surgery)
-    surgery.removed |= {facts.node.index for facts in traced.facts if is_empty(facts, layout)}
-    live = [facts for facts in traced.facts if facts.node.index not in surgery.removed]
+    surgery.removed |= {facts.node.index for facts in structure.facts if is_empty(facts, layout)}
+    live = [facts for facts in structure.facts if facts.node.index not in surgery.removed]
     cut_weights(surgery, plan, (facts.node.index for facts in live))
     for facts in live:
         _fit(surgery, copies, facts, plan)
     reshaped = [
         name
-        for name, axes in traced.axes.items()
+        for name, axes in structure.axes.items()
         if any(len(layout.positions(labels)) != len(labels) for labels in axes.values())
     ]
     return Emitted(*emit(surgery, reshaped))

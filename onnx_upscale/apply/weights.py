@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnx_upscale.analyze.constants import contribution
 from onnx_upscale.apply.surgery import Surgery
 from onnx_upscale.load.graph import IntArray, Node, Use
 from onnx_upscale.load.values import Array
@@ -45,7 +44,7 @@ def cut_weights(surgery: Surgery, plan: Plan, live: Iterable[int]) -> None:
     graph = surgery.graph
     cuts: dict[Use, Cut] = {use: Cut() for use in graph.overrides}
     live = set(live)
-    for facts in plan.analysis.trace.facts:
+    for facts in plan.analysis.structure.facts:
         if facts.node.index in live:
             _collect(plan, facts.node.index, cuts)
     cuts = {use: cut for use, cut in cuts.items() if use[0] in live}
@@ -55,14 +54,16 @@ def cut_weights(surgery: Surgery, plan: Plan, live: Iterable[int]) -> None:
 
 def _collect(plan: Plan, index: int, cuts: dict[Use, Cut]) -> None:
     graph, layout = plan.analysis.graph, plan.layout
-    facts = plan.analysis.trace.facts[index]
+    facts = plan.analysis.structure.facts[index]
     writer, reader = plan.writers.get(index), plan.readers.get(index)
     takes: list[tuple[int, int, IntArray]] = []
     for param in facts.params:
-        positions = layout.positions(param.labels)
-        if writer is not None and param.labels is writer.write.labels:
-            positions = writer.positions
-        takes.append((param.slot, param.axis, positions))
+        value = graph.value(facts.node, param.slot)
+        place = None if value is None else param.place(value)
+        if place is not None:
+            own = writer is not None and param.labels is writer.write.labels
+            positions = writer.positions if writer and own else layout.positions(param.labels)
+            takes.append((param.slot, place, positions))
     if reader is not None:
         layer = reader.read.layer
         takes.append((layer.weight_slot, layer.weight_input_axis, reader.positions))
@@ -81,7 +82,8 @@ def _absorb_constants(surgery: Surgery, plan: Plan, cuts: dict[Use, Cut]) -> Non
         values = plan.analysis.values[reader.read.inputs]
         lost = ~np.isnan(values)
         lost[reader.positions] = False
-        added = contribution(surgery.graph, reader.read.layer, np.where(lost, values, 0.0))
+        lost_values = np.where(lost, values, 0.0)
+        added = plan.analysis.weights.contribution(reader.read.layer, lost_values)
         if added.any():
             _add_to_bias(surgery, plan, reader, added, cuts)
 

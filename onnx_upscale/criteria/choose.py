@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from onnx_upscale.analyze import Trace
+from onnx_upscale.analyze import Structure
 from onnx_upscale.criteria.scores import Scores
 from onnx_upscale.criteria.sites import Site
 from onnx_upscale.errors import UsageError
@@ -33,7 +33,7 @@ def separate_units(sites: Sequence[Site]) -> list[IntArray]:
     ]
 
 
-def coupled_units(traced: Trace, sites: Sequence[Site]) -> list[IntArray]:
+def coupled_units(structure: Structure, sites: Sequence[Site]) -> list[IntArray]:
     """One unit per set of coupled channels.
 
     Channels that cannot leave however much the sites agree must stay: those that an operator or a
@@ -41,7 +41,7 @@ def coupled_units(traced: Trace, sites: Sequence[Site]) -> list[IntArray]:
     is left alone. Grouped layers do not count as such: they follow their neighbours.
 
     Args:
-        traced: The labels of the model.
+        structure: The structure of the model.
         sites: The sites, all of the same side.
 
     Returns:
@@ -50,11 +50,11 @@ def coupled_units(traced: Trace, sites: Sequence[Site]) -> list[IntArray]:
     Raises:
         UsageError: All channels must stay.
     """
-    roots, taken = traced.roots, {site.layer.node.index for site in sites}
+    roots, taken = structure.roots, {site.layer.node.index for site in sites}
     stay = np.zeros(len(roots), bool)
-    for demand in traced.demands:
+    for demand in structure.demands:
         stay[roots[demand.labels]] = True
-    for facts in traced.facts:
+    for facts in structure.facts:
         if facts.node.index in taken:
             continue
         if sites[0].side == "input" and facts.read is not None:

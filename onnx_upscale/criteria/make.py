@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from onnx_upscale.analyze.trace import trace
+from onnx_upscale.analyze import find_structure
 from onnx_upscale.criteria.calibration import DataSource
 from onnx_upscale.criteria.choose import choose, coupled_units, separate_units
 from onnx_upscale.criteria.ranks import Progress
@@ -70,13 +70,13 @@ def make_masks(
         raise UsageError(f"--amount {amount}: must be from 0 to 1")
     if batch_size < 1:
         raise UsageError(f"--batch-size {batch_size}: must be at least 1")
-    traced = trace(build_graph(read_model(model)))
-    sites = find_sites(traced, side, layers, skip)
+    structure = find_structure(build_graph(read_model(model)))
+    sites = find_sites(structure, side, layers, skip)
     chosen = CRITERIA[criterion]
-    scores = chosen.score(Subject(traced, sites, data, batch_size, seed, progress))
+    scores = chosen.score(Subject(structure, sites, data, batch_size, seed, progress))
     if not chosen.comparable:
         scores = [_by_mean(each) for each in scores]
-    units = coupled_units(traced, sites) if constrained else separate_units(sites)
+    units = coupled_units(structure, sites) if constrained else separate_units(sites)
     pruned = choose(units, scores, amount, scope)
     return {
         "version": 1,

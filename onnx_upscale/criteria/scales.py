@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from onnx_upscale.analyze import Trace
+from onnx_upscale.analyze import Structure
 from onnx_upscale.analyze.facts import Facts
 from onnx_upscale.criteria.neighbours import follow
 from onnx_upscale.criteria.scores import Scores
@@ -15,7 +15,7 @@ from onnx_upscale.errors import UsageError
 from onnx_upscale.load.graph import Graph, IntArray, Node
 
 
-def batch_norm_scales(traced: Trace, sites: Sequence[Site]) -> list[Scores]:
+def batch_norm_scales(structure: Structure, sites: Sequence[Site]) -> list[Scores]:
     """|gamma| (Liu et al., Network Slimming, ICCV 2017).
 
     On the output side that of the BatchNormalization that reads what the layer makes. On the
@@ -23,7 +23,7 @@ def batch_norm_scales(traced: Trace, sites: Sequence[Site]) -> list[Scores]:
     mean of theirs.
 
     Args:
-        traced: The labels of the model.
+        structure: The structure of the model.
         sites: What to score.
 
     Returns:
@@ -32,11 +32,11 @@ def batch_norm_scales(traced: Trace, sites: Sequence[Site]) -> list[Scores]:
     Raises:
         UsageError: A layer has no BatchNormalization next to it.
     """
-    before = _before(traced) if sites[0].side == "input" else np.empty(0)
+    before = _before(structure) if sites[0].side == "input" else np.empty(0)
     found = []
     for site in sites:
         if site.side == "output":
-            scales = _behind(traced.graph, site)
+            scales = _behind(structure.graph, site)
         else:
             scales = None if site.labels is None else before[site.labels]
         if scales is None or np.isnan(scales).any():
@@ -65,11 +65,11 @@ def _behind(graph: Graph, site: Site) -> Scores | None:
     return None
 
 
-def _before(traced: Trace) -> Scores:
+def _before(structure: Structure) -> Scores:
     """Per label, the scale of the last BatchNormalization on the way to it, or NaN."""
-    scales = np.full(len(traced.roots), np.nan)
-    for facts in traced.facts:
-        gamma = _gamma(traced.graph, facts.node)
+    scales = np.full(len(structure.roots), np.nan)
+    for facts in structure.facts:
+        gamma = _gamma(structure.graph, facts.node)
         made = facts.outputs.get(0, {}).get(1)
         if gamma is not None and made is not None:
             scales[made] = gamma

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
-from onnx_upscale.analyze import Trace
+from onnx_upscale.analyze import Structure
 from onnx_upscale.errors import UsageError
 from onnx_upscale.load.graph import Graph, IntArray, Node
 from onnx_upscale.load.keys import layer_key
@@ -55,7 +55,7 @@ class Site:
 
 
 def find_sites(
-    traced: Trace, side: str, chosen: Sequence[str] = (), skipped: Sequence[str] = ()
+    structure: Structure, side: str, chosen: Sequence[str] = (), skipped: Sequence[str] = ()
 ) -> tuple[Site, ...]:
     """Finds what to prune.
 
@@ -66,7 +66,7 @@ def find_sites(
        pattern of `skipped` does.
 
     Args:
-        traced: The labels of the model.
+        structure: The structure of the model.
         side: `input` or `output`.
         chosen: Patterns of layers, matched with the key, the node's name and its output.
         skipped: Patterns of layers to leave alone.
@@ -77,8 +77,8 @@ def find_sites(
     Raises:
         UsageError: A pattern matches no layer, or no layer is left.
     """
-    graph = traced.graph
-    every = list(_sides(traced, side))
+    graph = structure.graph
+    every = list(_sides(structure, side))
     names = [(site.key, site.layer.node.proto.name, site.layer.node.outputs[0]) for site in every]
     _check_patterns("layers", chosen, names)
     _check_patterns("skip", skipped, names)
@@ -102,8 +102,8 @@ def find_sites(
     return tuple(sites)
 
 
-def _sides(traced: Trace, side: str) -> Iterator[Site]:
-    graph, facts = traced.graph, {facts.node.index: facts for facts in traced.facts}
+def _sides(structure: Structure, side: str) -> Iterator[Site]:
+    graph, facts = structure.graph, {facts.node.index: facts for facts in structure.facts}
     for layer in layers(graph):
         if layer.node.input(layer.data_slot) in graph.constants:
             continue

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnx_upscale.analyze import Trace
+from onnx_upscale.analyze import Structure
 from onnx_upscale.criteria.calibration import DataSource, open_samples
 from onnx_upscale.criteria.ranks import Progress, feature_ranks
 from onnx_upscale.criteria.scales import batch_norm_scales
@@ -21,7 +21,7 @@ class Subject:
     """What a criterion is asked about.
 
     Attributes:
-        traced: The labels of the model.
+        structure: The structure of the model.
         sites: The sides of layers to score.
         data: Calibration data, if there is any.
         batch_size: How many samples to run at once at most.
@@ -29,7 +29,7 @@ class Subject:
         progress: Called with how much is done, of how much.
     """
 
-    traced: Trace
+    structure: Structure
     sites: tuple[Site, ...]
     data: DataSource | None
     batch_size: int
@@ -57,7 +57,7 @@ def _of_weights(score: ScoreWeight) -> Callable[[Subject], list[Scores]]:
     def scores(subject: Subject) -> list[Scores]:
         found = []
         for number, site in enumerate(subject.sites, start=1):
-            weight = site.weight(subject.traced.graph)
+            weight = site.weight(subject.structure.graph)
             if not np.isfinite(weight).all():
                 raise ModelError(f"layer '{site.key}': its weight holds infinities or NaNs")
             found.append(score(weight))
@@ -74,13 +74,13 @@ def _hrank(subject: Subject) -> list[Scores]:
             "criterion hrank ranks feature maps: give calibration data with --data (an .npz or "
             ".npy file, or a folder of images)"
         )
-    graph = subject.traced.graph
+    graph = subject.structure.graph
     samples = open_samples(subject.data, graph.model)
     return feature_ranks(graph, subject.sites, samples, subject.batch_size, subject.progress)
 
 
 def _bn(subject: Subject) -> list[Scores]:
-    return batch_norm_scales(subject.traced, subject.sites)
+    return batch_norm_scales(subject.structure, subject.sites)
 
 
 def _random(subject: Subject) -> list[Scores]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from onnx_upscale.analyze.trace import Trace, trace
+from onnx_upscale.analyze import Structure, find_structure
 from onnx_upscale.errors import MaskError
 from onnx_upscale.importers.elements import Imported
 from onnx_upscale.load.graph import Graph, IntArray
@@ -32,24 +32,24 @@ def from_history(entries: Sequence[Any], where: str, graph: Graph) -> Imported:
     Raises:
         MaskError: An entry does not fit the model.
     """
-    traced = trace(graph)
-    roots = traced.roots
+    structure = find_structure(graph)
+    roots = structure.roots
     gone = np.zeros(len(roots), bool)
     for number, entry in enumerate(entries):
         place = f"{where}: entry {number}"
         name, is_output, indices = _parsed(entry, place)
-        own = roots[_labels(traced, name, is_output, place)]
+        own = roots[_labels(structure, name, is_output, place)]
         left = own[~gone[own]]
         wrong = next((index for index in indices if not 0 <= index < len(left)), None)
         if wrong is not None:
             raise MaskError(f"{place}: '{name}' has {len(left)} channels left, but not {wrong}")
         gone[left[np.array(indices, np.int64)]] = True
     masks = {}
-    for facts in traced.facts:
+    for facts in structure.facts:
         if facts.read is not None and gone[roots[facts.read.inputs]].any():
             pruned = np.flatnonzero(gone[roots[facts.read.inputs]])
             masks[layer_key(graph, facts.read.layer)] = {"input": pruned.tolist()}
-    return Imported(masks, _mixed(traced, gone))
+    return Imported(masks, _mixed(structure, gone))
 
 
 def _parsed(entry: Any, place: str) -> tuple[str, bool, list[int]]:
@@ -59,9 +59,9 @@ def _parsed(entry: Any, place: str) -> tuple[str, bool, list[int]]:
     raise MaskError(f"{place}: expected [layer, is_output, indices], found {reprlib.repr(entry)}")
 
 
-def _labels(traced: Trace, name: str, is_output: bool, place: str) -> IntArray:
-    (layer, *_) = layers_of(traced.graph, f"{name}.weight")
-    facts = next(each for each in traced.facts if each.node.index == layer.node.index)
+def _labels(structure: Structure, name: str, is_output: bool, place: str) -> IntArray:
+    (layer, *_) = layers_of(structure.graph, f"{name}.weight")
+    facts = next(each for each in structure.facts if each.node.index == layer.node.index)
     if is_output and facts.write is not None:
         return facts.write.labels
     if facts.read is not None and not is_output:
@@ -72,11 +72,11 @@ def _labels(traced: Trace, name: str, is_output: bool, place: str) -> IntArray:
     raise MaskError(f"{place}: the {side} channels of '{name}' cannot be followed in the model")
 
 
-def _mixed(traced: Trace, gone: np.ndarray[Any, np.dtype[np.bool_]]) -> tuple[str, ...]:
+def _mixed(structure: Structure, gone: np.ndarray[Any, np.dtype[np.bool_]]) -> tuple[str, ...]:
     reasons = [
         f"{demand.tensor} ({demand.reason})"
-        for demand in traced.demands
-        if gone[traced.roots[demand.labels]].any()
+        for demand in structure.demands
+        if gone[structure.roots[demand.labels]].any()
     ]
     if not reasons:
         return ()

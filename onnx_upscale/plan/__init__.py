@@ -8,8 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from onnx_upscale.analyze import Analysis
-from onnx_upscale.load.graph import IntArray
+from onnx_upscale.analyze import Analysis, Needs
 from onnx_upscale.load.values import Array
 from onnx_upscale.plan.arrange import arrange
 from onnx_upscale.plan.cost import Costs
@@ -41,6 +40,7 @@ class Plan:
 
     Attributes:
         analysis: What they rest on.
+        kept: What the emitted model computes: all that is needed, and what else suits the target.
         layout: The kept channels of every axis, in order.
         readers: By node index, how each reader gets its channels; those not computed are missing.
         writers: By node index, how each writer fills its layout.
@@ -48,6 +48,7 @@ class Plan:
     """
 
     analysis: Analysis
+    kept: Needs
     layout: Layout
     readers: Mapping[int, ReaderPlan]
     writers: Mapping[int, WriterPlan]
@@ -79,7 +80,7 @@ class Plan:
         Returns:
             The channels that are kept, in their order.
         """
-        for axis, labels in self.analysis.trace.axes.get(tensor, {}).items():
+        for axis, labels in self.analysis.structure.axes.get(tensor, {}).items():
             value = value.take(self.layout.positions(labels), axis)
         return value
 
@@ -95,42 +96,40 @@ def plan(analysis: Analysis, strategy: str, prices: Prices) -> Plan:
     Returns:
         The plan.
     """
-    if strategy == "auto":
-        analysis = align(analysis, prices)
-    analysis, layout = _lay_out(analysis, strategy)
+    kept = align(analysis, prices) if strategy == "auto" else analysis.needs
+    kept, layout = _lay_out(analysis, kept, strategy)
     costs = Costs(analysis.graph, prices)
     readers: dict[int, ReaderPlan] = {}
     writers: dict[int, WriterPlan] = {}
-    for segment in analysis.segments:
+    for segment in analysis.structure.segments:
         for read in segment.readers:
-            chosen = realize_reader(analysis, layout, costs, read, strategy)
+            chosen = realize_reader(kept, layout, costs, read, strategy)
             if chosen is not None:
                 readers[read.layer.node.index] = chosen
         for writer in segment.writers:
             writers[writer.node.index] = realize_writer(
                 analysis, layout, costs, writer.write, strategy
             )
-    return Plan(analysis, layout, readers, writers, prices)
+    return Plan(analysis, kept, layout, readers, writers, prices)
 
 
-def _lay_out(analysis: Analysis, strategy: str) -> tuple[Analysis, Layout]:
+def _lay_out(analysis: Analysis, kept: Needs, strategy: str) -> tuple[Needs, Layout]:
     """Orders all segments; one whose nodes cannot follow keeps all its channels as they were."""
-    roots = analysis.trace.roots
+    structure = analysis.structure
+    roots, segments = structure.roots, structure.segments
     rank = np.zeros(len(roots), np.int64)
     segment_of = np.zeros(len(roots), np.int64)
-    for segment in analysis.segments:
-        order = arrange(analysis, segment, strategy)
+    for segment in segments:
+        order = arrange(structure, kept, segment, strategy)
         rank[order] = np.arange(len(order))
         segment_of[segment.roots] = segment.id
     segment_of = segment_of[roots]
-    frozen = np.zeros(len(analysis.segments), bool)
+    frozen = np.zeros(len(segments), bool)
     while True:
-        layout = Layout(roots, analysis.needed, rank, frozen[segment_of])
-        wrong = misfits(analysis.trace, layout)
+        layout = Layout(roots, kept.labels, rank, frozen[segment_of])
+        wrong = misfits(structure, layout)
         if not wrong:
-            return analysis, layout
+            return kept, layout
         frozen[np.unique(segment_of[np.concatenate(wrong)])] = True
-        kept: IntArray = np.flatnonzero(frozen[segment_of])
-        analysis = analysis.keeping(
-            np.unique(np.concatenate([roots[kept], roots[analysis.needed]]))
-        )
+        unchanged = roots[np.flatnonzero(frozen[segment_of])]
+        kept = analysis.keeping(np.union1d(unchanged, roots[kept.labels]))

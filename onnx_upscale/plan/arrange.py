@@ -6,17 +6,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from onnx_upscale.analyze import Analysis, Segment
+from onnx_upscale.analyze import Needs, Segment, Structure
 from onnx_upscale.load.graph import IntArray
 from onnx_upscale.plan.order import perfect_order
 from onnx_upscale.plan.paths import path_order
 
 
-def arrange(analysis: Analysis, segment: Segment, strategy: str) -> IntArray:
+def arrange(structure: Structure, kept: Needs, segment: Segment, strategy: str) -> IntArray:
     """Orders the channels of a segment.
 
     Args:
-        analysis: The analysis.
+        structure: Labels and facts.
+        kept: What is computed.
         segment: The segment.
         strategy: `auto` asks the PQ-tree, `upscale` the paper's paths; any other keeps the order
             of the model.
@@ -25,39 +26,39 @@ def arrange(analysis: Analysis, segment: Segment, strategy: str) -> IntArray:
         All roots of the segment in their order.
     """
     original = segment.original
-    wanted = _reader_sets(analysis, segment)
+    wanted = _reader_sets(structure, kept, segment)
     if strategy not in ("auto", "upscale") or not wanted:
         return original
-    kept = original[analysis.needed[original]]
+    stay = original[kept.labels[original]]
     number = np.full(int(original.max()) + 1, -1, np.int64)
-    number[kept] = np.arange(len(kept))
+    number[stay] = np.arange(len(stay))
     readers = [number[roots] for roots in wanted]
-    parts = _parts(analysis, segment, number)
+    parts = _parts(structure, segment, number)
     if strategy == "upscale":
-        order = _grouped(path_order(len(kept), readers), parts)
+        order = _grouped(path_order(len(stay), readers), parts)
     else:
         try:
-            order, _ = perfect_order(len(kept), parts, readers, [float(len(r)) for r in readers])
+            order, _ = perfect_order(len(stay), parts, readers, [float(len(r)) for r in readers])
         except ValueError:  # Parts that overlap without nesting: no order keeps each together.
             return original
-    arranged = np.concatenate([kept[order], original[~analysis.needed[original]]])
-    return _restore(analysis, segment, arranged)
+    arranged = np.concatenate([stay[order], original[~kept.labels[original]]])
+    return _restore(structure, segment, arranged)
 
 
-def _reader_sets(analysis: Analysis, segment: Segment) -> list[IntArray]:
+def _reader_sets(structure: Structure, kept: Needs, segment: Segment) -> list[IntArray]:
     """The roots that each reader needs, for readers that need some but not all there are."""
-    roots, found = analysis.trace.roots, []
+    roots, found = structure.roots, []
     for read in segment.readers:
-        needed = analysis.reads[read.layer.node.index]
-        kept = analysis.needed[read.inputs]
-        if needed.any() and (kept & ~needed).any():
-            found.append(np.unique(roots[read.inputs[needed & kept]]))
+        needed = kept.reads[read.layer.node.index]
+        there = kept.labels[read.inputs]
+        if needed.any() and (there & ~needed).any():
+            found.append(np.unique(roots[read.inputs[needed & there]]))
     return found
 
 
-def _parts(analysis: Analysis, segment: Segment, number: IntArray) -> list[IntArray]:
+def _parts(structure: Structure, segment: Segment, number: IntArray) -> list[IntArray]:
     """The parts of Concats, each of which must stay together."""
-    roots = analysis.trace.roots
+    roots = structure.roots
     found: dict[bytes, IntArray] = {}
     for join in segment.joins:
         for part in join.parts:
@@ -80,11 +81,11 @@ def _grouped(order: IntArray, parts: Sequence[IntArray]) -> IntArray:
     return np.lexsort(keys)
 
 
-def _restore(analysis: Analysis, segment: Segment, order: IntArray) -> IntArray:
+def _restore(structure: Structure, segment: Segment, order: IntArray) -> IntArray:
     """Puts axes whose order matters back in it, in the places that their channels hold."""
     for demand in segment.demands:
         if demand.ordered:
-            own = analysis.trace.roots[demand.labels]
+            own = structure.roots[demand.labels]
             places = np.flatnonzero(np.isin(order, own))
             if len(places) == len(own):
                 order = order.copy()

@@ -20,12 +20,13 @@ def grow_masks(analysis: Analysis) -> tuple[LayerMask, ...]:
     Returns:
         Input masks for all readers, which make them agree.
     """
-    roots, values = analysis.trace.roots, analysis.values
+    structure, values = analysis.structure, analysis.values
+    roots = structure.roots
     pruned = np.zeros(len(roots), bool)
     fixed = np.zeros(len(roots), bool)
-    for segment in analysis.segments:
+    for segment in structure.segments:
         for read in segment.readers:
-            unused = ~analysis.used[read.layer][0].any(0)
+            unused = ~analysis.weights.connected(read.layer)[0].any(0)
             pruned[roots[read.inputs[unused]]] = True
         for writer in segment.writers:
             pruned[roots[writer.write.labels[values[writer.write.labels] == 0]]] = True
@@ -34,7 +35,7 @@ def grow_masks(analysis: Analysis) -> tuple[LayerMask, ...]:
     gone = (pruned & ~fixed)[roots]
     return tuple(
         LayerMask(read.layer, "input", np.flatnonzero(gone[read.inputs]))
-        for segment in analysis.segments
+        for segment in structure.segments
         for read in segment.readers
         if gone[read.inputs].any()
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnx_upscale.analyze import Analysis, Segment
+from onnx_upscale.analyze import Analysis, Needs, Segment, Structure
 from onnx_upscale.load.graph import IntArray
 from onnx_upscale.plan.cost import Costs, is_product
 from onnx_upscale.prices import Counts, Prices
@@ -32,7 +32,7 @@ class _Axes:
     times: Mapping[bytes, int]
 
 
-def align(analysis: Analysis, prices: Prices) -> Analysis:
+def align(analysis: Analysis, prices: Prices) -> Needs:
     """Keeps some channels that nobody needs, up to counts that the target's kernels like.
 
     Args:
@@ -40,25 +40,26 @@ def align(analysis: Analysis, prices: Prices) -> Analysis:
         prices: What work costs on the target.
 
     Returns:
-        The analysis with more channels needed.
+        What is needed, and more.
     """
+    structure, kept = analysis.structure, analysis.needs
     wanted, costs = np.zeros(0, np.int64), Costs(analysis.graph, prices)
-    axes = _axes(analysis)
+    axes = _axes(structure)
     for _ in range(_ROUNDS):
-        extra = [_extra(analysis, segment, costs, axes) for segment in analysis.segments]
+        extra = [_extra(kept, segment, costs, axes) for segment in structure.segments]
         more = np.concatenate([*extra, np.zeros(0, np.int64)])
         if not more.size:
             break
         wanted = np.concatenate([wanted, more])
-        analysis = analysis.keeping(wanted)
-    return analysis
+        kept = analysis.keeping(wanted)
+    return kept
 
 
-def _axes(analysis: Analysis) -> _Axes:
-    roots = analysis.trace.roots
+def _axes(structure: Structure) -> _Axes:
+    roots = structure.roots
     blocked: list[IntArray] = []
     tied = np.zeros(len(roots), bool)
-    for facts in analysis.trace.facts:
+    for facts in structure.facts:
         for tie in facts.ties:
             tied[roots[tie.part]] = True
         if facts.join is not None:
@@ -66,7 +67,7 @@ def _axes(analysis: Analysis) -> _Axes:
         if facts.node.op in _POOLS and 1 in facts.inputs.get(0, {}):
             blocked.append(facts.inputs[0][1])
     times: dict[bytes, int] = {}
-    for labels in (labels for axes in analysis.trace.axes.values() for labels in axes.values()):
+    for labels in (labels for axes in structure.axes.values() for labels in axes.values()):
         if not len(labels) or not tied[roots[labels[0]]]:
             continue  # Elsewhere every root is one channel.
         own = np.unique(roots[labels])
@@ -76,16 +77,15 @@ def _axes(analysis: Analysis) -> _Axes:
     return _Axes(in_blocks, {own: count for own, count in times.items() if count > 1})
 
 
-def _extra(analysis: Analysis, segment: Segment, costs: Costs, axes: _Axes) -> IntArray:
-    needed = analysis.needed
-    kept = set(segment.roots[needed[segment.roots]].tolist())
-    if len(kept) == len(segment.roots):
+def _extra(kept: Needs, segment: Segment, costs: Costs, axes: _Axes) -> IntArray:
+    before = set(segment.roots[kept.labels[segment.roots]].tolist())
+    if len(before) == len(segment.roots):
         return np.zeros(0, np.int64)
-    before = set(kept)
+    after = set(before)
     product = _only_products(segment)
     for roots in segment.sets:
         members = roots.tolist()
-        count = sum(root in kept for root in members)
+        count = sum(root in after for root in members)
         times = axes.times.get(roots.tobytes(), 1)
         counts = costs.prices.counts(count * times, product)
         if roots.tobytes() in axes.in_blocks:
@@ -93,22 +93,20 @@ def _extra(analysis: Analysis, segment: Segment, costs: Costs, axes: _Axes) -> I
         elif len(members) < len(segment.roots):
             wanted = counts.aligned
         else:
-            wanted = _fastest(analysis, segment, costs, len(members) * times, counts)
-        spare = [root for root in members if root not in kept]
-        kept.update(spare[: -(-wanted // times) - count])
-    return np.array(sorted(kept - before), np.int64)
+            wanted = _fastest(kept, segment, costs, len(members) * times, counts)
+        spare = [root for root in members if root not in after]
+        after.update(spare[: -(-wanted // times) - count])
+    return np.array(sorted(after - before), np.int64)
 
 
-def _fastest(
-    analysis: Analysis, segment: Segment, costs: Costs, channels: int, counts: Counts
-) -> int:
+def _fastest(kept: Needs, segment: Segment, costs: Costs, channels: int, counts: Counts) -> int:
     """How many channels of a segment to keep: those needed, or more for faster kernels."""
     candidates = [counts.aligned]
     if counts.whole <= channels:
         candidates.append(counts.whole)
     if _only_layers(segment):
         candidates.insert(0, counts.least)
-    return min(candidates, key=lambda kept: _seconds(analysis, segment, costs, kept))
+    return min(candidates, key=lambda count: _seconds(kept, segment, costs, count))
 
 
 def _only_products(segment: Segment) -> bool:
@@ -130,15 +128,15 @@ def _only_layers(segment: Segment) -> bool:
     return all(layer is not None and layer.groups == 1 for layer in layers)
 
 
-def _seconds(analysis: Analysis, segment: Segment, costs: Costs, count: int) -> float:
+def _seconds(kept: Needs, segment: Segment, costs: Costs, count: int) -> float:
     """What the layers of a segment cost with a count of channels between them."""
 
     def other(labels: IntArray | None, otherwise: int, product: bool) -> int:
         """The channels on a layer's other side, which will be aligned if they can be."""
         if labels is None:
             return otherwise
-        kept = int(analysis.needed[labels].sum())
-        return min(costs.prices.counts(kept, product).aligned, len(labels))
+        there = int(kept.labels[labels].sum())
+        return min(costs.prices.counts(there, product).aligned, len(labels))
 
     total = 0.0
     for writer in segment.writers:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnx_upscale.analyze import Trace
+from onnx_upscale.analyze import Structure
 from onnx_upscale.analyze.facts import Facts, Join, Tie
 from onnx_upscale.analyze.weights import BoolArray
 from onnx_upscale.load.graph import IntArray
@@ -119,20 +119,20 @@ def _fits(layout: Layout, tie: Tie) -> bool:
     return np.array_equal(layout.positions(tie.flat), grid[:, part].ravel())
 
 
-def misfits(traced: Trace, layout: Layout) -> list[IntArray]:
+def misfits(structure: Structure, layout: Layout) -> list[IntArray]:
     """Finds the nodes that cannot do their work in a layout.
 
     Args:
-        traced: Labels and facts.
+        structure: Labels and facts.
         layout: The layout to check.
 
     Returns:
         Label arrays whose segments must stay as they are.
     """
     found: list[IntArray] = []
-    for facts in traced.facts:
+    for facts in structure.facts:
         found += _misfits_of(facts, layout)
-    for demand in traced.demands:
+    for demand in structure.demands:
         if demand.ordered and layout.changes(demand.labels):
             found.append(demand.labels)
     return found

@@ -125,11 +125,11 @@ def program(
     Returns:
         The nodes, copies included.
     """
-    graph, traced = analysis.graph, analysis.trace
+    graph, structure = analysis.graph, analysis.structure
     made = _Program(graph, layout)
     for value in graph.model.graph.input:
-        made.known(value.name, traced.axes.get(value.name, {}))
-    for facts in traced.facts:
+        made.known(value.name, structure.axes.get(value.name, {}))
+    for facts in structure.facts:
         index = facts.node.index
         constant = all(name in graph.constants for name in facts.node.outputs if name)
         if not constant and not is_empty(facts, layout):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnx_upscale.analyze import Analysis
+from onnx_upscale.analyze import Analysis, Needs
 from onnx_upscale.analyze.facts import Read, Write
 from onnx_upscale.analyze.weights import BoolArray
 from onnx_upscale.load.graph import IntArray
@@ -65,12 +65,12 @@ class WriterPlan:
 
 
 def realize_reader(
-    analysis: Analysis, layout: Layout, costs: Costs, read: Read, strategy: str
+    kept: Needs, layout: Layout, costs: Costs, read: Read, strategy: str
 ) -> ReaderPlan | None:
     """Chooses how a reader gets its channels.
 
     Args:
-        analysis: The analysis.
+        kept: What is computed.
         layout: The layout.
         costs: Prices, which `auto` goes by.
         read: The reader.
@@ -83,7 +83,7 @@ def realize_reader(
     made = len(layout.positions(read.outputs)) if read.outputs is not None else read.layer.outputs
     if not len(here) or not made:
         return None
-    needed = analysis.reads[read.layer.node.index][here]
+    needed = kept.reads[read.layer.node.index][here]
     layer = read.layer
     tensor = layer.node.inputs[layer.data_slot]
 

@@ -62,9 +62,10 @@ def broadcast_axis(node: Context, axis: int, rank: int, how: str) -> None:
     for labels in full.values():
         if labels is not first:
             node.tie(labels, first)
-    for slot, place in places.items():
-        if slot not in full and place >= 0 and node.shape(slot)[place] == channels > 1:
-            node.param(slot, place, made)
+    for slot in places:
+        if slot not in full and node.constant(slot) is not None:
+            # Counted from the end: a mask may make a vector of one value for all channels.
+            node.param(slot, axis - rank, made)
     if how != "none":
         inputs: dict[int, IntArray | None] = {slot: full.get(slot) for slot in slots}
         node.carry(Carry(how, inputs, axis, made, annihilates=node.node.op == "Mul"))

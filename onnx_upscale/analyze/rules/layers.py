@@ -58,9 +58,8 @@ def _contract(node: Context, layer: Layer, padded: bool) -> None:
         node.param(layer.weight_slot, layer.weight_output_axis, made)
         node.writes(Write(made, layer, padded, labels))
         bias = node.constant(layer.bias_slot) if layer.bias_slot is not None else None
-        if bias is not None and bias.ndim and bias.shape[-1] == layer.outputs:
-            assert layer.bias_slot is not None
-            node.param(layer.bias_slot, bias.ndim - 1, made)
+        if bias is not None and layer.bias_slot is not None:
+            node.param(layer.bias_slot, -1, made)
     if labels is not None:
         node.reads(Read(layer, labels, made, absorbs=not padded and made is not None))
 

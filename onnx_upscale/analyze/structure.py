@@ -1,29 +1,37 @@
-"""Runs every node's rule, in order, and collects what they say."""
+"""The structure of a graph: what follows from its nodes alone, whatever masks prune.
+
+Every node's rule is run, in order; what they say is collected once per model.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from onnx_upscale.analyze.context import Context, UnclearError
 from onnx_upscale.analyze.facts import Axes, Demand, Facts
 from onnx_upscale.analyze.labels import LabelPool
 from onnx_upscale.analyze.rules import RULES
+from onnx_upscale.analyze.segments import Segment, find_segments
 from onnx_upscale.analyze.sizes import Sizes, trace_sizes
+from onnx_upscale.analyze.weights import Weights
 from onnx_upscale.load.graph import Graph, IntArray
 
 _OLDEST_OPSET = 7
 
 
 @dataclass(frozen=True)
-class Trace:
-    """Labels of a whole graph.
+class Structure:
+    """Labels of a whole graph, and what each node does with them.
 
     Attributes:
+        graph: The graph, without masks.
         facts: What is known of each node, in order.
         axes: The labelled axes of every tensor that has some.
         demands: Every demand: of nodes, of graph outputs, of subgraphs.
         roots: Per label, its root: equal for coupled channels.
+        weights: The non-zero weights of each layer.
     """
 
     graph: Graph
@@ -31,17 +39,24 @@ class Trace:
     axes: dict[str, Axes]
     demands: tuple[Demand, ...]
     roots: IntArray
+    weights: Weights
+
+    @cached_property
+    def segments(self) -> tuple[Segment, ...]:
+        """The closed sets of coupled axes, in the order in which the model first touches them."""
+        return find_segments(self.roots, self.axes, self.facts, self.demands)
 
 
-def trace(graph: Graph) -> Trace:
+def find_structure(graph: Graph) -> Structure:
     """Labels the axes of every tensor.
 
     Args:
-        graph: The graph.
+        graph: The graph; masks that it may be seen through do not matter.
 
     Returns:
         The labels, and what each node does with them.
     """
+    graph = graph.masked({})
     pool, axes = LabelPool(), dict[str, Axes]()
     sizes, movers = trace_sizes(graph)
     all_facts: list[Facts] = []
@@ -68,7 +83,8 @@ def trace(graph: Graph) -> Trace:
         for output, labelled in facts.outputs.items():
             axes[node.outputs[output]] = labelled
     demands += _demands_from_outside(graph, axes, sizes)
-    return Trace(graph, tuple(all_facts), axes, tuple(demands), pool.all_roots())
+    roots = pool.all_roots()
+    return Structure(graph, tuple(all_facts), axes, tuple(demands), roots, Weights(graph))
 
 
 def _demands_from_outside(
