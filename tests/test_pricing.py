@@ -134,6 +134,14 @@ class TestSeconds:
         copies = sum(k.family.startswith(("gather", "slice")) for k in kernels)
         assert copies == report["copies"]["count"]
 
+    def test_a_tensor_without_a_shape(self) -> None:
+        """What a function makes has no inferred shape, though its channels are known."""
+        net = Net(17, x=[1, 3, 12, 12])
+        normal = net("MeanVarianceNormalization", branch(net, 16))
+        model = net.model(branch(net, 8, net.declare(normal, [1, 16, 12, 12])))
+        del model.graph.value_info[:]
+        assert onnx_upscale.analyze(model).plan("gather").seconds > 0
+
     def test_the_report_has_it(self) -> None:
         report = onnx_upscale.optimize(f"{DIGITS}.onnx", verify=False).report
         assert 1e-6 < report["predicted_seconds"] < 1

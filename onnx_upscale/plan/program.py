@@ -29,6 +29,8 @@ class _Program:
         shape = [
             size if isinstance(size, int) else 1 for size in self._graph.shapes.get(name, ()) or ()
         ]
+        # A rule may know the axes of a tensor whose shape nobody inferred.
+        shape += [1] * (max(axes, default=-1) + 1 - len(shape))
         for axis, labels in axes.items():
             shape[axis] = len(self._layout.positions(labels))
         self.shapes[name] = tuple(shape)
@@ -39,7 +41,7 @@ class _Program:
         inputs = [
             name
             for name in node.inputs
-            if name in self._graph.shapes and name not in self._graph.constants
+            if name in self.shapes and name not in self._graph.constants
         ]
         for output, name in enumerate(node.outputs):
             if name:

@@ -149,6 +149,7 @@ def _reduce(model: _Model, kernel: Kernel, number: int) -> str:
 
 def _simple(model: _Model, kernel: Kernel, number: int) -> str:
     data = model.input(1, kernel.inputs, *_sides(kernel.places))
+    data = model.node("LeakyRelu", data, name=f"plain{number}")
     return model.node("Relu", data, name=f"t{number}.")
 
 
