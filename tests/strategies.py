@@ -704,10 +704,12 @@ def _chain(*parts: _Part) -> _Part:
 def everything() -> st.SearchStrategy[list[_Part]]:
     """Everything that can go wrong, once, in any order."""
     chains = [_chain(part) for part in _ONE_TO_ONE]
-    norms = [_chain(Builder.norm) for _ in range(4)]
-    reductions = [_chain(Builder.reduce), _chain(Builder.reduce), _chain(Builder.flatten)]
-    others = [Builder.attention, Builder.conv_bn, Builder.concat, Builder.residual, Builder.tile]
-    return st.permutations([*chains, *norms, *reductions, *others, _chain(), _chain()])
+    often = [Builder.norm, Builder.pool, Builder.grouped_conv, Builder.flatten, Builder.slice]
+    chains += [_chain(part) for part in often for _ in range(3)]
+    others = [Builder.attention, Builder.residual, Builder.tile]
+    often = [Builder.some_conv, Builder.concat, Builder.conv_bn]
+    others += [part for part in often for _ in range(3)]
+    return st.permutations([*chains, *others, _chain(), _chain()])
 
 
 @st.composite
