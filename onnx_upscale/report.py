@@ -8,6 +8,7 @@ from typing import Any
 
 from onnx_upscale.load import Loaded
 from onnx_upscale.plan import Plan
+from onnx_upscale.plan.cost import Costs
 from onnx_upscale.stats import Stats
 from onnx_upscale.verify import Verification
 
@@ -29,13 +30,13 @@ def masks_section(loaded: Loaded) -> dict[str, int]:
 
 def segments_section(plan: Plan) -> list[dict[str, Any]]:
     """Every segment with its writers and readers and how they get along."""
-    sections = []
+    sections, costs = [], Costs(plan.analysis.structure.graph, plan.prices)
     for segment in plan.analysis.structure.segments:
         writers = [
             {
                 "node": writer.node.label,
                 "channels": len(plan.writers[writer.node.index].positions),
-                "realization": plan.writers[writer.node.index].realization,
+                "realization": plan.writers[writer.node.index].name,
             }
             for writer in segment.writers
         ]
@@ -45,8 +46,8 @@ def segments_section(plan: Plan) -> list[dict[str, Any]]:
                 "node": reader.read.layer.node.label,
                 "needed": reader.needed,
                 "read": len(reader.positions),
-                "realization": reader.realization,
-                "bytes_copied": reader.bytes_copied,
+                "realization": reader.name,
+                "bytes_copied": reader.bytes_copied(costs),
             }
             for reader in chosen
             if reader is not None

@@ -22,7 +22,7 @@ from onnx_upscale.analyze.rules import movement as moving
 from onnx_upscale.analyze.weights import MaskedWeights
 from onnx_upscale.apply import movement, surgery, weights
 from onnx_upscale.load import masking
-from onnx_upscale.plan import layout
+from onnx_upscale.plan import layout, realizations
 
 Patch = Callable[[], Any]
 ERRORS: dict[str, Patch] = {}
@@ -250,43 +250,58 @@ def _() -> Iterator[None]:
         yield
 
 
-# Realizations.
+# Realizations. Plans are checked before they are applied; here the check is blind as well.
 
 
-def _reader(change: Callable[[Any], Any]) -> Any:
-    def changed(f: Any, *args: Any) -> Any:
-        found = f(*args)
-        return found if found is None or not found.copies else change(found)
+def _edited(owner: type, change: Callable[[Any], Any]) -> Any:
+    """A context in which a realization changes something else on its edge."""
+    return wrapped(owner, "edits", lambda f, self: tuple(change(edit) for edit in f(self)))
 
-    return wrapped(plan, "realize_reader", changed)
+
+@contextmanager
+def _unchecked(patch: Any) -> Iterator[None]:
+    with patch, mock.patch.object(sys.modules["onnx_upscale.apply"], "check_plan", lambda _: None):
+        yield
 
 
 @error("realizations: the channels of a copy are shifted by one")
 def _() -> Any:
-    return _reader(lambda found: dataclasses.replace(found, chosen=np.roll(found.chosen, -1)))
+    return _unchecked(
+        _edited(
+            realizations._Copy,
+            lambda edit: dataclasses.replace(edit, chosen=np.roll(edit.chosen, -1)),
+        )
+    )
 
 
 @error("realizations: a copy turns the channels round, the weights do not")
 def _() -> Any:
-    return _reader(lambda found: dataclasses.replace(found, chosen=found.chosen[::-1]))
-
-
-def _writer(change: Callable[[Any], Any]) -> Any:
-    def changed(f: Any, *args: Any) -> Any:
-        found = f(*args)
-        return change(found) if found.realization == "pad" else found
-
-    return wrapped(plan, "realize_writer", changed)
+    return _unchecked(
+        _edited(
+            realizations._Copy, lambda edit: dataclasses.replace(edit, chosen=edit.chosen[::-1])
+        )
+    )
 
 
 @error("realizations: zeros are padded at the other end")
 def _() -> Any:
-    return _writer(lambda found: dataclasses.replace(found, pads=found.pads[::-1]))
+    return _unchecked(
+        _edited(
+            realizations.Pad,
+            lambda edit: dataclasses.replace(edit, before=edit.after, after=edit.before),
+        )
+    )
 
 
 @error("realizations: a padded writer computes its channels in another order")
 def _() -> Any:
-    return _writer(lambda found: dataclasses.replace(found, positions=found.positions[::-1]))
+    def change(f: Any, *args: Any) -> Any:
+        found = f(*args)
+        if found.name != "pad":
+            return found
+        return dataclasses.replace(found, positions=found.positions[::-1])
+
+    return _unchecked(wrapped(plan, "realize_writer", change))
 
 
 # Weights and biases.
@@ -340,27 +355,23 @@ def _() -> Any:
 
 @error("biases: channels that are still read are absorbed as well")
 def _() -> Any:
-    def change(f: Any, surgery_: Any, made: Any, cuts: Any) -> None:
-        readers = {
-            index: dataclasses.replace(reader, positions=reader.positions[:0])
-            for index, reader in made.readers.items()
-        }
-        f(surgery_, dataclasses.replace(made, readers=readers), cuts)
+    def change(f: Any, analysis: Any, reading: Any, writing: Any) -> Any:
+        return f(analysis, dataclasses.replace(reading, chosen=reading.chosen[:0]), writing)
 
-    return wrapped(weights, "_absorb_constants", change)
+    return wrapped(plan, "_absorbed", change)
 
 
 @error("biases: an existing bias is replaced by what is absorbed")
 def _() -> Any:
-    def change(f: Any, surgery_: Any, made: Any, reader: Any, added: Any, cuts: Any) -> None:
-        f(surgery_, made, reader, added, cuts)
-        layer = reader.read.layer
+    def change(f: Any, surgery_: Any, edit: Any, cuts: Any) -> None:
+        f(surgery_, edit, cuts)
+        layer = edit.layer
         cut = cuts.get((layer.node.index, layer.bias_slot))
         if cut is not None and cut.values is not None:
             bias = surgery_.graph.value(layer.node, layer.bias_slot)
             cut.values = (cut.values - bias).astype(bias.dtype)
 
-    return wrapped(weights, "_add_to_bias", change)
+    return wrapped(weights, "_shift", change)
 
 
 # Emitting.

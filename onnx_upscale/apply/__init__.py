@@ -13,7 +13,7 @@ from onnx_upscale.apply.movement import fit_join, fit_selection, fit_sizes
 from onnx_upscale.apply.surgery import Surgery
 from onnx_upscale.apply.weights import Cut, cut_weights, write_constants
 from onnx_upscale.load.graph import Graph
-from onnx_upscale.plan import Plan, is_empty
+from onnx_upscale.plan import Plan, Select, Widen, check_plan, is_empty
 
 __all__ = ["Emitted", "apply", "masked_model"]
 
@@ -54,7 +54,11 @@ def apply(plan: Plan) -> Emitted:
 
     Returns:
         A new model; the one that was read is left as it is.
+
+    Raises:
+        PlanError: The plan contradicts itself.
     """
+    check_plan(plan)
     structure, layout = plan.analysis.structure, plan.layout
     surgery = Surgery(plan.analysis.graph)
     copies = Copies(surgery)
@@ -73,7 +77,6 @@ def apply(plan: Plan) -> Emitted:
 
 def _fit(surgery: Surgery, copies: Copies, facts: Facts, plan: Plan) -> None:
     layout, index = plan.layout, facts.node.index
-    reader, writer = plan.readers.get(index), plan.writers.get(index)
     if facts.group_labels is not None and layout.changes(facts.group_labels):
         surgery.nodes[index].attrs["group"] = len(layout.positions(facts.group_labels))
     if facts.join is not None:
@@ -82,7 +85,8 @@ def _fit(surgery: Surgery, copies: Copies, facts: Facts, plan: Plan) -> None:
         fit_sizes(surgery, facts, layout)
     for selection in facts.selections:
         fit_selection(surgery, facts, selection, layout)
-    if reader is not None and reader.copies:
-        copies.before_reader(reader)
-    if writer is not None and writer.realization == "pad":
-        copies.behind_writer(writer)
+    for edit in plan.edits.get(index, ()):
+        if isinstance(edit, Select):
+            copies.select(edit)
+        elif isinstance(edit, Widen):
+            copies.widen(edit)

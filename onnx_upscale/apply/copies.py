@@ -9,7 +9,7 @@ import onnx_graphsurgeon as gs
 
 from onnx_upscale.apply.surgery import Surgery
 from onnx_upscale.load.graph import IntArray
-from onnx_upscale.plan import ReaderPlan, WriterPlan
+from onnx_upscale.plan import Select, Widen
 
 _SLICE_INPUTS_SINCE = 10
 _PAD_INPUTS_SINCE = 11
@@ -22,26 +22,25 @@ class Copies:
         self._surgery = surgery
         self._made: dict[tuple[str, int, bytes], gs.Variable] = {}
 
-    def before_reader(self, plan: ReaderPlan) -> None:
+    def select(self, edit: Select) -> None:
         """Makes a reader read a copy."""
-        layer = plan.read.layer
+        layer = edit.layer
         index, slot, axis = layer.node.index, layer.data_slot, layer.data_axis
         source = self._surgery.nodes[index].inputs[slot]
-        key = (source.name, axis, plan.chosen.tobytes())
+        key = (source.name, axis, edit.chosen.tobytes())
         if key not in self._made:
-            copy = select_node(self._surgery, source, axis, plan.chosen)
+            copy = select_node(self._surgery, source, axis, edit.chosen)
             self._surgery.before.setdefault(index, []).append(copy)
             self._made[key] = copy.outputs[0]
         self._surgery.replace_tensor(index, slot, self._made[key])
 
-    def behind_writer(self, plan: WriterPlan) -> None:
+    def widen(self, edit: Widen) -> None:
         """Adds channels of zeros to what a writer makes."""
-        layer = plan.write.layer
-        assert layer is not None
+        layer = edit.layer
         assert layer.output_axis is not None
         surgery, rank = self._surgery, layer.result_rank
         pads = np.zeros(2 * rank, np.int64)
-        pads[[layer.output_axis, rank + layer.output_axis]] = plan.pads
+        pads[[layer.output_axis, rank + layer.output_axis]] = edit.before, edit.after
         stem = f"{layer.node.outputs[0]}.pad"
         if surgery.graph.opset >= _PAD_INPUTS_SINCE:
             inputs = [surgery.integers(f"{stem}.pads", pads)]

@@ -11,7 +11,7 @@ import onnx_graphsurgeon as gs
 from onnx_upscale.apply.surgery import Surgery
 from onnx_upscale.load.graph import IntArray, Node, Use
 from onnx_upscale.load.values import Array
-from onnx_upscale.plan import Plan, ReaderPlan
+from onnx_upscale.plan import Plan, Shift
 
 
 @dataclass
@@ -48,7 +48,10 @@ def cut_weights(surgery: Surgery, plan: Plan, live: Iterable[int]) -> None:
         if facts.node.index in live:
             _collect(plan, facts.node.index, cuts)
     cuts = {use: cut for use, cut in cuts.items() if use[0] in live}
-    _absorb_constants(surgery, plan, cuts)
+    for edits in plan.edits.values():
+        for edit in edits:
+            if isinstance(edit, Shift):
+                _shift(surgery, edit, cuts)
     write_constants(surgery, cuts)
 
 
@@ -74,38 +77,22 @@ def _collect(plan: Plan, index: int, cuts: dict[Use, Cut]) -> None:
             cuts.setdefault((index, slot), Cut()).takes[axis] = positions
 
 
-def _absorb_constants(surgery: Surgery, plan: Plan, cuts: dict[Use, Cut]) -> None:
-    """Moves what channels of known value add, where they are no longer read, into the bias."""
-    for reader in plan.readers.values():
-        if not reader.read.absorbs:
-            continue
-        values = plan.analysis.values[reader.read.inputs]
-        lost = ~np.isnan(values)
-        lost[reader.positions] = False
-        lost_values = np.where(lost, values, 0.0)
-        added = plan.analysis.weights.contribution(reader.read.layer, lost_values)
-        if added.any():
-            _add_to_bias(surgery, plan, reader, added, cuts)
-
-
-def _add_to_bias(
-    surgery: Surgery, plan: Plan, reader: ReaderPlan, added: Array, cuts: dict[Use, Cut]
-) -> None:
-    layer, graph = reader.read.layer, surgery.graph
+def _shift(surgery: Surgery, edit: Shift, cuts: dict[Use, Cut]) -> None:
+    """Adds to a bias, or behind a layer that has none."""
+    layer, graph = edit.layer, surgery.graph
     index, slot = layer.node.index, layer.bias_slot
     weight = graph.value(layer.node, layer.weight_slot)
     assert weight is not None
-    writer = plan.writers[index]
     stem = f"{layer.node.outputs[0]}.bias"
     if slot is not None and layer.node.input(slot):
         bias = graph.value(layer.node, slot)
         assert bias is not None
         beta = float(layer.node.attributes.get("beta", 1.0))
         cut = cuts.setdefault((index, slot), Cut())
-        cut.values = (bias + added / beta).astype(bias.dtype)
-        cut.takes[cut.values.ndim - 1] = writer.positions
+        cut.values = (bias + edit.amounts / beta).astype(bias.dtype)
+        cut.takes[cut.values.ndim - 1] = edit.positions
         return
-    own = added[writer.positions].astype(weight.dtype)
+    own = edit.amounts[edit.positions].astype(weight.dtype)
     if slot is not None:
         bias = surgery.constant(surgery.fresh_name(stem), own)
         surgery.replace_tensor(index, slot, bias)

@@ -11,20 +11,29 @@ import numpy as np
 from onnx_upscale.analyze import Analysis, Needs
 from onnx_upscale.load.values import Array
 from onnx_upscale.plan.arrange import arrange
+from onnx_upscale.plan.check import PlanError, check_reader, check_writer
 from onnx_upscale.plan.cost import Costs
+from onnx_upscale.plan.edits import Edit, Select, Shift, Widen
 from onnx_upscale.plan.grow import grow_masks
 from onnx_upscale.plan.keep import align
 from onnx_upscale.plan.layout import Layout, is_empty, join_order, misfits
 from onnx_upscale.plan.program import program
-from onnx_upscale.plan.realize import ReaderPlan, WriterPlan, realize_reader, realize_writer
+from onnx_upscale.plan.realizations import Reading, Writing
+from onnx_upscale.plan.realize import realize_reader, realize_writer
 from onnx_upscale.prices import Kernel, Prices
 
 __all__ = [
     "STRATEGIES",
+    "Edit",
     "Layout",
     "Plan",
-    "ReaderPlan",
-    "WriterPlan",
+    "PlanError",
+    "Reading",
+    "Select",
+    "Shift",
+    "Widen",
+    "Writing",
+    "check_plan",
     "grow_masks",
     "is_empty",
     "join_order",
@@ -44,20 +53,22 @@ class Plan:
         layout: The kept channels of every axis, in order.
         readers: By node index, how each reader gets its channels; those not computed are missing.
         writers: By node index, how each writer fills its layout.
+        edits: By node index, what changes on the edges of a node, in the order of the edges.
         prices: What it was planned by.
     """
 
     analysis: Analysis
     kept: Needs
     layout: Layout
-    readers: Mapping[int, ReaderPlan]
-    writers: Mapping[int, WriterPlan]
+    readers: Mapping[int, Reading]
+    writers: Mapping[int, Writing]
+    edits: Mapping[int, tuple[Edit, ...]]
     prices: Prices
 
     @cached_property
     def kernels(self) -> tuple[Kernel, ...]:
         """What the emitted model runs as in onnxruntime."""
-        steps = program(self.analysis, self.layout, self.readers, self.writers)
+        steps = program(self.analysis, self.layout, self.writers, self.edits)
         return self.prices.kernels(steps)
 
     @property
@@ -99,8 +110,8 @@ def plan(analysis: Analysis, strategy: str, prices: Prices) -> Plan:
     kept = align(analysis, prices) if strategy == "auto" else analysis.needs
     kept, layout = _lay_out(analysis, kept, strategy)
     costs = Costs(analysis.graph, prices)
-    readers: dict[int, ReaderPlan] = {}
-    writers: dict[int, WriterPlan] = {}
+    readers: dict[int, Reading] = {}
+    writers: dict[int, Writing] = {}
     for segment in analysis.structure.segments:
         for read in segment.readers:
             chosen = realize_reader(kept, layout, costs, read, strategy)
@@ -110,7 +121,52 @@ def plan(analysis: Analysis, strategy: str, prices: Prices) -> Plan:
             writers[writer.node.index] = realize_writer(
                 analysis, layout, costs, writer.write, strategy
             )
-    return Plan(analysis, kept, layout, readers, writers, prices)
+    edits = _edits(analysis, readers, writers)
+    return Plan(analysis, kept, layout, readers, writers, edits, prices)
+
+
+def _edits(
+    analysis: Analysis, readers: Mapping[int, Reading], writers: Mapping[int, Writing]
+) -> Mapping[int, tuple[Edit, ...]]:
+    """What changes on edges: before a reader, in or behind its sums, and behind a writer."""
+    found: dict[int, tuple[Edit, ...]] = {}
+    for index in (*readers, *(index for index in writers if index not in readers)):
+        reading, writing = readers.get(index), writers.get(index)
+        edits = reading.edits() if reading is not None else ()
+        if reading is not None and writing is not None:
+            edits += _absorbed(analysis, reading, writing)
+        edits += writing.edits() if writing is not None else ()
+        if edits:
+            found[index] = edits
+    return found
+
+
+def _absorbed(analysis: Analysis, reading: Reading, writing: Writing) -> tuple[Edit, ...]:
+    """What channels of known value add, where they are no longer read."""
+    read = reading.read
+    if not read.absorbs:
+        return ()
+    values = analysis.values[read.inputs]
+    lost = ~np.isnan(values)
+    lost[reading.positions] = False
+    amounts = analysis.weights.contribution(read.layer, np.where(lost, values, 0.0))
+    return (Shift(read.layer, writing.positions, amounts),) if amounts.any() else ()
+
+
+def check_plan(plan: Plan) -> None:
+    """Checks that every edge of a plan carries what its ends expect.
+
+    Args:
+        plan: The plan.
+
+    Raises:
+        PlanError: The plan contradicts itself.
+    """
+    for index, reading in plan.readers.items():
+        check_reader(plan.layout, plan.kept, reading, plan.edits.get(index, ()))
+    for index, writing in plan.writers.items():
+        if len(plan.layout.positions(writing.write.labels)):
+            check_writer(plan.analysis, plan.layout, writing, plan.edits.get(index, ()))
 
 
 def _lay_out(analysis: Analysis, kept: Needs, strategy: str) -> tuple[Needs, Layout]:

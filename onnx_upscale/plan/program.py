@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from onnx_upscale.analyze import Analysis
 from onnx_upscale.analyze.facts import Facts
 from onnx_upscale.load.graph import Graph, Node
 from onnx_upscale.load.layers import Layer, layer_of
+from onnx_upscale.plan.edits import Edit, Select, Widen
 from onnx_upscale.plan.layout import Layout, is_empty
-from onnx_upscale.plan.realize import ReaderPlan, WriterPlan
+from onnx_upscale.plan.realizations import Writing
 from onnx_upscale.prices import Program, Step
 
 
@@ -35,7 +36,7 @@ class _Program:
             shape[axis] = len(self._layout.positions(labels))
         self.shapes[name] = tuple(shape)
 
-    def add(self, facts: Facts, reader: ReaderPlan | None, writer: WriterPlan | None) -> None:
+    def add(self, facts: Facts, writing: Writing | None, edits: Sequence[Edit]) -> None:
         """Takes one more node, with the copies before and behind it."""
         node, layer = facts.node, layer_of(self._graph, facts.node)
         inputs = [
@@ -48,13 +49,15 @@ class _Program:
                 self.known(name, facts.outputs.get(output, {}))
         inputs = [name for name in inputs if math.prod(self.shapes.get(name, (1,)))]
         outputs = tuple(name for name in node.outputs if name)
-        if reader is not None and reader.copies:
-            source = node.inputs[reader.read.layer.data_slot]
-            copy = self._copy(source, reader)
-            inputs = [copy if name == source else name for name in inputs]
+        for edit in edits:
+            if isinstance(edit, Select):
+                source = node.inputs[edit.layer.data_slot]
+                copy = self._copy(source, edit)
+                inputs = [copy if name == source else name for name in inputs]
         narrow = outputs
-        if writer is not None and writer.realization == "pad" and layer is not None:
-            narrow = self._narrowed(outputs[0], layer, len(writer.positions))
+        if writing is not None and any(isinstance(edit, Widen) for edit in edits):
+            assert layer is not None
+            narrow = self._narrowed(outputs[0], layer, len(writing.positions))
         groups = 1 if layer is None else layer.groups
         if facts.group_labels is not None:
             groups = len(self._layout.positions(facts.group_labels))
@@ -63,15 +66,15 @@ class _Program:
             assert layer is not None
             self.steps.append(Step("Pad", narrow, outputs, axis=layer.output_axis or 0))
 
-    def _copy(self, source: str, reader: ReaderPlan) -> str:
-        axis = reader.read.layer.data_axis
-        key = (source, axis, reader.chosen.tobytes())
+    def _copy(self, source: str, select: Select) -> str:
+        axis = select.layer.data_axis
+        key = (source, axis, select.chosen.tobytes())
         if key not in self._copies:
             name = f"{source}.copy{len(self._copies)}"
             shape = list(self.shapes[source])
-            shape[axis] = len(reader.chosen)
+            shape[axis] = len(select.chosen)
             self.shapes[name], self._copies[key] = tuple(shape), name
-            op = "Slice" if reader.realization == "slice" else "Gather"
+            op = "Slice" if select.contiguous else "Gather"
             self.steps.append(Step(op, (source,), (name,), axis=axis))
         return self._copies[key]
 
@@ -113,16 +116,16 @@ def _step(
 def program(
     analysis: Analysis,
     layout: Layout,
-    readers: Mapping[int, ReaderPlan],
-    writers: Mapping[int, WriterPlan],
+    writers: Mapping[int, Writing],
+    edits: Mapping[int, Sequence[Edit]],
 ) -> Program:
     """What a plan's emitted model does, node by node.
 
     Args:
         analysis: What the plan rests on.
         layout: Its layout.
-        readers: Its readers, by node index.
         writers: Its writers, by node index.
+        edits: What changes on edges, by node index.
 
     Returns:
         The nodes, copies included.
@@ -135,5 +138,5 @@ def program(
         index = facts.node.index
         constant = all(name in graph.constants for name in facts.node.outputs if name)
         if not constant and not is_empty(facts, layout):
-            made.add(facts, readers.get(index), writers.get(index))
+            made.add(facts, writers.get(index), edits.get(index, ()))
     return Program(tuple(made.steps), made.shapes)
