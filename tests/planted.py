@@ -398,12 +398,14 @@ def _() -> Any:
 
 
 @error("emit: a Concat takes its parts in their old order")
-def _() -> Any:
+@contextmanager
+def _() -> Iterator[None]:
     def change(f: Any, layout_: Any, join: Any) -> Any:
         order = f(layout_, join)
         return None if order is None else sorted(order)
 
-    return wrapped(movement, "join_order", change)
+    with _turned(), wrapped(movement, "join_order", change):
+        yield
 
 
 @error("emit: an attribute of a node is lost")
