@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 
 import onnx_upscale
 from build import Net
+from onnx_upscale.plan import realize
+from onnx_upscale.plan.realizations import READINGS, Gather, Reading
 from planting import WAYS, generated
 from targets import TARGETS
 
@@ -40,6 +44,31 @@ _REALIZATIONS = {
     "writer zero-fill",
     "writer pad",
 }
+
+
+class Backwards(Gather):
+    """A copy of just what is needed, the other way round, for nothing."""
+
+    name = "backwards"
+
+    @classmethod
+    def ways(cls, read: Any, here: Any, needs: Any, costs: Any) -> Iterator[Reading]:
+        yield cls(read, here, needs, np.flatnonzero(needs)[::-1])
+
+    def seconds(self, costs: Any, made: int) -> float:
+        return 0.0
+
+
+def test_a_new_realization_is_one_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(realize, "READINGS", [*READINGS, Backwards])
+    net: Any = Net(17, x=(1, 3, 6, 6))
+    made = net("Relu", net("Conv", "x", net.random(12, 3, 1, 1)))
+    ends = [net("Conv", made, net.constant(net.random(4, 12, 3, 3), name)) for name in "ab"]
+    masks = {"a": {"input": [0, 3, 4]}, "b": {"input": [5, 6]}}
+    report = onnx_upscale.optimize(net.model(*ends), {"version": 1, "masks": masks}).report
+    readers = [reader for segment in report["segments"] for reader in segment["readers"]]
+    assert [each["realization"] for each in readers if each["read"] < 12] == ["backwards"] * 2
+    assert report["verify"]["ok"]
 
 
 def absorbing(width: int, length: int, computed: int) -> tuple[onnx.ModelProto, dict[str, Any]]:

@@ -144,7 +144,7 @@ class Gather(_Copy):
                 yield cls(read, here, needs, filled)
 
 
-READINGS: tuple[type[Reading], ...] = (ZeroFill, Slice, Gather)
+READINGS: list[type[Reading]] = [ZeroFill, Slice, Gather]
 
 
 @dataclass(frozen=True)
@@ -236,4 +236,4 @@ class Pad(Writing):
         return costs.layer(layer, inputs, width) + copy
 
 
-WRITINGS: tuple[type[Writing], ...] = (WriteZeros, Pad)
+WRITINGS: list[type[Writing]] = [WriteZeros, Pad]
