@@ -231,6 +231,22 @@ class Builder:
             out = self.one("Add", [out, bias][:: 1 if self.chance(0.5) else -1], (*rest, outs))
         return out
 
+    def products(self) -> None:
+        """Products in a row and side by side; the second may absorb constants of the first."""
+        if self.pick(3) is None:
+            self.sequence()
+        data = self.pick(3)
+        if data is None:
+            return
+        width, outs = self.draw(st.integers(2, 8)), self.draw(st.integers(2, 8))
+        first = self.matmul(data, width)
+        assert first is not None
+        known = self.one("Sigmoid", [first], self.shapes[first])
+        ends = [self.matmul(known, outs), self.matmul(data, outs)]
+        shape = self.shapes[ends[0] or ""]
+        total = self.one("Add", [end for end in ends if end], shape)
+        self.matmul(self.one("Relu", [total], shape))
+
     def left_matmul(self) -> None:
         data = self.pick(3)
         if data is None:
@@ -681,7 +697,7 @@ _PARTS: tuple[Callable[[Builder], object], ...] = (
     Builder.foreign, Builder.subgraph, Builder.pool, Builder.pad, Builder.reduce, Builder.flatten,
     Builder.sequence, Builder.image, Builder.shuffle, Builder.pixels, Builder.resize,
     Builder.expand, Builder.tile, Builder.attention, Builder.gemm, Builder.matmul,
-    Builder.left_matmul,
+    Builder.left_matmul, Builder.products,
 )  # fmt: skip
 _COMMON = (
     Builder.some_conv, Builder.conv_bn, Builder.residual, Builder.join, Builder.concat,
@@ -707,7 +723,7 @@ def everything() -> st.SearchStrategy[list[_Part]]:
     often = [Builder.norm, Builder.pool, Builder.grouped_conv, Builder.flatten, Builder.slice]
     chains += [_chain(part) for part in often for _ in range(3)]
     others = [Builder.attention, Builder.residual, Builder.tile]
-    often = [Builder.some_conv, Builder.concat, Builder.conv_bn]
+    often = [Builder.some_conv, Builder.concat, Builder.conv_bn, Builder.products]
     others += [part for part in often for _ in range(3)]
     return st.permutations([*chains, *others, _chain(), _chain()])
 
