@@ -6,20 +6,19 @@ import functools
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-import numpy as np
 import onnx
 
 from onnx_upscale import report as sections
 from onnx_upscale.analyze import Analysis
 from onnx_upscale.analyze import analyze as analyze_graph
-from onnx_upscale.apply import apply, masked_model
+from onnx_upscale.apply import apply
 from onnx_upscale.errors import (
     ModelError,
     UpscaleError,
@@ -30,28 +29,15 @@ from onnx_upscale.errors import (
 from onnx_upscale.files import check_writable, write_files
 from onnx_upscale.load import Loaded, MaskSource, ModelSource, load
 from onnx_upscale.load.masking import LayerMask, mask_graph
-from onnx_upscale.load.masks import Mask
 from onnx_upscale.load.model import why_invalid
 from onnx_upscale.plan import STRATEGIES, Plan, grow_masks, plan
 from onnx_upscale.prices import load_prices, target_warnings
+from onnx_upscale.proof import Proof, Sizes
 from onnx_upscale.stats import measure
 from onnx_upscale.tune import tuned_plan
-from onnx_upscale.verify import (
-    NodeMask,
-    Tolerance,
-    Verification,
-    View,
-    input_sizes,
-    random_inputs,
-    reference_model,
-    unchanged,
-)
-from onnx_upscale.verify import verify as compare
+from onnx_upscale.verify import Tolerance, Verification, input_sizes
 
 __all__ = ["Analyzed", "Result", "analyze", "optimize", "verify"]
-
-Sizes = Mapping[str, tuple[int, ...]]
-
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -190,9 +176,9 @@ def optimize(
     verification = None
     if verify:
         with clock.stage("verify"):
-            check = _Check(samples, seed, Tolerance(rtol, atol), inputs, verify_at)
+            proof = Proof(samples, seed, Tolerance(rtol, atol), inputs, verify_at)
             try:
-                verification = check.of(loaded, grown, emitted.model, planned)
+                verification = proof.of(loaded, grown, emitted.model, planned)
             except VerifySetupError as error:
                 raise VerifySetupError(f"{error}; --no-verify does without") from None
     before = measure(loaded.graph.model, sizes)
@@ -277,8 +263,8 @@ def verify(
     analysis, grown = _grown(analyze_graph(loaded.graph), strategy)
     # Where the channels of an earlier result are is not known, but a wrong claim shows.
     claimed = plan(analysis, strategy, load_prices(target))
-    check = _Check(samples, seed, Tolerance(rtol, atol), inputs, verify_at)
-    found = check.of(loaded, grown, other, claimed)
+    proof = Proof(samples, seed, Tolerance(rtol, atol), inputs, verify_at)
+    found = proof.of(loaded, grown, other, claimed)
     if not found.ok and found.pieces:
         hint = "it may have been made with another strategy or target, or with --tune"
         found = replace(found, failure=f"{found.failure}; or {hint}")
@@ -297,73 +283,6 @@ def _grown(analysis: Analysis, strategy: str) -> tuple[Analysis, tuple[LayerMask
         return analysis, ()
     grown = grow_masks(analysis)
     return analyze_graph(mask_graph(analysis.graph, grown), analysis.structure), grown
-
-
-@dataclass(frozen=True)
-class _Check:
-    """How to compare."""
-
-    samples: int
-    seed: int
-    tolerance: Tolerance
-    sizes: Sizes | None
-    at: Sequence[str]
-
-    def of(
-        self,
-        loaded: Loaded,
-        grown: Sequence[LayerMask],
-        emitted: onnx.ModelProto,
-        planned: Plan,
-    ) -> Verification:
-        """Compares an emitted model with a reference that is made from the original alone."""
-        original = loaded.graph.model
-        inputs = random_inputs(original, input_sizes(original, self.sizes), self.seed)
-        added = [
-            NodeMask(each.layer.node.index, Mask("", each.side, "prune", each.pruned))
-            for each in grown
-        ]
-        reference = reference_model(original, loaded.stated, added, inputs)
-        matter = bool(loaded.masks) and not _only_zeros(loaded)
-        found = self._compare(reference, emitted, original, planned.view, matter)
-        if found.ok or reference is original:
-            return found
-        # Whose fault is it? The optimizer zeroes weights where the reference multiplies.
-        zeroed = masked_model(planned.analysis.graph)
-        readings = self._compare(reference, zeroed, original, unchanged)
-        if readings.ok:
-            return found
-        failure = f"the masks themselves can be read in two ways: {readings.failure}"
-        return replace(found, failure=failure)
-
-    def _compare(
-        self,
-        reference: onnx.ModelProto,
-        emitted: onnx.ModelProto,
-        original: onnx.ModelProto,
-        view: View,
-        masks_matter: bool = False,
-    ) -> Verification:
-        return compare(
-            reference,
-            emitted,
-            original=original,
-            masks_matter=masks_matter,
-            samples=self.samples,
-            seed=self.seed,
-            tolerance=self.tolerance,
-            sizes=self.sizes,
-            at=self.at,
-            view=view,
-        )
-
-
-def _only_zeros(loaded: Loaded) -> bool:
-    """Whether masks name just what is zero in the weights already, as those of an export do."""
-    return any(len(mask.pruned) for mask in loaded.masks) and all(
-        np.array_equal(override.original, override.values)
-        for override in loaded.graph.overrides.values()
-    )
 
 
 def _sizes(loaded: Loaded, inputs: Sizes | None, strict: bool) -> Sizes:
