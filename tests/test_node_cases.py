@@ -29,6 +29,7 @@ FLOATS = (np.float32, np.float64, np.float16)
 # Their other data types are data as well, not indices or shapes.
 TYPED: frozenset[str] = frozenset(f"{elementwise.UNARY} {elementwise.BINARY} CastLike".split())
 RANDOM = frozenset({"Bernoulli", "Dropout"})
+DIVIDING = frozenset({"Div", "Mod"})
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,8 @@ def wrap(case: Any, axis: int, everything: bool) -> Wrapped | None:
     }
     if any(not value.size for value in expected):
         return None  # A layer that reads nothing is no model.
+    if node.op_type in DIVIDING and everything and values[1].dtype.kind in "iu":
+        return None  # Integers divided by a masked zero end the process in onnxruntime before 1.25.
     if not data or any(max(value.shape) < 2 or not value.size for value in data.values()):
         return None
     net = Net(opset, **{name: value.shape for name, value in data.items()})
@@ -217,7 +220,7 @@ def test_enough_ran_and_lost_channels(request: pytest.FixtureRequest) -> None:
         pytest.skip("not all operators ran in this process")
     ruled = {op for _, op in RULES}
     ran = {operator for operator, tally in TALLY.items() if tally.ran}
-    assert sum(tally.ran for tally in TALLY.values()) >= 1000
+    assert sum(tally.ran for tally in TALLY.values()) >= 900
     assert len(ran & ruled) >= 90
     assert len(REMOVED) >= 80, sorted((ran & ruled) - REMOVED)
     # An operator without a rule loses nothing.

@@ -20,7 +20,19 @@ import onnx_upscale
 from build import Floats, Net, input_values, run, weight_shape
 
 STRATEGIES = ("auto", "upscale", "gather", "constrained")
-NEWEST = min(onnx.defs.onnx_opset_version(), 28)  # What onnxruntime 1.32 loads.
+
+
+def _loads(opset: int) -> bool:
+    net = Net(opset, x=(1,))
+    try:
+        run(net.model(net("Identity", "x")), {"x": np.zeros(1, np.float32)})
+    except Exception:  # onnxruntime raises classes of its own that share no base.
+        return False
+    return True
+
+
+# onnx knows operator sets that onnxruntime does not load yet.
+NEWEST = next(opset for opset in range(onnx.defs.onnx_opset_version(), 18, -1) if _loads(opset))
 OPSETS = (7, 9, 11, 13, 18, NEWEST)
 CHANNELS = 8
 SIZE = 6
@@ -180,10 +192,11 @@ def _mixing(name: str, build: Build, kept: int = CHANNELS, **how: Any) -> Case:
     return Case(name, build, follows=(99,), kept=kept, at="first.output", grows=False, **how)
 
 
+UNKNOWN = 99  # Operators that are newer than the onnx at hand.
 SINCE: dict[str, int] = {}
 for schema in onnx.defs.get_all_schemas_with_history():
     if not schema.domain:
-        SINCE[schema.name] = min(SINCE.get(schema.name, 99), schema.since_version)
+        SINCE[schema.name] = min(SINCE.get(schema.name, UNKNOWN), schema.since_version)
 
 _UNARY = (
     "Abs Atan Asinh Ceil Celu Cos Cosh Elu Erf Exp Floor Gelu HardSigmoid HardSwish Identity "
@@ -270,7 +283,7 @@ def _binary(op: str, kind: str, swapped: bool) -> Build:
 
 def _elementwise() -> Iterator[Case]:
     for op in _UNARY.split():
-        yield Case(op, _unary(op), since=SINCE[op])
+        yield Case(op, _unary(op), since=SINCE.get(op, UNKNOWN))
     for op in _UNARY_OF_SIGMOID.split():
         yield Case(op, _of_sigmoid(op), since=SINCE[op])
     yield Case("Acosh", lambda n, x: n("Acosh", n("Exp", n("Sigmoid", x))), since=9)
@@ -385,7 +398,7 @@ def _normalizations() -> Iterator[Case]:
     yield _pinned(
         "LayerNormalization-over-all",
         lambda n, x: n(
-            "LayerNormalization", x, n.random(CHANNELS, 6, 6), n.random(8, 1, 1), axis=1
+            "LayerNormalization", x, n.random(CHANNELS, 6, 6), n.random(CHANNELS, 6, 6), axis=1
         ),
         since=17,
     )
@@ -687,7 +700,7 @@ def _regrouping() -> Iterator[Case]:
         "SpaceToDepth-CRD",
         lambda n, x: n("SpaceToDepth", x, blocksize=2, mode="CRD"),
         follows=tuple(np.repeat(range(CHANNELS), 4).tolist()),
-        since=NEWEST,
+        since=28,
     )
 
 
@@ -956,7 +969,7 @@ def _layers() -> Iterator[Case]:
 
 
 FAMILIES = (_elementwise, _normalizations, _pools, _movements, _regrouping, _spatial, _layers)
-CASES = {family: list(family()) for family in FAMILIES}
+CASES = {family: [case for case in family() if case.since <= NEWEST] for family in FAMILIES}
 
 
 def _runs(few: Sequence[Any]) -> list[Any]:
@@ -1029,4 +1042,5 @@ def test_the_table_names_every_rule() -> None:
         for opset in [max(o for o in OPSETS if o <= case.until)]
         for node in case.model(opset, {}).graph.node
     }
-    assert {op for _, op in RULES} - seen == {"ArgMin", "Shape"}
+    known = {op for _, op in RULES if SINCE.get(op, UNKNOWN) <= NEWEST}
+    assert known - seen == {"ArgMin", "Shape"}
