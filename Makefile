@@ -7,7 +7,7 @@ EXTRAS ?= dev
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test lint types clean
+.PHONY: demo test lint types lowest clean
 
 demo: $(STAMP)
 	$(BIN)/python tools/demo.py
@@ -21,6 +21,13 @@ lint: $(STAMP)
 
 types: $(STAMP)
 	$(BIN)/mypy
+
+# The tests with the lowest versions that pyproject.toml allows; needs uv, to find out which.
+lowest: clean
+	mkdir -p build
+	uv pip compile --quiet --python $(PYTHON) --resolution lowest-direct --extra dev \
+		--output-file build/lowest.txt pyproject.toml
+	PIP_CONSTRAINT=$(CURDIR)/build/lowest.txt $(MAKE) test
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
