@@ -214,9 +214,9 @@ def test_cases_of_an_operator_compute_the_same(operator: str) -> None:
         pytest.skip(f"{tally.unwrapped} cannot be wrapped, {tally.unrunnable} cannot be run")
 
 
-def test_enough_ran_and_lost_channels(request: pytest.FixtureRequest) -> None:
-    """Counts what the tests above did; a worker of pytest-xdist sees only its own share."""
-    if len(TALLY) < len(CASES.keys() - RANDOM) or hasattr(request.config, "workerinput"):
+def test_enough_ran_and_lost_channels() -> None:
+    """Counts what the tests above did, where they ran in this process."""
+    if len(TALLY) < len(CASES.keys() - RANDOM):
         pytest.skip("not all operators ran in this process")
     ruled = {op for _, op in RULES}
     ran = {operator for operator, tally in TALLY.items() if tally.ran}
