@@ -1,0 +1,89 @@
+"""The structure of a graph is found once; masks are a step on it that leaves it as it is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+import onnx_upscale
+from build import Net
+from onnx_upscale.analyze import analyze, find_structure
+from onnx_upscale.analyze.weights import MaskedWeights, Weights
+from onnx_upscale.apply import apply
+from onnx_upscale.load import load
+from onnx_upscale.load.layers import layers
+from onnx_upscale.load.masking import mask_graph, resolve_masks
+from onnx_upscale.load.masks import read_masks
+from onnx_upscale.plan import plan
+from onnx_upscale.prices import load_prices
+from strategies import Case, cases
+
+PRICES = load_prices("cpu-avx512")
+
+
+@settings(max_examples=30)
+@given(cases())
+def test_masks_on_a_known_structure_give_what_a_new_one_gives(case: Case) -> None:
+    graph = load(case.model).graph
+    structure = find_structure(graph)
+    resolved = resolve_masks(graph, read_masks(case.document))
+    for masks in (resolved[::2], resolved, ()):  # Other masks before must leave nothing behind.
+        masked = mask_graph(graph, masks)
+        known, fresh = analyze(masked, structure), analyze(masked)
+        assert known.structure is structure
+        np.testing.assert_array_equal(known.values, fresh.values)
+        np.testing.assert_array_equal(known.needs.labels, fresh.needs.labels)
+        emitted = [apply(plan(each, "auto", PRICES)).model for each in (known, fresh)]
+        assert emitted[0] == emitted[1]
+
+
+@settings(max_examples=30)
+@given(cases())
+def test_weights_under_masks_are_those_of_the_masked_constants(case: Case) -> None:
+    graph = load(case.model, case.document).graph
+    weights = MaskedWeights(Weights(graph.masked({})), graph)
+    rng = np.random.default_rng(0)
+    for layer in layers(graph):
+        value = graph.value(layer.node, layer.weight_slot)
+        assert value is not None
+        grouped = layer.by_group(value)
+        np.testing.assert_array_equal(weights.connected(layer), (grouped != 0).any(-1))
+        inputs = rng.standard_normal(layer.inputs)
+        by_group = inputs.reshape(layer.groups, 1, -1)
+        alpha = float(layer.node.attributes.get("alpha", 1.0))
+        wanted = (grouped.sum(-1, dtype=np.float64) * by_group).sum(-1).ravel() * alpha
+        np.testing.assert_allclose(weights.contribution(layer, inputs), wanted, atol=1e-9)
+
+
+@settings(max_examples=30)
+@given(cases())
+def test_whatever_a_reader_needs_is_kept(case: Case) -> None:
+    analyzed = onnx_upscale.analyze(case.model, case.document)
+    kept = analyzed.plan("auto", "cpu-avx512").kept
+    for facts in analyzed.analysis.structure.facts:
+        if facts.read is not None:
+            needed = analyzed.analysis.needs.reads[facts.node.index]
+            assert kept.labels[facts.read.inputs[needed]].all()
+            assert kept.reads[facts.node.index][needed].all()
+
+
+def test_the_report_tells_needed_from_kept() -> None:
+    net = Net(17, x=(1, 3, 6, 6))
+    made = net("Relu", net("Conv", "x", net.random(32, 3, 3, 3)))
+    pooled = net("MaxPool", made, kernel_shape=[2, 2])
+    model = net.model(net("Conv", pooled, net.constant(net.random(4, 32, 1, 1), "w")))
+    masks = {"version": 1, "masks": {"w": {"input": list(range(12))}}}
+    report = onnx_upscale.optimize(model, masks, target="cpu-avx512", verify=False).report
+    assert (report["segments"][0]["needed"], report["segments"][0]["kept"]) == (20, 32)
+
+
+@pytest.mark.parametrize("strategy", ["auto", "gather"])
+def test_a_scalar_that_a_mask_makes_a_vector_is_cut_with_its_channels(strategy: str) -> None:
+    net = Net(17, x=(1, 3, 6, 6))
+    made = net("Add", net("Conv", "x", net.random(8, 3, 1, 1), name="layer"), np.float32(0.5))
+    model = net.model(net("Conv", net("Relu", made), net.random(4, 8, 3, 3)))
+    masks = {"version": 1, "masks": {"layer": {"output": [0, 1, 2, 5, 6]}}}
+    report = onnx_upscale.optimize(model, masks, strategy=strategy).report
+    assert report["verify"]["ok"]
+    assert report["output"]["params"] < report["input"]["params"]
