@@ -552,6 +552,8 @@ class Builder:
             first = self._hidden("Gather", [whole, self.constant([0], np.int64)], axis=0)
             last = self.constant([count] if self.chance(0.5) else [-1], np.int64)
             sizes = self._hidden("Concat", [first, last], axis=0)
+            # onnx follows sizes through such chains from this operator set on.
+            self.undeclared |= self.opset < 13
             self.one("Reshape", [data, sizes], (n, count))
 
     def _hidden(self, op: str, inputs: Sequence[str], **attributes: Any) -> str:
