@@ -412,7 +412,10 @@ def _normalizations() -> Iterator[Case]:
         yield Case(f"{op}-default", lambda n, x, op=op: n(op, x), since=13)  # type: ignore[misc]
     yield _pinned("Hardmax", lambda n, x: n("Hardmax", x, axis=1))
     yield _pinned("LpNormalization", lambda n, x: n("LpNormalization", x, axis=1))
-    yield Case("LpNormalization-over-space", lambda n, x: n("LpNormalization", x, axis=2))
+    # Newer operator sets have no kernel in older onnxruntimes, and the reference divides by zero.
+    yield Case(
+        "LpNormalization-over-space", lambda n, x: n("LpNormalization", x, axis=2), until=18
+    )
     # Shape inference of onnx 1.23 fails on its function in newer operator sets.
     yield Case("MeanVarianceNormalization", mean_variance(), since=9, until=12)
     yield _pinned(
