@@ -413,9 +413,7 @@ def _normalizations() -> Iterator[Case]:
     yield _pinned("Hardmax", lambda n, x: n("Hardmax", x, axis=1))
     yield _pinned("LpNormalization", lambda n, x: n("LpNormalization", x, axis=1))
     # Newer operator sets have no kernel in older onnxruntimes, and the reference divides by zero.
-    yield Case(
-        "LpNormalization-over-space", lambda n, x: n("LpNormalization", x, axis=2), until=18
-    )
+    yield Case("LpNormalization-over-space", lambda n, x: n("LpNormalization", x, axis=2), until=18)
     # Shape inference of onnx 1.23 fails on its function in newer operator sets.
     yield Case("MeanVarianceNormalization", mean_variance(), since=9, until=12)
     yield _pinned(
