@@ -392,22 +392,6 @@ def _() -> Any:
     return _fitted("Slice", lambda pick, size: pick - 1 if pick.min() else pick)
 
 
-@error("emit: a Gather takes the channels behind those it should")
-def _() -> Any:
-    return _fitted("Gather", lambda pick, size: (pick + 1) % size)
-
-
-@error("emit: a Concat takes its parts in their old order")
-@contextmanager
-def _() -> Iterator[None]:
-    def change(f: Any, layout_: Any, join: Any) -> Any:
-        order = f(layout_, join)
-        return None if order is None else sorted(order)
-
-    with _turned(), wrapped(movement, "join_order", change):
-        yield
-
-
 @error("emit: an attribute of a node is lost")
 def _() -> Any:
     def change(f: Any, original: Any, node: Any, target: Any) -> None:
