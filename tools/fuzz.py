@@ -1,11 +1,11 @@
 """Optimize random models under random prices until something is not equal.
 
-    PYTHONPATH=tests python tools/fuzz.py [--models 5000] [--seed 0] [--seconds 3600]
+    PYTHONPATH=tests/kit python tools/fuzz.py [--models 5000] [--seed 0] [--seconds 3600]
 
-Each model of `tests/strategies.py` is optimized by every strategy, `auto` under prices of
-`tests/targets.py` that bring about what real ones never do on small models. Verification compares
-the result with its own reference; the masked model as the tests build it is a second one. Prints
-what happened, and the first model that went wrong, as small as hypothesis can make it.
+Each model of `tests/kit/strategies.py` is optimized by every strategy, `auto` under prices of
+`tests/kit/targets.py` that bring about what real ones never do on small models. Verification
+compares the result with its own reference; the masked model as the tests build it is a second one.
+Prints what happened, and the first model that went wrong, as small as hypothesis can make it.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from build import Net, input_values, run
 from onnx_upscale import tables
 
 REALIZATIONS = {"whole", "zero-fill", "slice", "gather", "pad", "split", "duplicate"}
-MODELS = Path(__file__).parent.parent / "models"
+MODELS = Path(__file__).parents[2] / "models"
 COPIES = {"Slice", "Gather", "Pad", "Concat", "Split"}
 
 

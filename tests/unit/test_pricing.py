@@ -33,7 +33,7 @@ from onnx_upscale.pricing.measure import measure_one_by_one
 from onnx_upscale.pricing.shapes import planned
 from onnx_upscale.verify import Session, input_sizes, random_inputs
 
-DIGITS = Path(__file__).parent.parent / "models" / "digits"
+DIGITS = Path(__file__).parents[2] / "models" / "digits"
 
 
 def analytic(target: str = "cpu-avx2") -> AnalyticPrices:

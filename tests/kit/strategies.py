@@ -70,7 +70,18 @@ class Builder:
         self._weights: dict[tuple[int, ...], tuple[str, bool]] = {}
 
     def chance(self, share: float) -> bool:
-        return bool(self.rng.random() < share)
+        """Yes or no, drawn; no is the simplest."""
+        return self.draw(st.integers(0, 19)) >= round(20 * (1 - share))
+
+    def some(self, count: int) -> Array:
+        """Whether each of so many channels belongs to a drawn set; none is the simplest."""
+        how = self.draw(st.sampled_from(["none", "few", "half", "all"]))
+        if how in ("none", "all"):
+            return np.full(count, how == "all")
+        bits = self.draw(st.integers(0, 2**count - 1))
+        if how == "few":
+            bits &= self.draw(st.integers(0, 2**count - 1))
+        return np.array([bits >> place & 1 for place in range(count)], bool)
 
     def pick(self, rank: int, fits: Callable[[Dims], bool] = lambda _: True) -> str | None:
         """A tensor of a rank; the latest is the simplest."""
@@ -106,22 +117,21 @@ class Builder:
         values = self.numbers(*shape) / np.float32(math.sqrt(max(math.prod(shape[1:]), 1)))
         for axis in (0, 1):
             if self.chance(0.25):
-                gone = self.rng.random(shape[axis]) < 0.5
-                values[(slice(None),) * axis + (gone,)] = 0
+                values[(slice(None),) * axis + (self.some(shape[axis]),)] = 0
         name = f"w{len(self.initializers)}"
-        hidden = self.rng.random()
-        if hidden < 0.1:
-            order = self.rng.permutation(len(shape))
+        form = self.draw(st.sampled_from(["plain"] * 7 + ["turned", "half", "integers"]))
+        if form == "turned":
+            order = np.array(self.draw(st.permutations(range(len(shape)))))
             self.initializers.append(numpy_helper.from_array(values.transpose(order), name))
             self.nodes.append(
                 helper.make_node("Transpose", [name], [f"{name}t"], perm=np.argsort(order))
             )
             return f"{name}t", False
-        if hidden < 0.2:
+        if form == "half":
             self.initializers.append(numpy_helper.from_array(values.astype(np.float16), name))
             self.nodes.append(helper.make_node("Cast", [name], [f"{name}f"], to=TensorProto.FLOAT))
             return f"{name}f", False
-        if hidden < 0.3:
+        if form == "integers":
             ints = np.clip(np.round(values * 40), -100, 100).astype(np.int8)
             per_axis = self.chance(0.5)
             scale = self.rng.uniform(0.01, 0.03, shape[0] if per_axis else ()).astype(np.float32)
@@ -138,7 +148,8 @@ class Builder:
             self.nodes.append(helper.make_node("DequantizeLinear", inputs, [f"{name}d"], **given))
             return f"{name}d", False
         self.initializers.append(numpy_helper.from_array(values, name))
-        self._weights[shape] = (name, True)
+        if share:
+            self._weights[shape] = (name, True)
         return name, True
 
     def layer(self, weight: tuple[str, bool], data: str, axis: int, out: str, at: int) -> None:
@@ -210,7 +221,7 @@ class Builder:
         weight = self.weight((outs, ins) if turned else (ins, outs), share=False)
         inputs = [data, weight[0]]
         if self.chance(0.7):
-            shape = [(outs,), (1, outs), ()][int(self.rng.integers(3))]
+            shape = self.draw(st.sampled_from([(outs,), (1, outs), ()]))
             inputs.append(self.constant(self.numbers(*shape)))
         scales = {"alpha": 0.5, "beta": 2.0} if self.chance(0.3) else {}
         out = self.one("Gemm", inputs, (n, outs), transB=int(turned), **scales)
@@ -274,7 +285,9 @@ class Builder:
         if op == "PRelu":
             return self.one("PRelu", [data, self.per_channel(shape)], shape)
         if op == "Pow":
-            return self.one("Pow", [data, self.constant(float(self.rng.integers(0, 3)))], shape)
+            return self.one(
+                "Pow", [data, self.constant(float(self.draw(st.integers(0, 2))))], shape
+            )
         return self.one(op, [data], shape)
 
     def per_channel(self, shape: Dims) -> str:
@@ -488,7 +501,8 @@ class Builder:
             return
         n, channels, *rest = self.shapes[data]
         count = self.draw(st.integers(1, 6))
-        picks = self.rng.integers(-int(channels), int(channels), count)
+        places = st.integers(-int(channels), int(channels) - 1)
+        picks = np.array(self.draw(st.lists(places, min_size=count, max_size=count)))
         if self.chance(0.5):
             picks = np.unique(picks % int(channels))
         indices = self.constant(picks, np.int64)
@@ -515,7 +529,7 @@ class Builder:
         mode = self.draw(st.sampled_from(["constant", "edge"]))
         inputs = [data, pads]
         if mode == "constant":
-            inputs.append(self.constant(float(self.rng.integers(0, 2))))
+            inputs.append(self.constant(float(self.chance(0.5))))
         self.one("Pad", inputs, (n, channels, h + 1, w + 1), mode=mode)
 
     def reduce(self) -> None:
@@ -751,10 +765,9 @@ def cases(draw: st.DrawFn, parts: st.SearchStrategy[list[_Part]] = _ANY) -> Case
         if builder.undeclared and ops[layer.node] == "MatMul":
             continue  # Its axes cannot be told without the rank of what it reads.
         keys = [layer.node, layer.result[0], *([layer.weight] if layer.weight else [])]
-        key, sides = keys[int(builder.rng.integers(len(keys)))], {}
+        key, sides = draw(st.sampled_from(keys)), {}
         for side, (_, _, channels) in (("input", layer.data), ("output", layer.result)):
-            share = draw(st.sampled_from([0.0, 0.3, 0.6, 1.0]))
-            pruned = np.flatnonzero(builder.rng.random(channels) < share)
+            pruned = np.flatnonzero(builder.some(channels))
             if len(pruned):
                 sides[side] = pruned.tolist()
         if sides:
