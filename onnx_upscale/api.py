@@ -16,9 +16,6 @@ from typing import Any, ParamSpec, TypeVar
 import onnx
 
 from onnx_upscale import report as sections
-from onnx_upscale.analyze import Analysis
-from onnx_upscale.analyze import analyze as analyze_graph
-from onnx_upscale.apply import apply
 from onnx_upscale.errors import (
     ModelError,
     UpscaleError,
@@ -27,15 +24,18 @@ from onnx_upscale.errors import (
     VerifySetupError,
 )
 from onnx_upscale.files import check_writable, write_files
-from onnx_upscale.load import Loaded, MaskSource, ModelSource, load
-from onnx_upscale.load.masking import LayerMask, mask_graph
-from onnx_upscale.load.model import why_invalid
-from onnx_upscale.plan import STRATEGIES, Plan, grow_masks, plan
+from onnx_upscale.optimizer.analyze import Analysis
+from onnx_upscale.optimizer.analyze import analyze as analyze_graph
+from onnx_upscale.optimizer.apply import apply
+from onnx_upscale.optimizer.load import Loaded, MaskSource, ModelSource, load
+from onnx_upscale.optimizer.load.masking import LayerMask, mask_graph
+from onnx_upscale.optimizer.load.model import why_invalid
+from onnx_upscale.optimizer.plan import STRATEGIES, Plan, grow_masks, plan
+from onnx_upscale.optimizer.verify import Tolerance, Verification, input_sizes
 from onnx_upscale.prices import load_prices, target_warnings
 from onnx_upscale.proof import Proof, Sizes
 from onnx_upscale.stats import measure
 from onnx_upscale.tune import tuned_plan
-from onnx_upscale.verify import Tolerance, Verification, input_sizes
 
 __all__ = ["Analyzed", "Result", "analyze", "optimize", "verify"]
 

@@ -9,12 +9,12 @@ from typing import TypeAlias
 import numpy as np
 import onnx
 
-from onnx_upscale.apply import masked_model
-from onnx_upscale.load import Loaded
-from onnx_upscale.load.masking import LayerMask
-from onnx_upscale.load.masks import Mask
-from onnx_upscale.plan import Plan
-from onnx_upscale.verify import (
+from onnx_upscale.optimizer.apply import masked_model
+from onnx_upscale.optimizer.load import Loaded
+from onnx_upscale.optimizer.load.masking import LayerMask
+from onnx_upscale.optimizer.load.masks import Mask
+from onnx_upscale.optimizer.plan import Plan
+from onnx_upscale.optimizer.verify import (
     NodeMask,
     Tolerance,
     Verification,

@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from onnx_upscale.load import Loaded
-from onnx_upscale.plan import Plan
-from onnx_upscale.plan.cost import Costs
+from onnx_upscale.optimizer.load import Loaded
+from onnx_upscale.optimizer.plan import Plan
+from onnx_upscale.optimizer.plan.cost import Costs
+from onnx_upscale.optimizer.verify import Verification
 from onnx_upscale.stats import Stats
-from onnx_upscale.verify import Verification
 
 VERSION = 1
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import onnx
 from onnx import helper
 
-from onnx_upscale.load.shapes import Shape, shape_of, skeleton, with_shapes
+from onnx_upscale.optimizer.load.shapes import Shape, shape_of, skeleton, with_shapes
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from onnx_upscale.api import Analyzed
-from onnx_upscale.plan import STRATEGIES
+from onnx_upscale.optimizer.plan import STRATEGIES
 
 _MANY = 3
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 import onnx_upscale
-from onnx_upscale.verify import Session, Tolerance, difference
+from onnx_upscale.optimizer.verify import Session, Tolerance, difference
 
 MODELS = (
     "resnet18",

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from onnx_upscale.plan.order import contiguous, perfect_order
-from onnx_upscale.plan.paths import path_order
+from onnx_upscale.optimizer.plan.order import contiguous, perfect_order
+from onnx_upscale.optimizer.plan.paths import path_order
 
 IntArray = npt.NDArray[np.int64]
 Masks = Callable[[np.random.Generator, int, int, float], list[IntArray]]

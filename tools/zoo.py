@@ -21,8 +21,8 @@ import numpy as np
 import onnx
 
 import onnx_upscale
-from onnx_upscale.load import load
-from onnx_upscale.load.layers import layers
+from onnx_upscale.optimizer.load import load
+from onnx_upscale.optimizer.load.layers import layers
 
 MODELS = (
     "squeezenet1_1",

@@ -27,8 +27,8 @@ from onnx_upscale.benchmark.statistics import (
 )
 from onnx_upscale.benchmark.subjects import Sizes, Subject, read_subjects
 from onnx_upscale.errors import UsageError, VerifySetupError
-from onnx_upscale.load import ModelSource
-from onnx_upscale.verify import Session
+from onnx_upscale.optimizer.load import ModelSource
+from onnx_upscale.optimizer.verify import Session
 
 __all__ = [
     "CATEGORIES",

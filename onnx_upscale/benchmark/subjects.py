@@ -13,10 +13,10 @@ import onnx
 from onnx import external_data_helper, helper
 
 from onnx_upscale.errors import UpscaleError, UsageError
-from onnx_upscale.load.model import ModelSource, read_model
-from onnx_upscale.load.values import Array
-from onnx_upscale.verify import input_sizes, random_inputs
-from onnx_upscale.verify.inputs import model_inputs
+from onnx_upscale.optimizer.load.model import ModelSource, read_model
+from onnx_upscale.optimizer.load.values import Array
+from onnx_upscale.optimizer.verify import input_sizes, random_inputs
+from onnx_upscale.optimizer.verify.inputs import model_inputs
 
 Sizes: TypeAlias = Mapping[str, tuple[int, ...]]
 

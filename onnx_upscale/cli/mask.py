@@ -17,11 +17,11 @@ from onnx_upscale.criteria import CRITERIA, SCOPES, DataSource, Images, make_mas
 from onnx_upscale.errors import UsageError
 from onnx_upscale.files import write_files
 from onnx_upscale.importers import FORMATS, read_imported
-from onnx_upscale.load.graph import build_graph
-from onnx_upscale.load.mask_files import channels, check_suffix, mask_file
-from onnx_upscale.load.masking import LayerMask, resolve_masks
-from onnx_upscale.load.masks import SIDES, read_masks
-from onnx_upscale.load.model import read_model
+from onnx_upscale.optimizer.load.graph import build_graph
+from onnx_upscale.optimizer.load.mask_files import channels, check_suffix, mask_file
+from onnx_upscale.optimizer.load.masking import LayerMask, resolve_masks
+from onnx_upscale.optimizer.load.masks import SIDES, read_masks
+from onnx_upscale.optimizer.load.model import read_model
 
 
 def _numbers(

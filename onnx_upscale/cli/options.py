@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 import onnx_upscale
-from onnx_upscale.plan import STRATEGIES
-from onnx_upscale.verify import Tolerance
+from onnx_upscale.optimizer.plan import STRATEGIES
+from onnx_upscale.optimizer.verify import Tolerance
 
 
 def _sizes(

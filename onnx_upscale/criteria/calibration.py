@@ -14,9 +14,9 @@ from onnx import helper
 
 from onnx_upscale.criteria.images import Images
 from onnx_upscale.errors import DataError
-from onnx_upscale.load.shapes import Shape, shape_of
-from onnx_upscale.load.values import Array
-from onnx_upscale.verify.inputs import model_inputs
+from onnx_upscale.optimizer.load.shapes import Shape, shape_of
+from onnx_upscale.optimizer.load.values import Array
+from onnx_upscale.optimizer.verify.inputs import model_inputs
 
 DataSource: TypeAlias = "str | os.PathLike[str] | Array | Mapping[str, Array] | Images"
 

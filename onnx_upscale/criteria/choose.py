@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from onnx_upscale.analyze import Structure
 from onnx_upscale.criteria.scores import Scores
 from onnx_upscale.criteria.sites import Site
 from onnx_upscale.errors import UsageError
-from onnx_upscale.load.graph import IntArray
+from onnx_upscale.optimizer.analyze import Structure
+from onnx_upscale.optimizer.load.graph import IntArray
 
 # A unit is what one decision is about: a channel of a layer, or with `constrained` a set of coupled
 # channels. Each site lists its units, one per channel; -1 stands for a channel that must stay.

@@ -13,8 +13,8 @@ import onnx
 from onnx import helper
 
 from onnx_upscale.errors import DataError
-from onnx_upscale.load.shapes import shape_of
-from onnx_upscale.load.values import Array
+from onnx_upscale.optimizer.load.shapes import shape_of
+from onnx_upscale.optimizer.load.values import Array
 
 _SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"))
 _MODES = {1: "L", 3: "RGB"}

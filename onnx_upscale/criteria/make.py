@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from onnx_upscale.analyze import find_structure
 from onnx_upscale.criteria.calibration import DataSource
 from onnx_upscale.criteria.choose import choose, coupled_units, separate_units
 from onnx_upscale.criteria.ranks import Progress
@@ -15,9 +14,10 @@ from onnx_upscale.criteria.scores import Scores
 from onnx_upscale.criteria.sites import find_sites
 from onnx_upscale.criteria.table import CRITERIA, Subject
 from onnx_upscale.errors import UsageError
-from onnx_upscale.load.graph import build_graph
-from onnx_upscale.load.masks import SIDES
-from onnx_upscale.load.model import ModelSource, read_model
+from onnx_upscale.optimizer.analyze import find_structure
+from onnx_upscale.optimizer.load.graph import build_graph
+from onnx_upscale.optimizer.load.masks import SIDES
+from onnx_upscale.optimizer.load.model import ModelSource, read_model
 
 SCOPES = ("local", "global")
 

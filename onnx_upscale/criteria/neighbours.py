@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from onnx_upscale.load.graph import Graph, Node
-from onnx_upscale.load.layers import Layer
+from onnx_upscale.optimizer.load.graph import Graph, Node
+from onnx_upscale.optimizer.load.layers import Layer
 
 _UNARY = frozenset(
     (

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from onnx_upscale.analyze import Structure
-from onnx_upscale.analyze.facts import Facts
 from onnx_upscale.criteria.neighbours import follow
 from onnx_upscale.criteria.scores import Scores
 from onnx_upscale.criteria.sites import Site
 from onnx_upscale.errors import UsageError
-from onnx_upscale.load.graph import Graph, IntArray, Node
+from onnx_upscale.optimizer.analyze import Structure
+from onnx_upscale.optimizer.analyze.facts import Facts
+from onnx_upscale.optimizer.load.graph import Graph, IntArray, Node
 
 
 def batch_norm_scales(structure: Structure, sites: Sequence[Site]) -> list[Scores]:

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from onnx_upscale.load.values import Array
+from onnx_upscale.optimizer.load.values import Array
 
 Scores: TypeAlias = "npt.NDArray[np.float64]"
 """One number per channel of a layer; the lowest go first."""

@@ -9,12 +9,12 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
-from onnx_upscale.analyze import Structure
 from onnx_upscale.errors import UsageError
-from onnx_upscale.load.graph import Graph, IntArray, Node
-from onnx_upscale.load.keys import layer_key
-from onnx_upscale.load.layers import Layer, layers
-from onnx_upscale.load.values import Array
+from onnx_upscale.optimizer.analyze import Structure
+from onnx_upscale.optimizer.load.graph import Graph, IntArray, Node
+from onnx_upscale.optimizer.load.keys import layer_key
+from onnx_upscale.optimizer.load.layers import Layer, layers
+from onnx_upscale.optimizer.load.values import Array
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ import onnx
 from onnx_upscale.errors import UsageError
 from onnx_upscale.exporter.zeros import found_masks
 from onnx_upscale.files import check_writable, same_file, write_files
-from onnx_upscale.load import MaskSource, load
-from onnx_upscale.load.mask_files import check_suffix, mask_file
-from onnx_upscale.verify import Tolerance
+from onnx_upscale.optimizer.load import MaskSource, load
+from onnx_upscale.optimizer.load.mask_files import check_suffix, mask_file
+from onnx_upscale.optimizer.verify import Tolerance
 
 __all__ = ["Exported", "default_masks_path", "export", "require_torch"]
 

@@ -20,8 +20,8 @@ from onnx_upscale.exporter.call import Call, Tensors
 from onnx_upscale.exporter.torch_exporters import EXPORTERS, Request
 from onnx_upscale.exporter.weights import name_weights
 from onnx_upscale.exporter.witness import Witness, check, isolated, reason
-from onnx_upscale.load.values import Array
-from onnx_upscale.verify import Difference, Tolerance
+from onnx_upscale.optimizer.load.values import Array
+from onnx_upscale.optimizer.verify import Difference, Tolerance
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from onnx_upscale.load.values import Array
+from onnx_upscale.optimizer.load.values import Array
 
 _WEIGHT_SLOTS = {"Conv": (1,), "ConvTranspose": (1,), "Gemm": (1,), "MatMul": (0, 1)}
 _SCOPES = "pkg.torch.onnx.name_scopes"

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from onnx_upscale.load import Loaded
-from onnx_upscale.load.graph import Graph, IntArray
-from onnx_upscale.load.keys import layer_key
-from onnx_upscale.load.layers import Layer, layers
-from onnx_upscale.load.masking import LayerMask, mask_graph
+from onnx_upscale.optimizer.load import Loaded
+from onnx_upscale.optimizer.load.graph import Graph, IntArray
+from onnx_upscale.optimizer.load.keys import layer_key
+from onnx_upscale.optimizer.load.layers import Layer, layers
+from onnx_upscale.optimizer.load.masking import LayerMask, mask_graph
 
 _VERSION = 1
 

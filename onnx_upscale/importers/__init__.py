@@ -10,10 +10,10 @@ from onnx_upscale.errors import UsageError
 from onnx_upscale.importers.elements import Imported
 from onnx_upscale.importers.formats import FORMATS
 from onnx_upscale.importers.sources import read_source
-from onnx_upscale.load.graph import build_graph
-from onnx_upscale.load.masking import resolve_masks
-from onnx_upscale.load.masks import read_masks
-from onnx_upscale.load.model import ModelSource, read_model
+from onnx_upscale.optimizer.load.graph import build_graph
+from onnx_upscale.optimizer.load.masking import resolve_masks
+from onnx_upscale.optimizer.load.masks import read_masks
+from onnx_upscale.optimizer.load.model import ModelSource, read_model
 
 __all__ = ["FORMATS", "Imported", "import_masks", "read_imported"]
 

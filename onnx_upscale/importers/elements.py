@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from onnx_upscale.errors import MaskError
-from onnx_upscale.load.layers import Layer
-from onnx_upscale.load.values import Array
+from onnx_upscale.optimizer.load.layers import Layer
+from onnx_upscale.optimizer.load.values import Array
 
 BoolArray: TypeAlias = "npt.NDArray[np.bool_]"
 

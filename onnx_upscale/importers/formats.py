@@ -11,16 +11,16 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from onnx_upscale.analyze.constants import layer_bias
 from onnx_upscale.criteria.neighbours import follow
 from onnx_upscale.errors import MaskError
 from onnx_upscale.importers.elements import BoolArray, Imported, masked_channels
 from onnx_upscale.importers.history import from_history
 from onnx_upscale.importers.sources import as_array
-from onnx_upscale.load.graph import Graph
-from onnx_upscale.load.keys import layers_of
-from onnx_upscale.load.layers import Layer
-from onnx_upscale.load.values import Array
+from onnx_upscale.optimizer.analyze.constants import layer_bias
+from onnx_upscale.optimizer.load.graph import Graph
+from onnx_upscale.optimizer.load.keys import layers_of
+from onnx_upscale.optimizer.load.layers import Layer
+from onnx_upscale.optimizer.load.values import Array
 
 Importer: TypeAlias = Callable[[Any, str, "Graph | None"], Imported]
 

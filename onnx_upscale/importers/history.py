@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from onnx_upscale.analyze import Structure, find_structure
 from onnx_upscale.errors import MaskError
 from onnx_upscale.importers.elements import Imported
-from onnx_upscale.load.graph import Graph, IntArray
-from onnx_upscale.load.keys import layer_key, layers_of
+from onnx_upscale.optimizer.analyze import Structure, find_structure
+from onnx_upscale.optimizer.load.graph import Graph, IntArray
+from onnx_upscale.optimizer.load.keys import layer_key, layers_of
 
 
 def from_history(entries: Sequence[Any], where: str, graph: Graph) -> Imported:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from onnx_upscale.errors import MaskError
-from onnx_upscale.load.values import Array
+from onnx_upscale.optimizer.load.values import Array
 
 _TORCH = (".bin", ".pt", ".pth")
 

@@ -26,8 +26,8 @@ from onnx import TensorProto, helper
 import onnx_upscale
 from build import Net
 from onnx_upscale import api
-from onnx_upscale.apply import apply
 from onnx_upscale.cli import main
+from onnx_upscale.optimizer.apply import apply
 
 BEFORE = b"what was there before"
 SMALL = {"version": 1, "masks": {"second": {"input": [0, 3, 5, 6]}}}

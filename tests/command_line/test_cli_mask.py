@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 import onnx_upscale
 from build import Net
 from onnx_upscale.cli import main, progress
-from onnx_upscale.load.masks import read_masks
+from onnx_upscale.optimizer.load.masks import read_masks
 
 BEFORE = b"what was there before"
 

@@ -15,14 +15,14 @@ from unittest import mock
 
 import numpy as np
 
-from onnx_upscale import plan
-from onnx_upscale.analyze import constants, context, needs
-from onnx_upscale.analyze.rules import RULES, layers, normalization, spatial
-from onnx_upscale.analyze.rules import movement as moving
-from onnx_upscale.analyze.weights import MaskedWeights
-from onnx_upscale.apply import movement, surgery, weights
-from onnx_upscale.load import masking
-from onnx_upscale.plan import layout, realizations
+from onnx_upscale.optimizer import plan
+from onnx_upscale.optimizer.analyze import constants, context, needs
+from onnx_upscale.optimizer.analyze.rules import RULES, layers, normalization, spatial
+from onnx_upscale.optimizer.analyze.rules import movement as moving
+from onnx_upscale.optimizer.analyze.weights import MaskedWeights
+from onnx_upscale.optimizer.apply import movement, surgery, weights
+from onnx_upscale.optimizer.load import masking
+from onnx_upscale.optimizer.plan import layout, realizations
 
 Patch = Callable[[], Any]
 ERRORS: dict[str, Patch] = {}
@@ -260,7 +260,12 @@ def _edited(owner: type, change: Callable[[Any], Any]) -> Any:
 
 @contextmanager
 def _unchecked(patch: Any) -> Iterator[None]:
-    with patch, mock.patch.object(sys.modules["onnx_upscale.apply"], "check_plan", lambda _: None):
+    with (
+        patch,
+        mock.patch.object(
+            sys.modules["onnx_upscale.optimizer.apply"], "check_plan", lambda _: None
+        ),
+    ):
         yield
 
 
@@ -400,7 +405,7 @@ def _() -> Any:
         del target.attribute[:]
         target.attribute.extend(kept)
 
-    return wrapped(sys.modules["onnx_upscale.apply.emit"], "_copy_node", change)
+    return wrapped(sys.modules["onnx_upscale.optimizer.apply.emit"], "_copy_node", change)
 
 
 @error("emit: what is put behind a node stands in front of what is there already")

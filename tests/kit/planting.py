@@ -10,13 +10,13 @@ import onnx
 from hypothesis import HealthCheck, Phase, given, settings
 
 import onnx_upscale
-from onnx_upscale.analyze import analyze
-from onnx_upscale.apply import apply, masked_model
 from onnx_upscale.errors import VerifyError, VerifySetupError
-from onnx_upscale.load import load
-from onnx_upscale.plan import plan
+from onnx_upscale.optimizer.analyze import analyze
+from onnx_upscale.optimizer.apply import apply, masked_model
+from onnx_upscale.optimizer.load import load
+from onnx_upscale.optimizer.plan import plan
+from onnx_upscale.optimizer.verify import Session, input_sizes, random_inputs, verify
 from onnx_upscale.prices import load_prices
-from onnx_upscale.verify import Session, input_sizes, random_inputs, verify
 from planted import ERRORS
 from strategies import Case, cases, everything
 from targets import TARGETS

@@ -12,8 +12,8 @@ import pytest
 
 import onnx_upscale
 from build import Net
-from onnx_upscale.plan import realize
-from onnx_upscale.plan.realizations import READINGS, Gather, Reading
+from onnx_upscale.optimizer.plan import realize
+from onnx_upscale.optimizer.plan.realizations import READINGS, Gather, Reading
 from planting import WAYS, generated
 from targets import TARGETS
 

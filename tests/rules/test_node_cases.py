@@ -22,7 +22,7 @@ from onnx import TensorProto, helper
 
 import onnx_upscale
 from build import Array, Net, run, weight_shape
-from onnx_upscale.analyze.rules import RULES, elementwise
+from onnx_upscale.optimizer.analyze.rules import RULES, elementwise
 
 CASES_PER_OPERATOR = 6
 FLOATS = (np.float32, np.float64, np.float16)

@@ -1034,7 +1034,7 @@ def test_channels_that_nobody_reads_go_and_pinned_ones_stay(case: Case, opset: i
 
 def test_the_table_names_every_rule() -> None:
     """A rule that is added without a case here is found out."""
-    from onnx_upscale.analyze.rules import RULES
+    from onnx_upscale.optimizer.analyze.rules import RULES
 
     seen = {
         node.op_type

@@ -17,15 +17,15 @@ from onnx import numpy_helper
 import onnx_upscale
 from build import Array, Net
 from onnx_upscale import DataError, ModelError, UpscaleError, UsageError, make_masks
-from onnx_upscale.analyze import analyze, find_structure
 from onnx_upscale.criteria import CRITERIA, Images
 from onnx_upscale.criteria.scales import batch_norm_scales
 from onnx_upscale.criteria.scores import fpgm, l1, l2, lamp
 from onnx_upscale.criteria.sites import find_sites
 from onnx_upscale.criteria.table import Subject
-from onnx_upscale.load import load
-from onnx_upscale.load.graph import build_graph
-from onnx_upscale.plan import grow_masks
+from onnx_upscale.optimizer.analyze import analyze, find_structure
+from onnx_upscale.optimizer.load import load
+from onnx_upscale.optimizer.load.graph import build_graph
+from onnx_upscale.optimizer.plan import grow_masks
 from strategies import Case, cases
 
 # Three channels of two weights each: norms 5, 13 and 0, the distances between them below.

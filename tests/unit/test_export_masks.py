@@ -14,11 +14,11 @@ from click.testing import CliRunner
 import onnx_upscale
 from build import Net, input_values, run
 from onnx_upscale import exporter
-from onnx_upscale.apply import masked_model
 from onnx_upscale.cli import main
 from onnx_upscale.exporter.weights import name_weights
 from onnx_upscale.exporter.zeros import found_masks
-from onnx_upscale.load import load
+from onnx_upscale.optimizer.apply import masked_model
+from onnx_upscale.optimizer.load import load
 
 
 def masks_of(net: Net, *outputs: str) -> dict[str, dict[str, list[int]]]:

@@ -14,8 +14,8 @@ from onnx.reference import ReferenceEvaluator
 
 import onnx_upscale
 from build import Array, Net, input_values, node, run, weight_shape
-from onnx_upscale.load import folding
-from onnx_upscale.load.graph import build_graph
+from onnx_upscale.optimizer.load import folding
+from onnx_upscale.optimizer.load.graph import build_graph
 
 MANY = 10**6  # On each of two axes: 10^12 elements.
 

@@ -20,9 +20,9 @@ from onnx import helper, numpy_helper
 import onnx_upscale
 from build import Array, Net, input_values, run
 from onnx_upscale import MaskError
-from onnx_upscale.apply import masked_model
-from onnx_upscale.load import load
-from onnx_upscale.load.masks import Mask, read_masks
+from onnx_upscale.optimizer.apply import masked_model
+from onnx_upscale.optimizer.load import load
+from onnx_upscale.optimizer.load.masks import Mask, read_masks
 
 STRATEGIES = ("gather", "upscale", "auto")
 

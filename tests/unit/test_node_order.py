@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 
 import onnx_upscale
 from build import Net, input_values, run
-from onnx_upscale.load.model import read_model
+from onnx_upscale.optimizer.load.model import read_model
 
 
 def net() -> Net:

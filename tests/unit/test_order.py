@@ -13,9 +13,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from onnx_upscale.plan.order import contiguous, perfect_order
-from onnx_upscale.plan.paths import path_order
-from onnx_upscale.plan.pq_tree import PQTree
+from onnx_upscale.optimizer.plan.order import contiguous, perfect_order
+from onnx_upscale.optimizer.plan.paths import path_order
+from onnx_upscale.optimizer.plan.pq_tree import PQTree
 
 IntArray = npt.NDArray[np.int64]
 Sets = list[list[int]]

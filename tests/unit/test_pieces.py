@@ -13,9 +13,9 @@ from onnx import TensorProto, helper, numpy_helper
 import onnx_upscale
 from build import Net, Operand
 from onnx_upscale.errors import UsageError, VerifyError
-from onnx_upscale.plan import Plan
-from onnx_upscale.verify import verify
-from onnx_upscale.verify.pieces import find_cuts
+from onnx_upscale.optimizer.plan import Plan
+from onnx_upscale.optimizer.verify import verify
+from onnx_upscale.optimizer.verify.pieces import find_cuts
 
 MASKS = {"version": 1, "masks": {"w1": {"input": [0, 3, 5]}, "w2": {"output": [1, 2]}}}
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 import onnx_upscale
 from build import Net
 from onnx_upscale.errors import UsageError
-from onnx_upscale.plan import STRATEGIES
-from onnx_upscale.plan.layout import stretches
+from onnx_upscale.optimizer.plan import STRATEGIES
+from onnx_upscale.optimizer.plan.layout import stretches
 from onnx_upscale.prices import BUILT_IN, load_prices
 
 WIDTH = 24

@@ -11,7 +11,7 @@ import pytest
 
 import onnx_upscale
 from build import Net
-from onnx_upscale.plan import Plan, PlanError, Select, Shift, Widen, check_plan
+from onnx_upscale.optimizer.plan import Plan, PlanError, Select, Shift, Widen, check_plan
 from targets import TARGETS
 
 

@@ -13,9 +13,9 @@ from onnx import TensorProto, helper, numpy_helper
 import onnx_upscale
 from build import Array, Net, run
 from onnx_upscale.errors import VerifyError
-from onnx_upscale.load import load, masking
-from onnx_upscale.load.masks import read_masks
-from onnx_upscale.verify import NodeMask, reference_model
+from onnx_upscale.optimizer.load import load, masking
+from onnx_upscale.optimizer.load.masks import read_masks
+from onnx_upscale.optimizer.verify import NodeMask, reference_model
 from strategies import Case, cases, masked
 from strategies import run as run_all
 

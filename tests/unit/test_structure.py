@@ -8,14 +8,14 @@ from hypothesis import given, settings
 
 import onnx_upscale
 from build import Net
-from onnx_upscale.analyze import analyze, find_structure
-from onnx_upscale.analyze.weights import MaskedWeights, Weights
-from onnx_upscale.apply import apply
-from onnx_upscale.load import load
-from onnx_upscale.load.layers import layers
-from onnx_upscale.load.masking import mask_graph, resolve_masks
-from onnx_upscale.load.masks import read_masks
-from onnx_upscale.plan import plan
+from onnx_upscale.optimizer.analyze import analyze, find_structure
+from onnx_upscale.optimizer.analyze.weights import MaskedWeights, Weights
+from onnx_upscale.optimizer.apply import apply
+from onnx_upscale.optimizer.load import load
+from onnx_upscale.optimizer.load.layers import layers
+from onnx_upscale.optimizer.load.masking import mask_graph, resolve_masks
+from onnx_upscale.optimizer.load.masks import read_masks
+from onnx_upscale.optimizer.plan import plan
 from onnx_upscale.prices import load_prices
 from strategies import Case, cases
 

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 import onnx_upscale
 from build import Array, Net
 from onnx_upscale import UsageError, VerifyError, VerifySetupError
-from onnx_upscale.verify import Session, Tolerance, input_sizes, random_inputs, verify
+from onnx_upscale.optimizer.verify import Session, Tolerance, input_sizes, random_inputs, verify
 
 Shape = Sequence["int | str | None"] | None
 
@@ -306,7 +306,9 @@ class TestSecondOpinion:
                 return {name: self.factor * value for name, value in found.items()}
 
         for module in ("", ".noise", ".pieces"):
-            monkeypatch.setattr(sys.modules[f"onnx_upscale.verify{module}"], "Session", Optimizing)
+            monkeypatch.setattr(
+                sys.modules[f"onnx_upscale.optimizer.verify{module}"], "Session", Optimizing
+            )
         return wrong
 
     def named(self, name: str) -> onnx.ModelProto:

@@ -1,0 +1,56 @@
+"""analyze: which channels are coupled, which hold a known value, which anybody needs.
+
+The structure of a graph is found once; what masks add to it is a second, cheaper step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from onnx_upscale.optimizer.analyze.constants import Values, find_constants
+from onnx_upscale.optimizer.analyze.needs import Needs, find_needs
+from onnx_upscale.optimizer.analyze.segments import Segment
+from onnx_upscale.optimizer.analyze.structure import Structure, find_structure
+from onnx_upscale.optimizer.analyze.weights import MaskedWeights
+from onnx_upscale.optimizer.load.graph import Graph, IntArray
+
+__all__ = ["Analysis", "Needs", "Segment", "Structure", "analyze", "find_structure"]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """All that is known about the channels of a graph under masks.
+
+    Attributes:
+        structure: What follows from the graph alone.
+        graph: The graph seen through masks.
+        values: Per label its known value, or NaN.
+        weights: The non-zero weights of each layer.
+        needs: What anybody needs.
+    """
+
+    structure: Structure
+    graph: Graph
+    values: Values
+    weights: MaskedWeights
+    needs: Needs
+
+    def keeping(self, wanted: IntArray) -> Needs:
+        """What is needed, with some more roots kept, and what they take to compute in turn."""
+        return find_needs(self.structure, self.values, self.weights, wanted)
+
+
+def analyze(graph: Graph, structure: Structure | None = None) -> Analysis:
+    """Analyzes a graph under masks.
+
+    Args:
+        graph: The graph seen through masks.
+        structure: Its structure, where that is known already.
+
+    Returns:
+        What is coupled, known and needed.
+    """
+    structure = structure or find_structure(graph)
+    weights = MaskedWeights(structure.weights, graph)
+    values = find_constants(structure, graph, weights)
+    return Analysis(structure, graph, values, weights, find_needs(structure, values, weights))

@@ -1,0 +1,127 @@
+"""Forward pass: which channels hold one known value everywhere, whatever the input."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from onnx_upscale.optimizer.analyze.facts import Carry, Facts, Write
+from onnx_upscale.optimizer.analyze.structure import Structure
+from onnx_upscale.optimizer.analyze.weights import MaskedWeights
+from onnx_upscale.optimizer.load.folding import evaluate
+from onnx_upscale.optimizer.load.graph import Graph
+from onnx_upscale.optimizer.load.layers import Layer
+from onnx_upscale.optimizer.load.values import Array
+
+Values = npt.NDArray[np.float64]
+"""Per label the value of its channel; NaN where it is not known."""
+
+
+def find_constants(structure: Structure, graph: Graph, weights: MaskedWeights) -> Values:
+    """Finds the channels whose value does not depend on the model's input.
+
+    Args:
+        structure: Labels and facts.
+        graph: The graph seen through masks.
+        weights: Its weights.
+
+    Returns:
+        Values per label, shape (labels,).
+    """
+    values = np.full(len(structure.roots), np.nan)
+    for facts in structure.facts:
+        if facts.write is not None and facts.write.layer is not None:
+            values[facts.write.labels] = _written(graph, facts.write, values, weights)
+        for carry in facts.carries:
+            values[carry.outputs] = _carried(graph, facts, carry, values)
+    values[~np.isfinite(values)] = np.nan
+    return values
+
+
+def _written(graph: Graph, write: Write, values: Values, weights: MaskedWeights) -> Values:
+    layer = write.layer
+    assert layer is not None
+    connected = weights.connected(layer)
+    groups, _, ins = connected.shape
+    inputs = np.full(layer.inputs, np.nan) if write.inputs is None else values[write.inputs]
+    variable = np.isnan(inputs) | (write.padded & (inputs != 0))
+    if variable.all() and connected.any(-1).all():
+        return np.full(layer.outputs, np.nan)
+    unknown = (connected & variable.reshape(groups, 1, ins)).any(-1).ravel()
+    bias = layer_bias(graph, layer)
+    if bias is None:
+        return np.full(layer.outputs, np.nan)
+    total = bias + weights.contribution(layer, np.where(variable, 0.0, inputs))
+    return np.where(unknown, np.nan, total)
+
+
+def layer_bias(graph: Graph, layer: Layer) -> Values | None:
+    """What a layer adds to each output channel, or None where that varies within a channel."""
+    if layer.bias_slot is None or not layer.node.input(layer.bias_slot):
+        return np.zeros(layer.outputs)
+    bias = graph.value(layer.node, layer.bias_slot)
+    if bias is None or bias.shape[-1:] not in ((), (1,), (layer.outputs,)):
+        return None
+    rows = bias.astype(np.float64).reshape(-1, bias.shape[-1] if bias.ndim else 1)
+    # A matrix gives a channel one value where all its rows agree.
+    bias = np.where((rows == rows[0]).all(0), rows[0], np.nan)
+    beta = float(layer.node.attributes.get("beta", 1.0))
+    spread: Values = np.broadcast_to(bias, layer.outputs) * beta
+    return spread
+
+
+def _carried(graph: Graph, facts: Facts, carry: Carry, values: Values) -> Values:
+    if carry.how in ("same", "zero"):
+        (labels,) = carry.inputs.values()
+        assert labels is not None
+        passed = values[labels]
+        return np.where(passed == 0, 0.0, np.nan) if carry.how == "zero" else passed
+    known = np.ones(len(carry.outputs), bool)
+    zero = np.zeros(len(carry.outputs), bool)
+    for slot, labels in carry.inputs.items():
+        if labels is not None:
+            known &= ~np.isnan(values[labels])
+            zero |= values[labels] == 0
+        elif graph.value(facts.node, slot) is None:
+            known[:] = False
+    result = np.full(len(carry.outputs), np.nan)
+    if known.any():
+        result[known] = _evaluated(graph, facts, carry, values, np.flatnonzero(known))
+    if carry.annihilates:
+        result[zero] = 0.0
+    return result
+
+
+def _evaluated(
+    graph: Graph, facts: Facts, carry: Carry, values: Values, chosen: npt.NDArray[np.int64]
+) -> Values:
+    """Runs a node on one value per channel, for the channels whose operands are all known."""
+    node, rank = facts.node, len(graph.shapes[facts.node.outputs[0]])
+    unknown = np.full(len(chosen), np.nan)
+    shape = tuple(len(chosen) if axis == carry.axis else 1 for axis in range(rank))
+    params = {param.slot: param for param in facts.params if param.labels is carry.outputs}
+    inputs: dict[str, Array] = {}
+    for slot, name in enumerate(node.inputs):
+        labels = carry.inputs.get(slot)
+        if not name:
+            continue
+        if labels is not None:
+            type_ = graph.types.get(name, onnx.TensorProto.FLOAT)
+            dtype = onnx.helper.tensor_dtype_to_np_dtype(type_)
+            inputs[name] = values[labels[chosen]].astype(dtype).reshape(shape)
+            continue
+        constant = graph.value(node, slot)
+        if constant is None:
+            return unknown
+        place = params[slot].place(constant) if slot in params else None
+        if place is not None:
+            constant = constant.take(chosen, place)
+        uniform = constant.size == (1 if place is None else len(chosen))
+        if not uniform and node.op not in ("BatchNormalization", "InstanceNormalization"):
+            return unknown
+        inputs[name] = constant
+    made = evaluate(node.proto, inputs, graph.model.opset_import)
+    if made is None or made[0].size != len(chosen):
+        return unknown
+    return made[0].astype(np.float64).ravel()

@@ -1,0 +1,300 @@
+"""What a rule sees of its node, and the few things it can say about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from onnx_upscale.optimizer.analyze.facts import (
+    Axes,
+    Carry,
+    Demand,
+    Facts,
+    Join,
+    Param,
+    Read,
+    Resized,
+    Selection,
+    Tie,
+    Write,
+)
+from onnx_upscale.optimizer.analyze.labels import LabelPool
+from onnx_upscale.optimizer.analyze.sizes import Sizes
+from onnx_upscale.optimizer.load.graph import Graph, IntArray, Node, Shape
+from onnx_upscale.optimizer.load.values import Array
+
+# Each takes some dozens of bytes, and a few bytes of a model can ask for any number.
+_MOST_CHANNELS = 1 << 24
+
+
+class UnclearError(Exception):
+    """A rule does not cover this use of its operator, so the node's axes are pinned."""
+
+
+class Context:
+    """One node on its way through its rule."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        node: Node,
+        pool: LabelPool,
+        axes: Mapping[str, Axes],
+        sizes: Mapping[str, Sizes],
+    ) -> None:
+        self.graph = graph
+        self.node = node
+        self._pool = pool
+        self._axes = axes
+        self._sizes = sizes
+        self.inputs: dict[int, Axes] = {
+            slot: axes[name] for slot, name in enumerate(node.inputs) if axes.get(name)
+        }
+        self.outputs: dict[int, dict[int, IntArray]] = {}
+        self._params: list[Param] = []
+        self._ties: list[Tie] = []
+        self._carries: list[Carry] = []
+        self._demands: list[Demand] = []
+        self._read: Read | None = None
+        self._write: Write | None = None
+        self._join: Join | None = None
+        self._selections: list[Selection] = []
+        self._group_labels: IntArray | None = None
+        self._resized: Resized | None = None
+        self._adapting_slots: set[int] = set()
+
+    # What the node is.
+
+    def has(self, slot: int) -> bool:
+        """Whether an optional input is given."""
+        return bool(self.node.input(slot))
+
+    def axes(self, slot: int = 0) -> Axes:
+        """The labelled axes of an input."""
+        return self.inputs.get(slot, {})
+
+    def attribute(self, name: str, default: Any = None) -> Any:
+        """An attribute, or its default."""
+        return self.node.attributes.get(name, default)
+
+    def constant(self, slot: int) -> Array | None:
+        """The value of an input that is known before run time."""
+        return self.graph.value(self.node, slot)
+
+    def constant_list(self, slot: int, attribute: str) -> list[Any] | None:
+        """A list that is an input in newer operator sets and an attribute in older ones.
+
+        Raises:
+            UnclearError: It is an input that is not known before run time.
+        """
+        if attribute in self.node.attributes:
+            value = self.node.attributes[attribute]
+            return list(value) if isinstance(value, (list, tuple)) else [value]
+        if not self.has(slot):
+            return None
+        known = self.constant(slot)
+        if known is None:
+            raise UnclearError(f"its {attribute} are not constant")
+        return list(known.ravel().tolist())
+
+    def shape(self, slot: int = 0) -> Shape:
+        """The shape of an input.
+
+        Raises:
+            UnclearError: It is not known.
+        """
+        known = self.constant(slot)
+        if known is not None:
+            return known.shape
+        return self._shape_of(self.node.input(slot))
+
+    def output_shape(self, index: int = 0) -> Shape:
+        """The shape of an output.
+
+        Raises:
+            UnclearError: It is not known.
+        """
+        return self._shape_of(self.node.outputs[index])
+
+    def _shape_of(self, name: str) -> Shape:
+        if name not in self.graph.shapes:
+            raise UnclearError(f"the shape of '{name}' is not known")
+        return self.graph.shapes[name]
+
+    def used(self, output: int) -> bool:
+        """Whether anybody reads an output."""
+        if output >= len(self.node.outputs) or not self.node.outputs[output]:
+            return False
+        name = self.node.outputs[output]
+        graph = self.graph
+        return name in graph.readers or name in graph.outputs or name in graph.captured
+
+    # What a rule can say.
+
+    def move(self, axis: int, labels: IntArray, output: int = 0) -> None:
+        """An output axis holds channels as they come in."""
+        self.outputs.setdefault(output, {})[axis] = labels
+
+    def make(self, axis: int, channels: int, output: int = 0) -> IntArray:
+        """An output axis holds channels that are new."""
+        labels = self.unbound(channels)
+        self.move(axis, labels, output)
+        return labels
+
+    def pass_on(
+        self, axis: int, labels: IntArray, how: str = "none", slot: int = 0, output: int = 0
+    ) -> IntArray:
+        """An output axis holds new values of the same channels, one to one."""
+        made = self.make(axis, len(labels), output)
+        self.tie(made, labels)
+        if how != "none":
+            self._carries.append(Carry(how, {slot: labels}, axis, made))
+        return made
+
+    def carry(self, carry: Carry) -> None:
+        """Known values pass in a way of their own."""
+        self._carries.append(carry)
+
+    def tie(self, flat: IntArray, part: IntArray, outer: int = 1, inner: int = 1) -> None:
+        """Couples a flat axis with one factor of it, flat = outer x part x inner."""
+        self._pool.couple(flat.reshape(outer, len(part), inner), part[:, np.newaxis])
+        self._ties.append(Tie(flat, outer, part, inner))
+
+    def unbound(self, channels: int) -> IntArray:
+        """Labels for channels of no tensor, such as the groups of a convolution.
+
+        Raises:
+            UnclearError: There are more of them than any model has.
+        """
+        if channels > _MOST_CHANNELS:
+            raise UnclearError(f"an axis of {channels} channels is too long")
+        return self._pool.fresh(channels)
+
+    def param(self, slot: int, axis: int, labels: IntArray) -> None:
+        """A constant input is indexed by channels."""
+        self._params.append(Param(slot, axis, labels))
+
+    def need(self, slot: int, axis: int, reason: str, unless_zero: bool = False) -> None:
+        """All channels of an input axis are needed, in any order."""
+        self._demand(slot, axis, reason, ordered=False, unless_zero=unless_zero)
+
+    def pin(self, slot: int, axis: int, reason: str) -> None:
+        """All channels of an input axis are needed, in their original order."""
+        self._demand(slot, axis, reason, ordered=True)
+
+    def pin_others(self, slot: int, allowed: set[int], reason: str) -> None:
+        """Pins the labelled axes of an input that a rule does not handle."""
+        for axis in self.axes(slot):
+            if axis not in allowed:
+                self.pin(slot, axis, reason)
+
+    def pin_part(self, slot: int, axis: int, labels: IntArray, reason: str) -> None:
+        """An opaque input axis takes part in a labelled one, unchanged."""
+        tensor = self.node.inputs[slot]
+        self._demands.append(Demand(tensor, slot, axis, labels, True, reason))
+
+    def _demand(
+        self, slot: int, axis: int, reason: str, ordered: bool, unless_zero: bool = False
+    ) -> None:
+        labels, tensor = self.axes(slot)[axis], self.node.inputs[slot]
+        self._demands.append(Demand(tensor, slot, axis, labels, ordered, reason, unless_zero))
+
+    def reads(self, read: Read) -> None:
+        """The node is a reader."""
+        self._read = read
+
+    def writes(self, write: Write) -> None:
+        """The node is a writer."""
+        self._write = write
+
+    def joins(self, join: Join) -> None:
+        """The node lays parts of an axis side by side."""
+        self._join = join
+
+    def selects(self, selection: Selection) -> None:
+        """The node picks positions of an axis."""
+        self._selections.append(selection)
+
+    def embeds(self, labels: IntArray) -> None:
+        """The node looks rows up in a constant table."""
+        self._write = Write(labels, None, False, None)
+
+    def counts_groups(self, labels: IntArray) -> None:
+        """The attribute `group` is the count of these channels."""
+        self._group_labels = labels
+
+    def resizes(self, slot: int, template: tuple[int, ...]) -> None:
+        """An input holds the output's shape; `template` says it as a constant."""
+        self._resized = Resized(slot, template)
+
+    def resizes_in_place(self, slot: int, after: Shape) -> None:
+        """Like `resizes`, for an operator whose shape input must name every size.
+
+        Where some size is known at run time only, the labelled ones must follow by themselves: be
+        read from an axis that holds the same channels.
+
+        Raises:
+            UnclearError: They do not.
+        """
+        if all(isinstance(size, int) for size in after):
+            self.resizes(slot, tuple(size for size in after if isinstance(size, int)))
+            return
+        sizes = self._sizes.get(self.node.inputs[slot], ())
+        shift = len(after) - len(self.shape())
+        for axis, labels in self.axes(0).items():
+            size = sizes[axis + shift] if axis + shift < len(sizes) else None
+            source = self._axes.get(size.tensor, {}).get(size.axis) if size else None
+            if source is None or not np.array_equal(
+                self._pool.roots(source), self._pool.roots(labels)
+            ):
+                raise UnclearError("its sizes are not constant")
+        self._adapting_slots.add(slot)
+
+    def pin_sizes(self) -> tuple[Demand, ...]:
+        """Pins the axes whose sizes this node uses in a way that nothing adapts."""
+        demands = []
+        for slot, name in enumerate(self.node.inputs):
+            handled = self._resized is not None and self._resized.slot == slot
+            if handled or slot in self._adapting_slots or name not in self._sizes:
+                continue
+            for size in self._sizes[name]:
+                labels = self._axes.get(size.tensor, {}).get(size.axis) if size else None
+                if size is not None and labels is not None:
+                    reason = f"its size is used by {self.node.op}"
+                    demands.append(Demand(size.tensor, -1, size.axis, labels, True, reason))
+        return tuple(demands)
+
+    # The outcome.
+
+    def facts(self) -> Facts:
+        """All that was said."""
+        return Facts(
+            node=self.node,
+            inputs=self.inputs,
+            outputs=self.outputs,
+            params=tuple(self._params),
+            ties=tuple(self._ties),
+            carries=tuple(self._carries),
+            demands=tuple(self._demands),
+            read=self._read,
+            write=self._write,
+            join=self._join,
+            selections=tuple(self._selections),
+            group_labels=self._group_labels,
+            resized=self._resized,
+        )
+
+    def pinned_facts(self, reason: str) -> Facts:
+        """The facts of a node that nothing is known about: its axes stay as they are."""
+        return Facts(
+            node=self.node,
+            inputs=self.inputs,
+            outputs={},
+            demands=tuple(
+                Demand(self.node.inputs[slot], slot, axis, labels, True, reason)
+                for slot, axes in self.inputs.items()
+                for axis, labels in axes.items()
+            ),
+        )

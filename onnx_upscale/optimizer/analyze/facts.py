@@ -1,0 +1,169 @@
+"""What rules tell about a node, as plain records; labels stand for channels everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from onnx_upscale.optimizer.load.graph import IntArray, Node
+from onnx_upscale.optimizer.load.layers import Layer
+from onnx_upscale.optimizer.load.values import Array
+
+Axes: TypeAlias = "Mapping[int, IntArray]"
+"""The labelled axes of one tensor; axes that are missing are opaque: never touched."""
+
+
+@dataclass(frozen=True)
+class Param:
+    """A constant input has one slice per channel along an axis, or one value for all of them.
+
+    Attributes:
+        axis: The axis; a negative one counts from the end.
+    """
+
+    slot: int
+    axis: int
+    labels: IntArray
+
+    def place(self, constant: Array) -> int | None:
+        """The axis along which a constant has its slices; None if one value serves all."""
+        axis = self.axis if self.axis >= 0 else self.axis + constant.ndim
+        return axis if axis >= 0 and constant.shape[axis] == len(self.labels) else None
+
+
+@dataclass(frozen=True)
+class Tie:
+    """A flat axis is a grid, of which one factor is another axis: flat = outer x part x inner.
+
+    With `outer` and `inner` 1, both axes simply hold the same channels.
+    """
+
+    flat: IntArray
+    outer: int
+    part: IntArray
+    inner: int
+
+
+@dataclass(frozen=True)
+class Join:
+    """A Concat: the output axis holds the parts one after the other (slots in `slots`)."""
+
+    axis: int
+    slots: tuple[int, ...]
+    parts: tuple[IntArray, ...]
+    whole: IntArray
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A Slice, Split or Gather: each output holds chosen positions of the input axis."""
+
+    axis: int
+    source: IntArray
+    picks: tuple[IntArray, ...]
+
+
+@dataclass(frozen=True)
+class Resized:
+    """An input slot holds the output's shape; `template` is that shape as a constant."""
+
+    slot: int
+    template: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Demand:
+    """A node input (or graph output) that needs all channels of an axis.
+
+    Attributes:
+        tensor: The tensor that must be so.
+        slot: Input slot of the node that reads it, or -1 where no input slot does.
+        ordered: Whether their original order matters as well.
+        unless_zero: Whether channels that are known to be zero may go all the same.
+    """
+
+    tensor: str
+    slot: int
+    axis: int
+    labels: IntArray
+    ordered: bool
+    reason: str
+    unless_zero: bool = False
+
+
+@dataclass(frozen=True)
+class Read:
+    """A layer contracts an axis with its constant weight.
+
+    Attributes:
+        inputs: Labels of the axis it reads.
+        outputs: Labels of the axis it makes, or None where that axis is opaque.
+        absorbs: Whether channels of any known value may move into the bias; if not, only zeros.
+    """
+
+    layer: Layer
+    inputs: IntArray
+    outputs: IntArray | None
+    absorbs: bool
+
+
+@dataclass(frozen=True)
+class Write:
+    """A node makes the channels of an axis anew.
+
+    Attributes:
+        layer: How it uses its weight, or None for an embedding.
+        padded: Whether zeros from outside the input mix into its results.
+        inputs: Labels of what it contracts, or None where that is opaque.
+    """
+
+    labels: IntArray
+    layer: Layer | None
+    padded: bool
+    inputs: IntArray | None
+
+
+@dataclass(frozen=True)
+class Carry:
+    """How known values pass from input channels to output channels.
+
+    Attributes:
+        how: `same` keeps any value, `zero` keeps zero only, `evaluate` runs the node on the values.
+        inputs: Per input slot, the labels on this axis, or None.
+        axis: The output axis.
+        outputs: Labels of the output axis.
+        annihilates: Whether one zero operand makes the result zero whatever the others are.
+    """
+
+    how: str
+    inputs: Mapping[int, IntArray | None]
+    axis: int
+    outputs: IntArray
+    annihilates: bool = False
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything the analysis knows about one node.
+
+    Attributes:
+        inputs: Labelled axes by input slot.
+        outputs: Labelled axes by output.
+        group_labels: One label per group where the `group` attribute counts channels.
+        resized: The input that holds the output's shape and must be rewritten with it.
+    """
+
+    node: Node
+    inputs: Mapping[int, Axes]
+    outputs: Mapping[int, Axes]
+    params: tuple[Param, ...] = ()
+    ties: tuple[Tie, ...] = ()
+    carries: tuple[Carry, ...] = ()
+    demands: tuple[Demand, ...] = ()
+    read: Read | None = None
+    write: Write | None = None
+    join: Join | None = None
+    selections: tuple[Selection, ...] = ()
+    group_labels: IntArray | None = None
+    resized: Resized | None = None

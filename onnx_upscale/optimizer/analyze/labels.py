@@ -1,0 +1,77 @@
+"""Channel labels and the union-find that couples them, on whole arrays at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnx_upscale.optimizer.load.graph import IntArray
+
+
+class LabelPool:
+    """Hands out channel labels and joins those that must keep the same position.
+
+    A label names one channel of one value. Labels that are coupled share a root. Array
+    version of Tarjan's union-find: parents always point to smaller labels, and paths are halved
+    on the way.
+    """
+
+    def __init__(self) -> None:
+        self._parent = np.arange(1024, dtype=np.int64)
+        self.count = 0
+
+    def fresh(self, channels: int) -> IntArray:
+        """New labels, coupled with nothing.
+
+        Args:
+            channels: How many.
+
+        Returns:
+            Consecutive labels, shape (channels,).
+        """
+        start, self.count = self.count, self.count + channels
+        if self.count > len(self._parent):
+            grown = np.arange(max(self.count, 2 * len(self._parent)), dtype=np.int64)
+            grown[: len(self._parent)] = self._parent
+            self._parent = grown
+        return np.arange(start, self.count, dtype=np.int64)
+
+    def roots(self, labels: IntArray) -> IntArray:
+        """The root of each label.
+
+        Args:
+            labels: Labels of any shape.
+
+        Returns:
+            Roots of the same shape.
+        """
+        parent = self._parent
+        found = parent[labels]
+        while True:
+            above = parent[found]
+            if np.array_equal(above, found):
+                break
+            parent[labels] = above
+            found = above
+        return found
+
+    def couple(self, one: IntArray, other: IntArray) -> None:
+        """Joins labels position by position.
+
+        Args:
+            one: Labels.
+            other: Labels, of a shape that broadcasts with `one`.
+        """
+        a, b = np.broadcast_arrays(one, other)
+        a, b = a.ravel(), b.ravel()
+        while True:
+            a, b = self.roots(a), self.roots(b)
+            apart = a != b
+            if not apart.any():
+                return
+            a, b = a[apart], b[apart]
+            # Where a root occurs twice, the last write wins and the next round joins the rest.
+            self._parent[np.maximum(a, b)] = np.minimum(a, b)
+
+    def all_roots(self) -> IntArray:
+        """The root of every label, shape (count,)."""
+        return self.roots(np.arange(self.count, dtype=np.int64))

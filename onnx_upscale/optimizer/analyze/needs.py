@@ -1,0 +1,104 @@
+"""Backward pass: which channels anybody needs, cascading through the whole model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnx_upscale.optimizer.analyze.constants import Values
+from onnx_upscale.optimizer.analyze.facts import Read
+from onnx_upscale.optimizer.analyze.structure import Structure
+from onnx_upscale.optimizer.analyze.weights import BoolArray, MaskedWeights
+from onnx_upscale.optimizer.load.graph import IntArray
+
+
+@dataclass(frozen=True)
+class Needs:
+    """A set of channels that is closed: all that it takes to compute each is in it.
+
+    Attributes:
+        labels: Per label, whether its channel is in it.
+        reads: Per reader (by node index), which of its input channels it takes to compute those of
+            its output channels that are in it.
+    """
+
+    labels: BoolArray
+    reads: Mapping[int, BoolArray]
+
+
+def find_needs(
+    structure: Structure, values: Values, weights: MaskedWeights, wanted: IntArray | None = None
+) -> Needs:
+    """Finds what is needed, from the outputs back.
+
+    A reader needs an input channel if a weight that is not zero connects it with an output
+    channel that is needed itself, and its value is not one the bias can absorb. Channels that are
+    coupled are needed together, so that every kept channel is computed exactly.
+
+    Args:
+        structure: Labels and facts.
+        values: Known values per label.
+        weights: The weights under masks.
+        wanted: Roots to keep in any case.
+
+    Returns:
+        What is needed, and by whom.
+    """
+    roots = structure.roots
+    needed = np.zeros(len(roots), bool)
+    if wanted is not None:
+        needed[wanted] = True
+    for demand in structure.demands:
+        labels = demand.labels
+        if demand.unless_zero:
+            nonzero = labels[values[labels] != 0]
+            labels = nonzero if nonzero.size else labels[:1]
+        needed[roots[labels]] = True
+    reads = [facts.read for facts in reversed(structure.facts) if facts.read is not None]
+    # A tensor of which nobody wants more than its other sizes (Shape) must be there all the same.
+    measured = [
+        labels
+        for facts in structure.facts
+        if facts.read is None and not facts.outputs
+        for axes in facts.inputs.values()
+        for labels in axes.values()
+    ]
+    live_before: dict[int, BoolArray] = {}
+    columns: dict[int, BoolArray] = {}
+    changed = True
+    while changed:
+        changed = False
+        for read in reads:
+            index = read.layer.node.index
+            live = _live_outputs(read, needed, roots)
+            if index in live_before and np.array_equal(live, live_before[index]):
+                continue
+            live_before[index] = live
+            columns[index] = _needed_inputs(read, live, values, weights)
+            inputs = roots[read.inputs]
+            if columns[index].any():
+                needed[inputs[columns[index]]] = True
+            elif live.any() and not needed[inputs].any():
+                needed[inputs[0]] = True  # ONNX has no useful tensors of width zero.
+            changed = True
+        for labels in measured:
+            if not needed[roots[labels]].any():
+                needed[roots[labels[0]]] = changed = True
+    return Needs(needed[roots], columns)
+
+
+def _live_outputs(read: Read, needed: BoolArray, roots: IntArray) -> BoolArray:
+    if read.outputs is None:
+        return np.ones(read.layer.outputs, bool)
+    return needed[roots[read.outputs]]
+
+
+def _needed_inputs(
+    read: Read, live: BoolArray, values: Values, weights: MaskedWeights
+) -> BoolArray:
+    connected = weights.connected(read.layer)[0]
+    columns: BoolArray = connected.any(0) if live.all() else connected[live].any(0)
+    known = values[read.inputs]
+    return columns & ~(~np.isnan(known) if read.absorbs else known == 0)

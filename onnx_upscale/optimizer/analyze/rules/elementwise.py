@@ -1,0 +1,110 @@
+"""Operators that act on each position by itself, with broadcasting."""
+
+from __future__ import annotations
+
+from onnx_upscale.optimizer.analyze.context import Context, UnclearError
+from onnx_upscale.optimizer.analyze.facts import Carry
+from onnx_upscale.optimizer.analyze.rules.table import rule
+from onnx_upscale.optimizer.load.graph import IntArray
+
+UNARY = (
+    "Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Cast Ceil Celu Clip Cos Cosh Elu Erf Exp "
+    "Floor Gelu HardSigmoid HardSwish Identity IsInf IsNaN LeakyRelu Log Mish Neg Not Reciprocal "
+    "Relu Round Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Swish Tan Tanh "
+    "ThresholdedRelu"
+)
+BINARY = (
+    "Add And BitShift BitwiseAnd BitwiseOr BitwiseXor Div Equal Greater GreaterOrEqual Less "
+    "LessOrEqual Max Mean Min Mod Mul Or PRelu Pow Sub Sum Where Xor"
+)
+
+
+@rule(f"{UNARY} {BINARY}")
+def elementwise(node: Context) -> None:
+    """Each output axis holds the channels of the inputs that have it in full."""
+    shape = node.output_shape()
+    for axis in range(len(shape)):
+        broadcast_axis(node, axis, len(shape), how="evaluate")
+
+
+def broadcast_axis(node: Context, axis: int, rank: int, how: str) -> None:
+    """Couples the inputs along one axis of a broadcast result.
+
+    Args:
+        node: The node; every input takes part.
+        axis: The axis of the result, from 0.
+        rank: Rank of the result.
+        how: How known values pass (see `Carry`).
+    """
+    slots = [slot for slot in range(len(node.node.inputs)) if node.has(slot)]
+    places = {slot: axis - (rank - len(node.shape(slot))) for slot in slots}
+    labelled: dict[int, IntArray] = {
+        slot: node.axes(slot)[place]
+        for slot, place in places.items()
+        if place >= 0 and place in node.axes(slot)
+    }
+    if not labelled:
+        return
+    channels = max(len(labels) for labels in labelled.values())
+    full = {slot: labels for slot, labels in labelled.items() if len(labels) == channels}
+    opaque = False
+    for slot, place in places.items():
+        size = node.shape(slot)[place] if place >= 0 else 1
+        if slot not in full and size != 1 and (size != channels or node.constant(slot) is None):
+            opaque = True
+    if opaque or len(full) < len(labelled):
+        for slot in labelled:
+            node.pin(slot, places[slot], "joined with a tensor whose channels are not known")
+        return
+    first = next(iter(full.values()))
+    made = node.make(axis, channels)
+    node.tie(made, first)
+    for labels in full.values():
+        if labels is not first:
+            node.tie(labels, first)
+    for slot in places:
+        if slot not in full and node.constant(slot) is not None:
+            # Counted from the end: a mask may make a vector of one value for all channels.
+            node.param(slot, axis - rank, made)
+    if how != "none":
+        inputs: dict[int, IntArray | None] = {slot: full.get(slot) for slot in slots}
+        node.carry(Carry(how, inputs, axis, made, annihilates=node.node.op == "Mul"))
+
+
+@rule("CastLike")
+def cast_like(node: Context) -> None:
+    """The second input gives a type and nothing else."""
+    for axis, labels in node.axes(0).items():
+        node.pass_on(axis, labels)
+    node.pin_others(1, set(), "read for its type")
+
+
+@rule("Dropout")
+def dropout(node: Context) -> None:
+    """At inference it copies its input."""
+    training = node.constant(2)
+    if node.has(2) and (training is None or bool(training)):
+        raise UnclearError("it may be in training mode")
+    for axis, labels in node.axes(0).items():
+        node.pass_on(axis, labels, "same")
+        if node.used(1):
+            node.pass_on(axis, labels, output=1)
+
+
+@rule("QuantizeLinear DequantizeLinear")
+def quantize(node: Context) -> None:
+    """Scale and zero point are scalars, or have one entry per channel of an axis."""
+    if node.attribute("block_size", 0):
+        raise UnclearError("it is quantized in blocks")
+    if any(node.has(slot) and node.constant(slot) is None for slot in (1, 2)):
+        raise UnclearError("its scale is not constant")
+    rank, per_axis = len(node.shape()), node.shape(1) not in ((), (1,))
+    quantized = node.attribute("axis", 1) % rank if per_axis else -1
+    for axis, labels in node.axes(0).items():
+        made = node.pass_on(
+            axis, labels, "evaluate" if axis == quantized or not per_axis else "none"
+        )
+        if axis == quantized:
+            node.param(1, 0, made)
+            if node.has(2):
+                node.param(2, 0, made)

@@ -1,0 +1,122 @@
+"""Layers: the writers and readers of channels."""
+
+from __future__ import annotations
+
+from onnx_upscale.optimizer.analyze.context import Context, UnclearError
+from onnx_upscale.optimizer.analyze.facts import Read, Write
+from onnx_upscale.optimizer.analyze.rules.elementwise import broadcast_axis
+from onnx_upscale.optimizer.analyze.rules.table import rule
+from onnx_upscale.optimizer.load.graph import IntArray
+from onnx_upscale.optimizer.load.layers import Layer, layer_of
+
+
+def has_padding(node: Context) -> bool:
+    """Whether positions outside the input take part."""
+    if node.attribute("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID"):
+        return True
+    return any(node.attribute("pads", ()))
+
+
+@rule("Conv ConvTranspose")
+def convolution(node: Context) -> None:
+    """A reader and a writer; with groups, whole groups of channels stay together."""
+    layer = layer_of(node.graph, node.node)
+    if layer is None or any(slot for slot in node.inputs):
+        raise UnclearError("its weight is not constant")
+    if layer.bias_slot and node.has(layer.bias_slot) and node.constant(layer.bias_slot) is None:
+        raise UnclearError("its bias is not constant")
+    if node.shape()[1] != layer.inputs:
+        raise UnclearError("its weight does not fit its input")
+    node.pin_others(0, {1}, "convolved over")
+    if layer.groups > 1:
+        _grouped(node, layer)
+    else:
+        _contract(node, layer, padded=has_padding(node) or layer.node.op == "ConvTranspose")
+
+
+def _grouped(node: Context, layer: Layer) -> None:
+    labels = node.axes(0).get(1)
+    if labels is None:
+        return
+    groups = node.unbound(layer.groups)
+    node.tie(labels, groups, inner=layer.inputs // layer.groups)
+    made = node.make(1, layer.outputs)
+    node.tie(made, groups, inner=layer.outputs // layer.groups)
+    node.param(layer.weight_slot, 0, made if layer.node.op == "Conv" else labels)
+    if node.has(2):
+        node.param(2, 0, made)
+    node.counts_groups(groups)
+    padded = has_padding(node) or layer.node.op == "ConvTranspose"
+    node.writes(Write(made, layer, padded, labels))
+
+
+def _contract(node: Context, layer: Layer, padded: bool) -> None:
+    labels = node.axes(layer.data_slot).get(layer.data_axis)
+    made: IntArray | None = None
+    if layer.output_axis is not None and layer.weight_output_axis is not None:
+        made = node.make(layer.output_axis, layer.outputs)
+        node.param(layer.weight_slot, layer.weight_output_axis, made)
+        node.writes(Write(made, layer, padded, labels))
+        bias = node.constant(layer.bias_slot) if layer.bias_slot is not None else None
+        if bias is not None and layer.bias_slot is not None:
+            node.param(layer.bias_slot, -1, made)
+    if labels is not None:
+        node.reads(Read(layer, labels, made, absorbs=not padded and made is not None))
+
+
+@rule("Gemm")
+def gemm(node: Context) -> None:
+    """A matrix product with a constant matrix and an optional bias."""
+    layer = layer_of(node.graph, node.node)
+    if layer is None or 1 in node.inputs or 2 in node.inputs:
+        raise UnclearError("its matrix or bias is not constant")
+    if node.has(2) and node.constant(2) is None:
+        raise UnclearError("its bias is not constant")
+    node.pin_others(0, {layer.data_axis}, "rows of a Gemm")
+    _contract(node, layer, padded=node.attribute("beta", 1.0) == 0)
+
+
+@rule("MatMul")
+def matmul(node: Context) -> None:
+    """With a constant operand a reader and writer, with two activations a coupling."""
+    layer = layer_of(node.graph, node.node)
+    if layer is None:
+        _product_of_activations(node)
+        return
+    data, result = node.shape(layer.data_slot), node.output_shape()
+    weight = node.shape(layer.weight_slot)
+    for axis, labels in node.axes(layer.data_slot).items():
+        if axis == layer.data_axis:
+            continue
+        if len(weight) > 2 and axis < len(data) - 2:
+            node.pin(layer.data_slot, axis, "multiplied by a batch of constant matrices")
+        elif len(weight) == 1:
+            place = axis if axis < layer.data_axis else axis - 1
+            node.pass_on(place, labels, slot=layer.data_slot)
+        else:
+            node.pass_on(axis - len(data) + len(result), labels, slot=layer.data_slot)
+    # What a known value adds differs from matrix to matrix of a batch, so only zeros are absorbed.
+    _contract(node, layer, padded=any(size != 1 for size in weight[:-2]))
+
+
+def _product_of_activations(node: Context) -> None:
+    """Contraction axes of both operands are coupled; rows, columns and batches pass through."""
+    one, other = node.shape(0), node.shape(1)
+    rank = len(node.output_shape())
+    if len(one) < 2 or len(other) < 2:
+        raise UnclearError("it multiplies a vector")
+    left, right = node.axes(0), node.axes(1)
+    inner = (left.get(len(one) - 1), right.get(len(other) - 2))
+    if inner[0] is not None and inner[1] is not None:
+        node.tie(inner[0], inner[1])
+        node.need(0, len(one) - 1, "contracted with another activation")
+    else:
+        for slot, axis, labels in ((0, len(one) - 1, inner[0]), (1, len(other) - 2, inner[1])):
+            if labels is not None:
+                node.pin(slot, axis, "contracted with a tensor whose channels are not known")
+    if len(one) - 2 in left:
+        node.pass_on(rank - 2, left[len(one) - 2], "zero", slot=0)
+    if len(other) - 1 in right:
+        node.pass_on(rank - 1, right[len(other) - 1], "zero", slot=1)
+    for axis in range(rank - 2):
+        broadcast_axis(node, axis, rank, how="none")

@@ -1,0 +1,141 @@
+"""Segments: closed sets of coupled axes with their writers and readers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnx_upscale.optimizer.analyze.facts import Axes, Demand, Facts, Join, Read, Write
+from onnx_upscale.optimizer.analyze.labels import LabelPool
+from onnx_upscale.optimizer.load.graph import IntArray, Node
+
+
+@dataclass(frozen=True)
+class Writer:
+    """A node that makes channels of a segment."""
+
+    node: Node
+    write: Write
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A closed set of coupled axes: whatever order its channels get, they share it.
+
+    Attributes:
+        id: Number of the segment, in the order of the model.
+        roots: Its channels, one root each, in ascending order.
+        writers: The nodes that make them.
+        readers: The layers that contract them.
+        joins: The Concats that lay parts of them side by side.
+        demands: Who needs whole axes of them, and why.
+        sets: The different sets of channels that its axes hold, smallest first.
+        original: Its channels in an order that follows the axes of the model, the longest first.
+    """
+
+    id: int
+    roots: IntArray
+    writers: tuple[Writer, ...]
+    readers: tuple[Read, ...]
+    joins: tuple[Join, ...]
+    demands: tuple[Demand, ...]
+    sets: tuple[IntArray, ...]
+    original: IntArray
+
+
+def find_segments(
+    roots: IntArray,
+    axes_of: Mapping[str, Axes],
+    facts: Sequence[Facts],
+    demands: Sequence[Demand],
+) -> tuple[Segment, ...]:
+    """Groups coupled axes.
+
+    Args:
+        roots: Per label its root.
+        axes_of: The labelled axes of every tensor.
+        facts: What is known of each node.
+        demands: All demands.
+
+    Returns:
+        The segments, in the order in which the model first touches them.
+    """
+    if not len(roots):
+        return ()
+    arrays = _distinct_axes(roots, axes_of, facts)
+    pool = LabelPool()
+    pool.fresh(len(roots))
+    pool.couple(np.arange(len(roots)), roots)
+    for axis in arrays:
+        pool.couple(axis[:1], axis)
+    group_of = pool.all_roots()
+    own = np.unique(roots)
+    order = np.argsort(group_of[own], kind="stable")
+    heads, starts = np.unique(group_of[own][order], return_index=True)
+    members = dict(zip(heads.tolist(), np.split(own[order], starts[1:]), strict=True))
+    axes: dict[int, list[IntArray]] = {head: [] for head in members}
+    for axis in arrays:
+        axes[group_of[axis[0]]].append(axis)
+    parties = _parties(facts, demands, group_of, heads.tolist())
+    return tuple(
+        Segment(number, members[head], *parties[head], _sets(axes[head]), _original(axes[head]))
+        for number, head in enumerate(members)
+    )
+
+
+def _distinct_axes(
+    roots: IntArray, axes_of: Mapping[str, Axes], all_facts: Sequence[Facts]
+) -> list[IntArray]:
+    """The roots of every axis, each different array once, in the order of the model."""
+    found: dict[bytes, IntArray] = {}
+    seen: set[int] = set()
+    arrays = [labels for axes in axes_of.values() for labels in axes.values()]
+    for facts in all_facts:
+        arrays += [facts.join.whole, *facts.join.parts] if facts.join is not None else []
+        arrays += [tie.part for tie in facts.ties]
+    for labels in arrays:
+        if id(labels) not in seen and len(labels):
+            seen.add(id(labels))
+            own = roots[labels]
+            found.setdefault(own.tobytes(), own)
+    return list(found.values())
+
+
+def _sets(axes: list[IntArray]) -> tuple[IntArray, ...]:
+    distinct = {roots.tobytes(): roots for roots in map(np.unique, axes)}
+    return tuple(sorted(distinct.values(), key=len))
+
+
+def _original(axes: list[IntArray]) -> IntArray:
+    chained = np.concatenate(sorted(axes, key=len, reverse=True))
+    return chained[np.sort(np.unique(chained, return_index=True)[1])]
+
+
+_Parties = tuple[tuple[Writer, ...], tuple[Read, ...], tuple[Join, ...], tuple[Demand, ...]]
+
+
+def _parties(
+    all_facts: Sequence[Facts],
+    all_demands: Sequence[Demand],
+    group_of: IntArray,
+    heads: list[int],
+) -> Mapping[int, _Parties]:
+    writers: dict[int, list[Writer]] = {head: [] for head in heads}
+    readers: dict[int, list[Read]] = {head: [] for head in heads}
+    joins: dict[int, list[Join]] = {head: [] for head in heads}
+    demands: dict[int, list[Demand]] = {head: [] for head in heads}
+    for facts in all_facts:
+        if facts.write is not None:
+            writers[group_of[facts.write.labels[0]]].append(Writer(facts.node, facts.write))
+        if facts.read is not None:
+            readers[group_of[facts.read.inputs[0]]].append(facts.read)
+        if facts.join is not None:
+            joins[group_of[facts.join.whole[0]]].append(facts.join)
+    for demand in all_demands:
+        demands[group_of[demand.labels[0]]].append(demand)
+    return {
+        head: (tuple(writers[head]), tuple(readers[head]), tuple(joins[head]), tuple(demands[head]))
+        for head in heads
+    }

@@ -1,0 +1,102 @@
+"""The structure of a graph: what follows from its nodes alone, whatever masks prune.
+
+Every node's rule is run, in order; what they say is collected once per model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from onnx_upscale.optimizer.analyze.context import Context, UnclearError
+from onnx_upscale.optimizer.analyze.facts import Axes, Demand, Facts
+from onnx_upscale.optimizer.analyze.labels import LabelPool
+from onnx_upscale.optimizer.analyze.rules import RULES
+from onnx_upscale.optimizer.analyze.segments import Segment, find_segments
+from onnx_upscale.optimizer.analyze.sizes import Sizes, trace_sizes
+from onnx_upscale.optimizer.analyze.weights import Weights
+from onnx_upscale.optimizer.load.graph import Graph, IntArray
+
+_OLDEST_OPSET = 7
+
+
+@dataclass(frozen=True)
+class Structure:
+    """Labels of a whole graph, and what each node does with them.
+
+    Attributes:
+        graph: The graph, without masks.
+        facts: What is known of each node, in order.
+        axes: The labelled axes of every tensor that has some.
+        demands: Every demand: of nodes, of graph outputs, of subgraphs.
+        roots: Per label, its root: equal for coupled channels.
+        weights: The non-zero weights of each layer.
+    """
+
+    graph: Graph
+    facts: tuple[Facts, ...]
+    axes: dict[str, Axes]
+    demands: tuple[Demand, ...]
+    roots: IntArray
+    weights: Weights
+
+    @cached_property
+    def segments(self) -> tuple[Segment, ...]:
+        """The closed sets of coupled axes, in the order in which the model first touches them."""
+        return find_segments(self.roots, self.axes, self.facts, self.demands)
+
+
+def find_structure(graph: Graph) -> Structure:
+    """Labels the axes of every tensor.
+
+    Args:
+        graph: The graph; masks that it may be seen through do not matter.
+
+    Returns:
+        The labels, and what each node does with them.
+    """
+    graph = graph.masked({})
+    pool, axes = LabelPool(), dict[str, Axes]()
+    sizes, movers = trace_sizes(graph)
+    all_facts: list[Facts] = []
+    demands: list[Demand] = []
+    for node in graph.nodes:
+        if all(name in graph.constants for name in node.outputs if name):
+            all_facts.append(Facts(node, {}, {}))
+            continue
+        context = Context(graph, node, pool, axes, sizes)
+        rule = RULES.get((node.domain, node.op))
+        try:
+            if graph.opset < _OLDEST_OPSET:
+                raise UnclearError(f"operator set {graph.opset} is older than {_OLDEST_OPSET}")
+            if rule is None:
+                raise UnclearError("no rule for this operator")
+            rule(context)
+            facts = context.facts()
+        except UnclearError as unclear:
+            facts = context.pinned_facts(f"{node.op}: {unclear}")
+        all_facts.append(facts)
+        demands += facts.demands
+        if node.index not in movers:
+            demands += context.pin_sizes()
+        for output, labelled in facts.outputs.items():
+            axes[node.outputs[output]] = labelled
+    demands += _demands_from_outside(graph, axes, sizes)
+    roots = pool.all_roots()
+    return Structure(graph, tuple(all_facts), axes, tuple(demands), roots, Weights(graph))
+
+
+def _demands_from_outside(
+    graph: Graph, axes: dict[str, Axes], sizes: Mapping[str, Sizes]
+) -> Iterator[Demand]:
+    reasons = {name: "captured by a subgraph" for name in graph.captured}
+    reasons.update(dict.fromkeys(graph.outputs, "graph output"))
+    for name, reason in reasons.items():
+        for axis, labels in axes.get(name, {}).items():
+            yield Demand(name, -1, axis, labels, True, reason)
+        for size in sizes.get(name, ()):
+            measured = axes.get(size.tensor, {}).get(size.axis) if size else None
+            if size is not None and measured is not None:
+                reason = f"its size is a {reason}" if name in graph.outputs else reason
+                yield Demand(size.tensor, -1, size.axis, measured, True, reason)

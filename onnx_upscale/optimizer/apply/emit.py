@@ -1,0 +1,175 @@
+"""The emitted model: all of the original that was not changed, byte for byte, and the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import onnx
+import onnx_graphsurgeon as gs
+from google.protobuf.message import Message
+from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
+
+from onnx_upscale.optimizer.apply.surgery import Surgery
+from onnx_upscale.optimizer.load.graph import Graph
+from onnx_upscale.optimizer.load.shapes import skeleton, with_shapes
+
+
+def emit(surgery: Surgery, reshaped: Iterable[str]) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+    """Builds the model.
+
+    graphsurgeon's own export would lose metadata, doc strings and quantization annotations of
+    nodes, graph and model. Here each node and tensor that was there before is copied from the
+    original, with its new wiring, and only new ones are exported.
+
+    Args:
+        surgery: The graph after all changes.
+        reshaped: Tensors whose shape is no longer the original one.
+
+    Returns:
+        The model, and the names of the nodes in it that are new.
+    """
+    original = surgery.graph.model
+    emitted = onnx.ModelProto()
+    _copy_fields(original, emitted, leave={"graph"})
+    graph = emitted.graph
+    _copy_fields(original.graph, graph, leave={"node", "initializer", "value_info", "input"})
+    nodes = _without_dead(surgery.graph, surgery.in_order())
+    read: dict[str, gs.Constant] = {}
+    for index, node in nodes:
+        read.update({t.name: t for t in node.inputs if isinstance(t, gs.Constant)})
+        if index is None:
+            graph.node.append(OnnxExporter.export_node(node))
+        else:
+            _copy_node(surgery.graph.nodes[index].proto, node, graph.node.add())
+    _copy_initializers(surgery.graph, nodes, read, graph)
+    _copy_inputs(original, graph)
+    _refresh_shapes(original, emitted, set(reshaped))
+    return emitted, tuple(node.name for index, node in nodes if index is None)
+
+
+def _copy_fields(source: Message, target: Message, leave: set[str]) -> None:
+    for descriptor, value in source.ListFields():
+        if descriptor.name in leave:
+            continue
+        if hasattr(value, "MergeFrom"):  # A repeated field or a message.
+            getattr(target, descriptor.name).MergeFrom(value)
+        else:
+            setattr(target, descriptor.name, value)
+
+
+def _without_dead(
+    graph: Graph, nodes: list[tuple[int | None, gs.Node]]
+) -> list[tuple[int | None, gs.Node]]:
+    """Leaves out nodes that only served what was removed; those that served nobody before stay."""
+    read = set(graph.outputs) | set(graph.captured)
+    kept = []
+    for index, node in reversed(nodes):
+        idle = index is not None and not any(
+            name in graph.readers or name in graph.outputs or name in graph.captured
+            for name in graph.nodes[index].outputs
+        )
+        if idle or any(tensor.name in read for tensor in node.outputs):
+            kept.append((index, node))
+            read.update(tensor.name for tensor in node.inputs)
+    return kept[::-1]
+
+
+def _copy_node(original: onnx.NodeProto, node: gs.Node, target: onnx.NodeProto) -> None:
+    target.CopyFrom(original)
+    del target.input[:]
+    del target.output[:]
+    target.input.extend(tensor.name for tensor in node.inputs)
+    target.output.extend(tensor.name for tensor in node.outputs)
+    for name, value in node.attrs.items():
+        kept = [attribute for attribute in target.attribute if attribute.name != name]
+        if len(kept) < len(target.attribute):
+            del target.attribute[:]
+            target.attribute.extend(kept)
+        if value is not None:
+            target.attribute.append(onnx.helper.make_attribute(name, value))
+
+
+def _copy_initializers(
+    graph: Graph,
+    nodes: list[tuple[int | None, gs.Node]],
+    new: dict[str, gs.Constant],
+    target: onnx.GraphProto,
+) -> None:
+    """Initializers that are read, and those that no node read before either, in their old order."""
+    read = {tensor.name for _, node in nodes for tensor in node.inputs}
+    read |= set(graph.captured) | set(graph.outputs)
+    for annotation in graph.model.graph.quantization_annotation:
+        read.update(entry.value for entry in annotation.quant_parameter_tensor_names)
+    for tensor in graph.model.graph.initializer:
+        if tensor.name in new:
+            replaced = target.initializer.add()
+            replaced.CopyFrom(OnnxExporter.export_tensor_proto(new.pop(tensor.name)))
+            _copy_fields(tensor, replaced, leave=_TENSOR_CONTENT)
+        elif tensor.name in read or tensor.name not in graph.readers:
+            target.initializer.append(tensor)
+    target.initializer.extend(OnnxExporter.export_tensor_proto(tensor) for tensor in new.values())
+
+
+_TENSOR_CONTENT = {
+    field.name
+    for field in onnx.TensorProto.DESCRIPTOR.fields
+    if field.name not in ("doc_string", "metadata_props")
+}
+
+
+def _copy_inputs(original: onnx.ModelProto, graph: onnx.GraphProto) -> None:
+    """Graph inputs; models of IR version 3 list their initializers there as well."""
+    present = {tensor.name: tensor for tensor in graph.initializer}
+    before = {tensor.name for tensor in original.graph.initializer}
+    for value in original.graph.input:
+        if original.ir_version >= 4 or value.name not in before:
+            graph.input.append(value)
+        elif value.name in present:
+            graph.input.append(value)
+            _set_dims(graph.input[-1], present[value.name].dims)
+    if original.ir_version < 4:
+        listed = {value.name for value in graph.input}
+        graph.input.extend(
+            onnx.helper.make_tensor_value_info(name, tensor.data_type, tensor.dims)
+            for name, tensor in present.items()
+            if name not in listed
+        )
+
+
+def _set_dims(value: onnx.ValueInfoProto, dims: Any) -> None:
+    shape = value.type.tensor_type.shape
+    if [dim.dim_value for dim in shape.dim] != list(dims):
+        del shape.dim[:]
+        for size in dims:
+            shape.dim.add().dim_value = size
+
+
+def _refresh_shapes(
+    original: onnx.ModelProto, emitted: onnx.ModelProto, reshaped: set[str]
+) -> None:
+    """Keeps what is still true of the recorded shapes, and infers the others anew."""
+    names = {name for node in emitted.graph.node for name in node.output}
+    sizes = {tensor.name: tensor.dims for tensor in emitted.graph.initializer}
+    stale: dict[str, onnx.ValueInfoProto] = {}
+    for value in original.graph.value_info:
+        if value.name in reshaped:
+            stale[value.name] = value
+        elif value.name in sizes:
+            emitted.graph.value_info.append(value)
+            _set_dims(emitted.graph.value_info[-1], sizes[value.name])
+        elif value.name in names:
+            emitted.graph.value_info.append(value)
+    known = {value.name for value in original.graph.value_info} | {
+        name for node in original.graph.node for name in node.output
+    }
+    added = names - known
+    if not stale and not added:
+        return
+    found = {value.name: value for value in with_shapes(skeleton(emitted)).graph.value_info}
+    for name, value in stale.items():
+        if name in found:
+            emitted.graph.value_info.append(value)
+            emitted.graph.value_info[-1].type.CopyFrom(found[name].type)
+    if original.graph.value_info:
+        emitted.graph.value_info.extend(found[name] for name in sorted(added & found.keys()))

@@ -1,0 +1,47 @@
+"""load: read a model and masks, check them, and lay the masks over the weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from onnx_upscale.optimizer.load.graph import Graph, build_graph
+from onnx_upscale.optimizer.load.masking import LayerMask, mask_graph, resolve_masks
+from onnx_upscale.optimizer.load.masks import Mask, MaskSource, read_masks
+from onnx_upscale.optimizer.load.model import ModelSource, read_model
+
+__all__ = ["Loaded", "MaskSource", "ModelSource", "load"]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model and what is to be pruned from it.
+
+    Attributes:
+        graph: The model seen through its masks: the masked model.
+        masks: The masks, by layer and side.
+        stated: The same as they were read, before anybody looked up what their keys mean.
+    """
+
+    graph: Graph
+    masks: tuple[LayerMask, ...]
+    stated: tuple[Mask, ...]
+
+
+def load(model: ModelSource, masks: MaskSource = None) -> Loaded:
+    """Reads a model and its masks.
+
+    Args:
+        model: A path or a `ModelProto`.
+        masks: A path, a dictionary, or None (or `-`) to use only the zeros in the weights.
+
+    Returns:
+        The model seen through its masks.
+
+    Raises:
+        ModelError: The model cannot be read.
+        MaskError: The masks cannot be read or do not fit the model.
+    """
+    graph = build_graph(read_model(model))
+    stated = read_masks(masks)
+    resolved = resolve_masks(graph, stated)
+    return Loaded(mask_graph(graph, resolved), resolved, stated)

@@ -1,0 +1,183 @@
+"""A read-only view of an ONNX graph: nodes, shapes, constants, and who reads what."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import helper
+
+from onnx_upscale.optimizer.load.shapes import infer_shapes
+from onnx_upscale.optimizer.load.subgraphs import names_read, subgraphs
+from onnx_upscale.optimizer.load.values import Array, Constants
+
+Shape: TypeAlias = "tuple[int | str | None, ...]"
+Use: TypeAlias = "tuple[int, int]"
+"""A node's index and the slot of one of its inputs."""
+
+IntArray: TypeAlias = "npt.NDArray[np.int64]"
+
+
+@dataclass(frozen=True)
+class Node:
+    """One node of the graph, with its attributes decoded."""
+
+    index: int
+    proto: onnx.NodeProto
+    op: str
+    domain: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Any]
+
+    @property
+    def label(self) -> str:
+        """How messages call this node: its name, or else its first output."""
+        return self.proto.name or next((name for name in self.outputs if name), f"#{self.index}")
+
+    def input(self, slot: int) -> str:
+        """The tensor at an input slot, or an empty name where an optional input is left out."""
+        return self.inputs[slot] if slot < len(self.inputs) else ""
+
+
+@dataclass(frozen=True)
+class Override:
+    """A masked constant as one node sees it.
+
+    Attributes:
+        original: The constant without masks.
+        zeroed: Its masked slices, as (axis, indices).
+        stays: What else is masked, where slices cannot tell: flags that broadcast with it, or None.
+    """
+
+    original: Array
+    zeroed: tuple[tuple[int, IntArray], ...] = ()
+    stays: npt.NDArray[np.bool_] | None = None
+
+    @cached_property
+    def values(self) -> Array:
+        """The constant with zeros where it is masked."""
+        return self._cleared(self.original.copy())
+
+    def unmasked(self, axes: Collection[int]) -> npt.NDArray[np.bool_]:
+        """Which of its slices along some axes masks leave; the other axes have size one."""
+        sizes = [size if axis in axes else 1 for axis, size in enumerate(self.original.shape)]
+        return self._cleared(np.ones(sizes, bool))
+
+    def _cleared(self, values: Array) -> Array:
+        for axis, indices in self.zeroed:
+            values[(slice(None),) * axis + (indices,)] = 0
+        if self.stays is not None:
+            values[~np.broadcast_to(self.stays, values.shape)] = 0
+        return values
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The main graph of a model, as it is or seen through masks.
+
+    Attributes:
+        model: The model as it was read; never changed.
+        nodes: Its nodes in topological order.
+        shapes: The inferred shape of each tensor where it has one; symbolic sizes are names.
+        constants: Tensors with a value known before run time.
+        overrides: Masked constants, by the node and slot that read them.
+    """
+
+    model: onnx.ModelProto
+    nodes: tuple[Node, ...]
+    shapes: Mapping[str, Shape]
+    types: Mapping[str, int]
+    constants: Constants
+    overrides: Mapping[Use, Override] = field(default_factory=dict)
+
+    @cached_property
+    def opset(self) -> int:
+        """Version of the ONNX operator set."""
+        return next((o.version for o in self.model.opset_import if o.domain in ("", "ai.onnx")), 1)
+
+    @cached_property
+    def readers(self) -> Mapping[str, tuple[Use, ...]]:
+        """The uses of each tensor as a node input in the main graph."""
+        found: dict[str, list[Use]] = {}
+        for node in self.nodes:
+            for slot, name in enumerate(node.inputs):
+                if name:
+                    found.setdefault(name, []).append((node.index, slot))
+        return {name: tuple(uses) for name, uses in found.items()}
+
+    @cached_property
+    def producers(self) -> Mapping[str, Node]:
+        """The node that makes each tensor."""
+        return {name: node for node in self.nodes for name in node.outputs if name}
+
+    @cached_property
+    def outputs(self) -> frozenset[str]:
+        """Names of the graph's outputs."""
+        return frozenset(value.name for value in self.model.graph.output)
+
+    @cached_property
+    def captured(self) -> Mapping[str, int]:
+        """Tensors that subgraphs (If, Loop, Scan) read, by the node they belong to.
+
+        A few more than they read from outside, which is safe.
+        """
+        found: dict[str, int] = {}
+        for node in self.nodes:
+            for subgraph in subgraphs(node.proto):
+                found.update(dict.fromkeys(names_read(subgraph), node.index))
+        return found
+
+    def masked(self, overrides: Mapping[Use, Override]) -> Graph:
+        """The same graph seen through masks; all that is known of its wiring stays known."""
+        seen = copy.copy(self)
+        object.__setattr__(seen, "overrides", overrides)
+        return seen
+
+    def value(self, node: Node, slot: int) -> Array | None:
+        """The constant at an input slot as this node sees it, masks included, or None."""
+        override = self.overrides.get((node.index, slot))
+        if override is not None:
+            return override.values
+        name = node.input(slot)
+        return self.constants.get(name)
+
+
+def build_graph(model: onnx.ModelProto) -> Graph:
+    """Makes the view of a model.
+
+    Args:
+        model: The model, its nodes in topological order; it must not be changed afterwards.
+
+    Returns:
+        The graph, without masks.
+    """
+    nodes = tuple(
+        Node(
+            index=index,
+            proto=proto,
+            op=proto.op_type,
+            domain="" if proto.domain == "ai.onnx" else proto.domain,
+            inputs=tuple(proto.input),
+            outputs=tuple(proto.output),
+            attributes={
+                attribute.name: helper.get_attribute_value(attribute)
+                for attribute in proto.attribute
+                if not attribute.ref_attr_name and not attribute.HasField("g")
+            },
+        )
+        for index, proto in enumerate(model.graph.node)
+    )
+    # From IR version 4 on, an initializer that is also a graph input is only a default.
+    overridable = {v.name for v in model.graph.input} if model.ir_version >= 4 else set()
+    initializers = {t.name: t for t in model.graph.initializer if t.name not in overridable}
+    producers = {name: node.proto for node in nodes for name in node.outputs if name}
+    shapes, types = infer_shapes(model)
+    constants = Constants(initializers, producers, list(model.opset_import))
+    return Graph(model, nodes, shapes, types, constants)

@@ -1,0 +1,56 @@
+"""What a mask file calls a layer."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnx_upscale.errors import MaskError
+from onnx_upscale.optimizer.load.graph import Graph
+from onnx_upscale.optimizer.load.layers import Layer
+from onnx_upscale.optimizer.load.masking import resolve_masks
+from onnx_upscale.optimizer.load.masks import Mask
+
+
+def layer_key(graph: Graph, layer: Layer) -> str:
+    """The first name that means a layer alone: of its weight, its node, or its output.
+
+    Args:
+        graph: The graph.
+        layer: The layer.
+
+    Returns:
+        The name; for most models exported from torch the name of the parameter.
+
+    Raises:
+        MaskError: Every name means other layers as well.
+    """
+    node, stored = layer.node, layer.node.input(layer.weight_slot)
+    while not graph.constants.is_initializer(stored) and stored in graph.producers:
+        stored = graph.producers[stored].input(0)  # Behind Transpose, DequantizeLinear and so on.
+    for name in (stored, node.proto.name, node.outputs[0]):
+        try:
+            named = layers_of(graph, name)
+        except MaskError:
+            continue
+        if [found.node.index for found in named] == [node.index]:
+            return name
+    raise MaskError(
+        f"no name means node '{node.label}' alone, so that no mask can: give it a name of its own"
+    )
+
+
+def layers_of(graph: Graph, key: str) -> tuple[Layer, ...]:
+    """The layers that a key of a mask file means.
+
+    Args:
+        graph: The graph.
+        key: Name of a weight, a node or a tensor.
+
+    Returns:
+        The layers, in order.
+
+    Raises:
+        MaskError: There are none; the message lists the closest names.
+    """
+    nothing = Mask(key, "input", "prune", np.empty(0, np.int64))
+    return tuple(mask.layer for mask in resolve_masks(graph, [nothing]))

@@ -1,0 +1,98 @@
+"""Reading a model from wherever the caller has it."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import helper
+
+from onnx_upscale.errors import ModelError
+from onnx_upscale.optimizer.load.order import sort_nodes
+
+ModelSource = str | os.PathLike[str] | onnx.ModelProto
+
+
+def read_model(source: ModelSource) -> onnx.ModelProto:
+    """Reads an ONNX model, weights in external files included.
+
+    Args:
+        source: A path, or a model in memory, which is copied so that the caller's stays as it is.
+
+    Returns:
+        A model that nobody else holds, its nodes in topological order.
+
+    Raises:
+        ModelError: There is no such file, or it is no ONNX model, or a broken one.
+    """
+    model = onnx.ModelProto()
+    if isinstance(source, onnx.ModelProto):
+        model.CopyFrom(source)
+        _check(model, "the model")
+        sort_nodes(model.graph)
+        return model
+    path = Path(source)
+    try:
+        model.ParseFromString(path.read_bytes())
+    except FileNotFoundError:
+        raise ModelError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise ModelError(f"{path}: is a directory, not an ONNX file") from None
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (DecodeError, ValueError):
+        raise ModelError(f"{path}: not an ONNX model, or a truncated one") from None
+    _check(model, str(path))
+    try:
+        onnx.load_external_data_for_model(model, str(path.parent))
+    except (OSError, ValueError, RuntimeError, onnx.checker.ValidationError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"{path}: its external weights cannot be read: {reason}") from None
+    _check_weights(model, str(path))
+    sort_nodes(model.graph)
+    return model
+
+
+def why_invalid(source: ModelSource) -> str | None:
+    """What the ONNX checker has against a model.
+
+    It is asked only when something went wrong, for it refuses models that run well elsewhere.
+
+    Args:
+        source: A path, or a model in memory.
+
+    Returns:
+        The first line of its complaint, or None if it has none.
+    """
+    try:
+        onnx.checker.check_model(source if isinstance(source, onnx.ModelProto) else str(source))
+    except Exception as error:  # It and protobuf raise classes of their own that share no base.
+        return str(error).strip().partition("\n")[0] or type(error).__name__
+    return None
+
+
+def _check(model: onnx.ModelProto, where: str) -> None:
+    # Empty files and some random bytes parse as a protobuf message without content.
+    if not model.ir_version or not model.opset_import or not model.graph.output:
+        raise ModelError(f"{where}: not an ONNX model (no graph outputs or operator set in it)")
+
+
+def _check_weights(model: onnx.ModelProto, where: str) -> None:
+    """External files are read as far as they go, so a truncated one shows only here."""
+    for tensor in model.graph.initializer:
+        if not tensor.HasField("raw_data"):
+            continue
+        try:
+            dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
+        except KeyError:
+            kind = tensor.data_type
+            raise ModelError(f"{where}: weight '{tensor.name}' has unknown type {kind}") from None
+        wanted = math.prod(tensor.dims) * dtype.itemsize
+        if dtype.isbuiltin == 1 and len(tensor.raw_data) != wanted:  # Others may be packed.
+            raise ModelError(
+                f"{where}: weight '{tensor.name}' has {len(tensor.raw_data)} bytes, but its shape "
+                f"needs {wanted}: the file or its external weights are broken"
+            )

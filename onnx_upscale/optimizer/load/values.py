@@ -1,0 +1,112 @@
+"""Constant tensors of a graph, decoded when asked for and remembered."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+import onnx
+from onnx import numpy_helper
+
+from onnx_upscale.optimizer.load.folding import Array, OperatorSets, fold, may_fold
+
+__all__ = ["Array", "Constants"]
+
+# A folded value may have as many elements as all that the model stores, or these few.
+_FLOOR = 1 << 22
+# All of them together as many as that times this: a stored weight may pass through some nodes.
+_TIMES = 16
+_FIELDS = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data")
+
+
+class Constants(Mapping[str, Array]):
+    """Tensors with a known value: initializers, Constant nodes, and what nodes make of these alone.
+
+    A tensor is in this mapping if its value is: asking whether it is there evaluates it. What
+    cannot be evaluated, or is larger than all that the model stores, is not there, nor is what
+    depends on it.
+
+    Args:
+        initializers: Initializer tensors by name (those a caller may override are left out).
+        producers: The node that makes each tensor, in topological order.
+        opset_imports: The model's operator sets, to evaluate nodes in the right version.
+    """
+
+    def __init__(
+        self,
+        initializers: Mapping[str, onnx.TensorProto],
+        producers: Mapping[str, onnx.NodeProto],
+        opset_imports: OperatorSets,
+    ) -> None:
+        self._initializers = initializers
+        self._producers = producers
+        self._opset_imports = opset_imports
+        self._candidates = self._find_candidates()
+        in_nodes = [a.t for node in producers.values() for a in node.attribute if a.HasField("t")]
+        stored = sum(_elements(tensor) for tensor in (*initializers.values(), *in_nodes))
+        self._largest = max(_FLOOR, stored)
+        self._left = _TIMES * self._largest
+        self._settled: dict[str, Array | None] = {}
+
+    def _find_candidates(self) -> set[str]:
+        """Names that follow from constants alone; only folding shows whether they have a value."""
+        found = set(self._initializers)
+        for output, node in self._producers.items():
+            if may_fold(node) and all(not name or name in found for name in node.input):
+                found.add(output)
+        return found
+
+    def is_initializer(self, name: str) -> bool:
+        """Whether the tensor is stored in the model as an initializer."""
+        return name in self._initializers
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self._value(name) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in self._candidates if name in self)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __getitem__(self, name: str) -> Array:
+        value = self._value(name)
+        if value is None:
+            raise KeyError(name)
+        return value
+
+    def _value(self, name: str) -> Array | None:
+        if name not in self._candidates:
+            return None
+        # No recursion: a chain of nodes may be longer than Python's stack is deep.
+        waiting = [name]
+        while waiting:
+            current = waiting[-1]
+            if current in self._settled:
+                waiting.pop()
+            elif current in self._initializers:
+                self._settled[current] = numpy_helper.to_array(self._initializers[current])
+            else:
+                node = self._producers[current]
+                before = [each for each in node.input if each and each not in self._settled]
+                waiting += before
+                if not before:
+                    self._settle(node)
+        return self._settled[name]
+
+    def _settle(self, node: onnx.NodeProto) -> None:
+        inputs = {name: self._settled[name] for name in node.input if name}
+        known = {name: value for name, value in inputs.items() if value is not None}
+        made = None
+        if len(known) == len(inputs):
+            made = fold(node, known, self._opset_imports, min(self._largest, self._left))
+        self._settled.update(made or dict.fromkeys(node.output))
+        if made and node.op_type != "ConstantOfShape":
+            self._left -= sum(value.size for value in made.values())
+
+
+def _elements(tensor: onnx.TensorProto) -> int:
+    """How many elements a tensor holds; its dimensions alone may promise more than is there."""
+    # The smallest types pack four elements into a byte.
+    held = 4 * (len(tensor.raw_data) + sum(len(getattr(tensor, field)) for field in _FIELDS))
+    return min(math.prod(tensor.dims), held)

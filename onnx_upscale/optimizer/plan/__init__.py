@@ -1,0 +1,191 @@
+"""plan: which channels stay, in which order, and how each reader and writer copes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from onnx_upscale.optimizer.analyze import Analysis, Needs
+from onnx_upscale.optimizer.load.values import Array
+from onnx_upscale.optimizer.plan.arrange import arrange
+from onnx_upscale.optimizer.plan.check import PlanError, check_reader, check_writer
+from onnx_upscale.optimizer.plan.cost import Costs
+from onnx_upscale.optimizer.plan.edits import Edit, Select, Shift, Widen
+from onnx_upscale.optimizer.plan.grow import grow_masks
+from onnx_upscale.optimizer.plan.keep import align
+from onnx_upscale.optimizer.plan.layout import Layout, is_empty, join_order, misfits
+from onnx_upscale.optimizer.plan.program import program
+from onnx_upscale.optimizer.plan.realizations import Reading, Writing
+from onnx_upscale.optimizer.plan.realize import realize_reader, realize_writer
+from onnx_upscale.prices import Kernel, Prices
+
+__all__ = [
+    "STRATEGIES",
+    "Edit",
+    "Layout",
+    "Plan",
+    "PlanError",
+    "Reading",
+    "Select",
+    "Shift",
+    "Widen",
+    "Writing",
+    "check_plan",
+    "grow_masks",
+    "is_empty",
+    "join_order",
+    "plan",
+]
+
+STRATEGIES = ("auto", "upscale", "gather", "constrained")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All decisions about one model.
+
+    Attributes:
+        analysis: What they rest on.
+        kept: What the emitted model computes: all that is needed, and what else suits the target.
+        layout: The kept channels of every axis, in order.
+        readers: By node index, how each reader gets its channels; those not computed are missing.
+        writers: By node index, how each writer fills its layout.
+        edits: By node index, what changes on the edges of a node, in the order of the edges.
+        prices: What it was planned by.
+    """
+
+    analysis: Analysis
+    kept: Needs
+    layout: Layout
+    readers: Mapping[int, Reading]
+    writers: Mapping[int, Writing]
+    edits: Mapping[int, tuple[Edit, ...]]
+    prices: Prices
+
+    @cached_property
+    def kernels(self) -> tuple[Kernel, ...]:
+        """What the emitted model runs as in onnxruntime."""
+        steps = program(self.analysis, self.layout, self.writers, self.edits)
+        return self.prices.kernels(steps)
+
+    @property
+    def seconds(self) -> float:
+        """The predicted latency of the emitted model, all nodes included; one thread, batch 1."""
+        return sum(self.prices.kernel(kernel) for kernel in self.kernels)
+
+    @property
+    def estimated(self) -> tuple[str, ...]:
+        """The families of kernels whose prices were not measured for shapes like these."""
+        return tuple(sorted({k.family for k in self.kernels if not self.prices.knows(k)}))
+
+    def view(self, tensor: str, value: Array) -> Array:
+        """What the emitted model holds of a tensor.
+
+        Args:
+            tensor: Its name.
+            value: What the original model holds in it.
+
+        Returns:
+            The channels that are kept, in their order.
+        """
+        for axis, labels in self.analysis.structure.axes.get(tensor, {}).items():
+            value = value.take(self.layout.positions(labels), axis)
+        return value
+
+
+def plan(analysis: Analysis, strategy: str, prices: Prices) -> Plan:
+    """Decides what to emit.
+
+    Args:
+        analysis: The analysis.
+        strategy: One of `STRATEGIES`.
+        prices: What work costs on the target that `auto` plans for.
+
+    Returns:
+        The plan.
+    """
+    kept = align(analysis, prices) if strategy == "auto" else analysis.needs
+    kept, layout = _lay_out(analysis, kept, strategy)
+    costs = Costs(analysis.graph, prices)
+    readers: dict[int, Reading] = {}
+    writers: dict[int, Writing] = {}
+    for segment in analysis.structure.segments:
+        for read in segment.readers:
+            chosen = realize_reader(kept, layout, costs, read, strategy)
+            if chosen is not None:
+                readers[read.layer.node.index] = chosen
+        for writer in segment.writers:
+            writers[writer.node.index] = realize_writer(
+                analysis, layout, costs, writer.write, strategy
+            )
+    edits = _edits(analysis, readers, writers)
+    return Plan(analysis, kept, layout, readers, writers, edits, prices)
+
+
+def _edits(
+    analysis: Analysis, readers: Mapping[int, Reading], writers: Mapping[int, Writing]
+) -> Mapping[int, tuple[Edit, ...]]:
+    """What changes on edges: before a reader, in or behind its sums, and behind a writer."""
+    found: dict[int, tuple[Edit, ...]] = {}
+    for index in (*readers, *(index for index in writers if index not in readers)):
+        reading, writing = readers.get(index), writers.get(index)
+        edits = reading.edits() if reading is not None else ()
+        if reading is not None and writing is not None:
+            edits += _absorbed(analysis, reading, writing)
+        edits += writing.edits() if writing is not None else ()
+        if edits:
+            found[index] = edits
+    return found
+
+
+def _absorbed(analysis: Analysis, reading: Reading, writing: Writing) -> tuple[Edit, ...]:
+    """What channels of known value add, where they are no longer read."""
+    read = reading.read
+    if not read.absorbs:
+        return ()
+    values = analysis.values[read.inputs]
+    lost = ~np.isnan(values)
+    lost[reading.positions] = False
+    amounts = analysis.weights.contribution(read.layer, np.where(lost, values, 0.0))
+    return (Shift(read.layer, writing.positions, amounts),) if amounts.any() else ()
+
+
+def check_plan(plan: Plan) -> None:
+    """Checks that every edge of a plan carries what its ends expect.
+
+    Args:
+        plan: The plan.
+
+    Raises:
+        PlanError: The plan contradicts itself.
+    """
+    for index, reading in plan.readers.items():
+        check_reader(plan.layout, plan.kept, reading, plan.edits.get(index, ()))
+    for index, writing in plan.writers.items():
+        if len(plan.layout.positions(writing.write.labels)):
+            check_writer(plan.analysis, plan.layout, writing, plan.edits.get(index, ()))
+
+
+def _lay_out(analysis: Analysis, kept: Needs, strategy: str) -> tuple[Needs, Layout]:
+    """Orders all segments; one whose nodes cannot follow keeps all its channels as they were."""
+    structure = analysis.structure
+    roots, segments = structure.roots, structure.segments
+    rank = np.zeros(len(roots), np.int64)
+    segment_of = np.zeros(len(roots), np.int64)
+    for segment in segments:
+        order = arrange(structure, kept, segment, strategy)
+        rank[order] = np.arange(len(order))
+        segment_of[segment.roots] = segment.id
+    segment_of = segment_of[roots]
+    frozen = np.zeros(len(segments), bool)
+    while True:
+        layout = Layout(roots, kept.labels, rank, frozen[segment_of])
+        wrong = misfits(structure, layout)
+        if not wrong:
+            return kept, layout
+        frozen[np.unique(segment_of[np.concatenate(wrong)])] = True
+        unchanged = roots[np.flatnonzero(frozen[segment_of])]
+        kept = analysis.keeping(np.union1d(unchanged, roots[kept.labels]))

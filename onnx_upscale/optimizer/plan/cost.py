@@ -1,0 +1,88 @@
+"""The layers and copies of a graph, put to the prices of a target."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+
+from onnx import TensorProto, helper
+
+from onnx_upscale.optimizer.load.graph import Graph
+from onnx_upscale.optimizer.load.layers import Layer
+from onnx_upscale.prices import CopyWork, LayerWork, Prices
+
+_PRODUCTS = frozenset({"Gemm", "MatMul"})
+
+
+def positions(graph: Graph, tensor: str, without: Collection[int]) -> int:
+    """How many positions a tensor has along all but some axes; unknown sizes count as one."""
+    shape = graph.shapes.get(tensor, ())
+    sizes = [size for axis, size in enumerate(shape) if axis not in without]
+    return math.prod(size for size in sizes if isinstance(size, int) and size > 0)
+
+
+def element_bytes(graph: Graph, tensor: str) -> int:
+    """Size of one element of a tensor."""
+    kind = graph.types.get(tensor, TensorProto.FLOAT) or TensorProto.FLOAT
+    return int(helper.tensor_dtype_to_np_dtype(kind).itemsize) or 1
+
+
+def is_product(layer: Layer) -> bool:
+    """Whether a layer is a matrix product, a convolution otherwise."""
+    return layer.node.op in _PRODUCTS
+
+
+class Costs:
+    """Prices of one target for the layers of one graph."""
+
+    def __init__(self, graph: Graph, prices: Prices) -> None:
+        self._graph, self.prices = graph, prices
+
+    def layer(self, layer: Layer, inputs: int, outputs: int) -> float:
+        """One ungrouped layer with given channel counts.
+
+        Args:
+            layer: The layer.
+            inputs: Input channels that it reads.
+            outputs: Output channels that it makes.
+
+        Returns:
+            Seconds.
+        """
+        weight = self._graph.value(layer.node, layer.weight_slot)
+        assert weight is not None
+        made = () if layer.output_axis is None else (layer.output_axis,)
+        tensor = layer.node.outputs[0]
+        if layer.node.op == "ConvTranspose":
+            tensor, made = layer.node.inputs[layer.data_slot], (layer.data_axis,)
+        return self.prices.layer(
+            LayerWork(
+                product=is_product(layer),
+                inputs=inputs,
+                outputs=outputs,
+                places=positions(self._graph, tensor, made),
+                window=weight.size * layer.groups // max(layer.inputs * layer.outputs, 1),
+                item_bytes=element_bytes(self._graph, tensor),
+                stride=math.prod(layer.node.attributes.get("strides", ())),
+            )
+        )
+
+    def copy(
+        self, tensor: str, axis: int, source: int, channels: int, contiguous: bool = True
+    ) -> float:
+        """A copy of `channels` channels out of (or into) a tensor of `source` channels."""
+        return self.prices.copy(
+            CopyWork(
+                source=source,
+                channels=channels,
+                places=positions(self._graph, tensor, (axis,)),
+                contiguous=contiguous,
+                last_axis=axis == len(self._graph.shapes.get(tensor, ())) - 1,
+                item_bytes=element_bytes(self._graph, tensor),
+            )
+        )
+
+    def copied_bytes(self, tensor: str, axis: int, channels: int) -> int:
+        """Bytes that a copy of some channels writes."""
+        places = positions(self._graph, tensor, (axis,))
+        return channels * places * element_bytes(self._graph, tensor)

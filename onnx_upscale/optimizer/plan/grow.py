@@ -1,0 +1,41 @@
+"""`constrained`: masks grown until everybody who is coupled agrees."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnx_upscale.optimizer.analyze import Analysis
+from onnx_upscale.optimizer.load.masking import LayerMask
+
+
+def grow_masks(analysis: Analysis) -> tuple[LayerMask, ...]:
+    """Prunes at every reader what any coupled reader or writer has pruned.
+
+    Channels that somebody else needs whole (a graph output, a norm over channels) are left alone:
+    they cannot go, whatever the readers agree on.
+
+    Args:
+        analysis: The analysis of the model as masked so far.
+
+    Returns:
+        Input masks for all readers, which make them agree.
+    """
+    structure, values = analysis.structure, analysis.values
+    roots = structure.roots
+    pruned = np.zeros(len(roots), bool)
+    fixed = np.zeros(len(roots), bool)
+    for segment in structure.segments:
+        for read in segment.readers:
+            unused = ~analysis.weights.connected(read.layer)[0].any(0)
+            pruned[roots[read.inputs[unused]]] = True
+        for writer in segment.writers:
+            pruned[roots[writer.write.labels[values[writer.write.labels] == 0]]] = True
+        for demand in segment.demands:
+            fixed[roots[demand.labels]] = True
+    gone = (pruned & ~fixed)[roots]
+    return tuple(
+        LayerMask(read.layer, "input", np.flatnonzero(gone[read.inputs]))
+        for segment in structure.segments
+        for read in segment.readers
+        if gone[read.inputs].any()
+    )

@@ -1,0 +1,148 @@
+"""Layouts: which channels every axis keeps, and in which order."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnx_upscale.optimizer.analyze import Structure
+from onnx_upscale.optimizer.analyze.facts import Facts, Join, Tie
+from onnx_upscale.optimizer.analyze.weights import BoolArray
+from onnx_upscale.optimizer.load.graph import IntArray
+
+
+class Layout:
+    """The kept channels of every axis in their order, from one rank per root.
+
+    Args:
+        roots: Per label its root.
+        kept: Per label whether its channel is kept; equal for equal roots.
+        rank: Per root where it goes; channels of one axis come in ascending rank.
+        frozen: Per label whether its axes stay exactly as they are.
+    """
+
+    def __init__(self, roots: IntArray, kept: BoolArray, rank: IntArray, frozen: BoolArray) -> None:
+        self._roots, self._kept, self._rank, self._frozen = roots, kept, rank, frozen
+        # The label arrays are held on to, so that their identity can serve as the key.
+        self._known: dict[int, tuple[IntArray, IntArray]] = {}
+
+    def positions(self, labels: IntArray) -> IntArray:
+        """The original positions that an axis keeps, in their new order.
+
+        Channels that come several times on one axis (a block of pixels, two copies side by side)
+        come in stretches in which no channel is repeated; each stretch is ordered by itself.
+
+        Args:
+            labels: The labels of the axis.
+
+        Returns:
+            Original positions, shape (kept channels,).
+        """
+        known = self._known.get(id(labels))
+        if known is None:
+            known = (labels, self._find(labels))
+            self._known[id(labels)] = known
+        return known[1]
+
+    def _find(self, labels: IntArray) -> IntArray:
+        if len(labels) and self._frozen[labels[0]]:
+            return np.arange(len(labels))
+        roots = self._roots[labels]
+        stretch = stretches(roots)
+        order = np.lexsort((self._rank[roots], stretch))
+        return order[self._kept[labels[order]]]
+
+    def changes(self, labels: IntArray) -> bool:
+        """Whether an axis differs from the original."""
+        positions = self.positions(labels)
+        return len(positions) != len(labels) or bool((positions != np.arange(len(labels))).any())
+
+
+def stretches(roots: IntArray) -> IntArray:
+    """Cuts an axis before each channel that would repeat; equal neighbours count as one.
+
+    Args:
+        roots: The roots of the axis.
+
+    Returns:
+        Per position the number of its stretch, ascending.
+    """
+    first = np.ones(len(roots), bool)
+    first[1:] = roots[1:] != roots[:-1]
+    runs = roots[first]
+    order = np.argsort(runs, kind="stable")
+    repeats = runs[order][1:] == runs[order][:-1]
+    if not repeats.any():
+        return np.zeros(len(roots), np.int64)
+    previous = np.full(len(runs), -1)
+    previous[order[1:][repeats]] = order[:-1][repeats]
+    cuts = np.zeros(len(runs), np.int64)
+    start = 0
+    for index in np.flatnonzero(previous >= 0).tolist():
+        if previous[index] >= start:
+            start = index
+            cuts[index] = 1
+    stretch: IntArray = np.cumsum(cuts)[np.cumsum(first) - 1]
+    return stretch
+
+
+def is_empty(facts: Facts, layout: Layout) -> bool:
+    """Whether nothing that a node makes has a channel left."""
+    return bool(facts.outputs) and all(
+        any(not len(layout.positions(labels)) for labels in facts.outputs.get(output, {}).values())
+        for output, name in enumerate(facts.node.outputs)
+        if name
+    )
+
+
+def join_order(layout: Layout, join: Join) -> list[int] | None:
+    """In which order a Concat must take its parts to give its layout.
+
+    Args:
+        layout: The layout.
+        join: The Concat.
+
+    Returns:
+        Indices of the parts that keep a channel, or None if no order gives the layout.
+    """
+    starts = np.cumsum([0, *(len(part) for part in join.parts)])
+    whole = layout.positions(join.whole)
+    part_of = np.searchsorted(starts, whole, side="right") - 1
+    order = [int(part) for part in part_of[np.sort(np.unique(part_of, return_index=True)[1])]]
+    pieces = [starts[part] + layout.positions(join.parts[part]) for part in order]
+    laid = np.concatenate(pieces) if pieces else np.zeros(0, np.int64)
+    return order if np.array_equal(laid, whole) else None
+
+
+def _fits(layout: Layout, tie: Tie) -> bool:
+    part = layout.positions(tie.part)
+    grid = np.arange(len(tie.flat)).reshape(tie.outer, len(tie.part), tie.inner)
+    return np.array_equal(layout.positions(tie.flat), grid[:, part].ravel())
+
+
+def misfits(structure: Structure, layout: Layout) -> list[IntArray]:
+    """Finds the nodes that cannot do their work in a layout.
+
+    Args:
+        structure: Labels and facts.
+        layout: The layout to check.
+
+    Returns:
+        Label arrays whose segments must stay as they are.
+    """
+    found: list[IntArray] = []
+    for facts in structure.facts:
+        found += _misfits_of(facts, layout)
+    for demand in structure.demands:
+        if demand.ordered and layout.changes(demand.labels):
+            found.append(demand.labels)
+    return found
+
+
+def _misfits_of(facts: Facts, layout: Layout) -> list[IntArray]:
+    found: list[IntArray] = []
+    for tie in facts.ties:
+        if not _fits(layout, tie):
+            found += [tie.flat, tie.part]
+    if facts.join is not None and join_order(layout, facts.join) is None:
+        found += [facts.join.whole, *facts.join.parts]
+    return found

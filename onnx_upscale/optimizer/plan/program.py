@@ -1,0 +1,142 @@
+"""The emitted model of a plan as a program, without emitting it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from onnx_upscale.optimizer.analyze import Analysis
+from onnx_upscale.optimizer.analyze.facts import Facts
+from onnx_upscale.optimizer.load.graph import Graph, Node
+from onnx_upscale.optimizer.load.layers import Layer, layer_of
+from onnx_upscale.optimizer.plan.edits import Edit, Select, Widen
+from onnx_upscale.optimizer.plan.layout import Layout, is_empty
+from onnx_upscale.optimizer.plan.realizations import Writing
+from onnx_upscale.prices import Program, Step
+
+
+class _Program:
+    """Steps so far, and the shapes of what they make."""
+
+    def __init__(self, graph: Graph, layout: Layout) -> None:
+        self.steps: list[Step] = []
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self._graph, self._layout = graph, layout
+        self._copies: dict[tuple[str, int, bytes], str] = {}
+
+    def known(self, name: str, axes: Mapping[int, Any]) -> None:
+        """Takes down the shape of a tensor in its layout; unknown sizes count as one."""
+        shape = [
+            size if isinstance(size, int) else 1 for size in self._graph.shapes.get(name, ()) or ()
+        ]
+        # A rule may know the axes of a tensor whose shape nobody inferred.
+        shape += [1] * (max(axes, default=-1) + 1 - len(shape))
+        for axis, labels in axes.items():
+            shape[axis] = len(self._layout.positions(labels))
+        self.shapes[name] = tuple(shape)
+
+    def add(self, facts: Facts, writing: Writing | None, edits: Sequence[Edit]) -> None:
+        """Takes one more node, with the copies before and behind it."""
+        node, layer = facts.node, layer_of(self._graph, facts.node)
+        inputs = [
+            name
+            for name in node.inputs
+            if name in self.shapes and name not in self._graph.constants
+        ]
+        for output, name in enumerate(node.outputs):
+            if name:
+                self.known(name, facts.outputs.get(output, {}))
+        inputs = [name for name in inputs if math.prod(self.shapes.get(name, (1,)))]
+        outputs = tuple(name for name in node.outputs if name)
+        for edit in edits:
+            if isinstance(edit, Select):
+                source = node.inputs[edit.layer.data_slot]
+                copy = self._copy(source, edit)
+                inputs = [copy if name == source else name for name in inputs]
+        narrow = outputs
+        if writing is not None and any(isinstance(edit, Widen) for edit in edits):
+            assert layer is not None
+            narrow = self._narrowed(outputs[0], layer, len(writing.positions))
+        groups = 1 if layer is None else layer.groups
+        if facts.group_labels is not None:
+            groups = len(self._layout.positions(facts.group_labels))
+        self.steps.append(_step(self._graph, node, layer, tuple(inputs), narrow, groups))
+        if narrow != outputs:
+            assert layer is not None
+            self.steps.append(Step("Pad", narrow, outputs, axis=layer.output_axis or 0))
+
+    def _copy(self, source: str, select: Select) -> str:
+        axis = select.layer.data_axis
+        key = (source, axis, select.chosen.tobytes())
+        if key not in self._copies:
+            name = f"{source}.copy{len(self._copies)}"
+            shape = list(self.shapes[source])
+            shape[axis] = len(select.chosen)
+            self.shapes[name], self._copies[key] = tuple(shape), name
+            op = "Slice" if select.contiguous else "Gather"
+            self.steps.append(Step(op, (source,), (name,), axis=axis))
+        return self._copies[key]
+
+    def _narrowed(self, output: str, layer: Layer, channels: int) -> tuple[str, ...]:
+        shape = list(self.shapes[output])
+        shape[layer.output_axis or 0] = channels
+        self.shapes[f"{output}.narrow"] = tuple(shape)
+        return (f"{output}.narrow",)
+
+
+def _step(
+    graph: Graph,
+    node: Node,
+    layer: Layer | None,
+    inputs: tuple[str, ...],
+    outputs: tuple[str, ...],
+    groups: int,
+) -> Step:
+    stride = math.prod(node.attributes.get("strides", ()))
+    if layer is None:
+        window = math.prod(node.attributes.get("kernel_shape", ()))
+        axis = int(node.attributes.get("axis", 1))
+        return Step(node.op, inputs, outputs, axis=axis, window=window, stride=stride)
+    weight = graph.value(node, layer.weight_slot)
+    size = 1 if weight is None else weight.size
+    return Step(
+        node.op,
+        inputs,
+        outputs,
+        axis=layer.data_axis,
+        made_axis=layer.output_axis or 0,
+        weighted=True,
+        window=size * layer.groups // max(layer.inputs * layer.outputs, 1),
+        stride=stride,
+        groups=groups,
+    )
+
+
+def program(
+    analysis: Analysis,
+    layout: Layout,
+    writers: Mapping[int, Writing],
+    edits: Mapping[int, Sequence[Edit]],
+) -> Program:
+    """What a plan's emitted model does, node by node.
+
+    Args:
+        analysis: What the plan rests on.
+        layout: Its layout.
+        writers: Its writers, by node index.
+        edits: What changes on edges, by node index.
+
+    Returns:
+        The nodes, copies included.
+    """
+    graph, structure = analysis.graph, analysis.structure
+    made = _Program(graph, layout)
+    for value in graph.model.graph.input:
+        made.known(value.name, structure.axes.get(value.name, {}))
+    for facts in structure.facts:
+        index = facts.node.index
+        constant = all(name in graph.constants for name in facts.node.outputs if name)
+        if not constant and not is_empty(facts, layout):
+            made.add(facts, writers.get(index), edits.get(index, ()))
+    return Program(tuple(made.steps), made.shapes)

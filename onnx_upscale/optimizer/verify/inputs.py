@@ -1,0 +1,141 @@
+"""Random inputs for a model, and the shapes they take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import helper
+
+from onnx_upscale.errors import UsageError, VerifySetupError
+from onnx_upscale.optimizer.load.shapes import shape_of
+
+# What a symbolic dimension is given when nobody says: a batch, an image side, a sequence.
+_BATCH = 1
+_IMAGE_SIDE = 224
+_LENGTH = 16
+
+
+def model_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """The inputs a caller must give: those that no initializer stands for."""
+    given = {tensor.name for tensor in model.graph.initializer}
+    return [value for value in model.graph.input if value.name not in given]
+
+
+def input_sizes(
+    model: onnx.ModelProto,
+    sizes: Mapping[str, tuple[int, ...]] | None = None,
+    batch: int | None = None,
+) -> dict[str, tuple[int, ...]]:
+    """A shape for every input.
+
+    Args:
+        model: The model.
+        sizes: Shapes that the caller chose, by input name.
+        batch: Size of the first axis of inputs where it is symbolic; None means 1.
+
+    Returns:
+        Shapes by input name; dimensions of the same name get the same size.
+
+    Raises:
+        UsageError: A chosen shape names no input or does not fit it, or no input takes the batch.
+        VerifySetupError: An input has no known rank.
+    """
+    chosen, inputs = dict(sizes or {}), model_inputs(model)
+    unknown = chosen.keys() - {value.name for value in inputs}
+    if unknown:
+        names = ", ".join(value.name for value in inputs)
+        raise UsageError(f"--input {min(unknown)}: the model has no such input (it has: {names})")
+    named: dict[str, int] = {}
+    for value in inputs:
+        if value.name in chosen:
+            _bind(value, chosen[value.name], named)
+    shapes = {
+        value.name: chosen.get(value.name) or _default(value, named, batch or _BATCH)
+        for value in inputs
+    }
+    if batch is not None and not any(shape[:1] == (batch,) for shape in shapes.values()):
+        found = ", ".join(f"'{name}' is {_text(shape)}" for name, shape in shapes.items())
+        raise UsageError(
+            f"--batch {batch}: no input has a first axis of that size ({found or 'no inputs'}): "
+            "export the model with a symbolic batch, or leave the option out"
+        )
+    return shapes
+
+
+def _bind(value: onnx.ValueInfoProto, sizes: tuple[int, ...], named: dict[str, int]) -> None:
+    if not value.type.tensor_type.HasField("shape"):
+        return
+    declared = shape_of(value)
+    fits = len(declared) == len(sizes)
+    for dim, size in zip(declared, sizes, strict=False):
+        if isinstance(dim, int):
+            fits &= dim == size
+        elif dim:
+            fits &= named.setdefault(dim, size) == size
+    if not fits:
+        wanted = "x".join("?" if dim is None else str(dim) for dim in declared)
+        raise UsageError(f"--input {value.name}={_text(sizes)}: does not fit its shape {wanted}")
+
+
+def _default(value: onnx.ValueInfoProto, named: dict[str, int], batch: int) -> tuple[int, ...]:
+    if not value.type.tensor_type.HasField("shape"):
+        raise VerifySetupError(f"input '{value.name}' has no shape: give one with --input")
+    shape = shape_of(value)
+    sizes = []
+    for axis, dim in enumerate(shape):
+        size = dim if isinstance(dim, int) else named.get(dim or "")
+        if size is None:
+            size = batch if axis == 0 else _IMAGE_SIDE if len(shape) == 4 and axis > 1 else _LENGTH
+            if dim:
+                named[str(dim)] = size
+        sizes.append(size)
+    return tuple(sizes)
+
+
+def random_inputs(
+    model: onnx.ModelProto, sizes: Mapping[str, tuple[int, ...]], seed: int
+) -> dict[str, npt.NDArray[Any]]:
+    """Random values for every input.
+
+    Args:
+        model: The model.
+        sizes: A shape for each input.
+        seed: Seed; the same seed gives the same values.
+
+    Returns:
+        Values by input name: normal numbers, small whole numbers, or flags, by type.
+
+    Raises:
+        VerifySetupError: An input has a type or a size that cannot be made up.
+    """
+    rng = np.random.default_rng(seed)
+    try:
+        return {value.name: _random(value, sizes[value.name], rng) for value in model_inputs(model)}
+    except (ValueError, OverflowError, MemoryError):
+        raise VerifySetupError(
+            "the inputs are too large to be made up: give smaller sizes with --input"
+        ) from None
+
+
+def _random(
+    value: onnx.ValueInfoProto, shape: tuple[int, ...], rng: np.random.Generator
+) -> npt.NDArray[Any]:
+    kind = value.type.tensor_type.elem_type
+    if not kind:
+        raise VerifySetupError(f"input '{value.name}' is no tensor, so no values can be made up")
+    dtype = np.dtype(helper.tensor_dtype_to_np_dtype(kind))
+    if dtype.kind == "b":
+        return rng.integers(0, 2, shape).astype(bool)
+    if dtype.kind in "iu":
+        return rng.integers(0, 10, shape).astype(dtype)
+    if kind == onnx.TensorProto.STRING:
+        return np.full(shape, "word", dtype=object)
+    return rng.standard_normal(shape).astype(dtype)
+
+
+def _text(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
