@@ -67,6 +67,7 @@ class Builder:
         self.layers: list[Layer] = []
         self.recorded: list[str] = []
         self.undeclared = False
+        self.given: Masks = {}  # What is masked of a layer's result, where that is no chance.
         self._weights: dict[tuple[int, ...], tuple[str, bool]] = {}
 
     def chance(self, share: float) -> bool:
@@ -163,9 +164,17 @@ class Builder:
 
     # Layers.
 
-    def conv(self, data: str, outs: int, kernel: int = 1, pad: int = 0, group: int = 1) -> str:
+    def conv(
+        self,
+        data: str,
+        outs: int,
+        kernel: int = 1,
+        pad: int = 0,
+        group: int = 1,
+        weight: tuple[str, bool] | None = None,
+    ) -> str:
         n, ins, h, w = _image(self.shapes[data])
-        weight = self.weight((outs, ins // group, kernel, kernel), share=group == 1)
+        weight = weight or self.weight((outs, ins // group, kernel, kernel), share=group == 1)
         inputs = [data, weight[0]]
         if self.chance(0.6):
             inputs.append(self.constant(self.numbers(outs)))
@@ -177,6 +186,21 @@ class Builder:
         out = self.one("Conv", inputs, shape, **attributes)
         self.layer(weight, data, -3, out, -3)
         return out
+
+    def twins(self) -> None:
+        """Two layers with one weight that read as many channels, but others, without masks."""
+        data = self.pick(4)
+        if data is None:
+            return
+        channels, outs = self.draw(st.integers(2, 8)), self.draw(st.integers(2, 8))
+        both = [self.conv(data, channels) for _ in range(2)]
+        pruned = self.some(channels)
+        for turn in (0, 1):
+            self.given[both[turn]] = {"output": np.flatnonzero(np.roll(pruned, turn)).tolist()}
+        weight = self.weight((outs, channels, 1, 1), share=False)
+        for each in both:
+            self.conv(self.one("Relu", [each], self.shapes[each]), outs, weight=weight)
+            self.given[list(self.shapes)[-1]] = {}
 
     def some_conv(self) -> None:
         data = self.pick(4)
@@ -713,7 +737,7 @@ _PARTS: tuple[Callable[[Builder], object], ...] = (
     Builder.foreign, Builder.subgraph, Builder.pool, Builder.pad, Builder.reduce, Builder.flatten,
     Builder.sequence, Builder.image, Builder.shuffle, Builder.pixels, Builder.resize,
     Builder.expand, Builder.tile, Builder.attention, Builder.gemm, Builder.matmul,
-    Builder.left_matmul, Builder.products,
+    Builder.left_matmul, Builder.products, Builder.twins,
 )  # fmt: skip
 _COMMON = (
     Builder.some_conv, Builder.conv_bn, Builder.residual, Builder.join, Builder.concat,
@@ -739,7 +763,7 @@ def everything() -> st.SearchStrategy[list[_Part]]:
     often = [Builder.norm, Builder.pool, Builder.grouped_conv, Builder.flatten, Builder.slice]
     chains += [_chain(part) for part in often for _ in range(3)]
     others = [Builder.attention, Builder.residual, Builder.tile]
-    often = [Builder.some_conv, Builder.concat, Builder.conv_bn, Builder.products]
+    often = [Builder.some_conv, Builder.concat, Builder.conv_bn, Builder.products, Builder.twins]
     others += [part for part in often for _ in range(3)]
     return st.permutations([*chains, *others, _chain(), _chain()])
 
@@ -764,8 +788,14 @@ def cases(draw: st.DrawFn, parts: st.SearchStrategy[list[_Part]] = _ANY) -> Case
     for layer in builder.layers:
         if builder.undeclared and ops[layer.node] == "MatMul":
             continue  # Its axes cannot be told without the rank of what it reads.
+        if layer.result[0] in builder.given:
+            sides = builder.given[layer.result[0]]
+            if sides.get("output"):
+                masks[layer.result[0]] = sides
+            continue
         keys = [layer.node, layer.result[0], *([layer.weight] if layer.weight else [])]
-        key, sides = draw(st.sampled_from(keys)), {}
+        key = draw(st.sampled_from(keys))
+        sides = {}
         for side, (_, _, channels) in (("input", layer.data), ("output", layer.result)):
             pruned = np.flatnonzero(builder.some(channels))
             if len(pruned):
