@@ -48,7 +48,14 @@ def test_weights_under_masks_are_those_of_the_masked_constants(case: Case) -> No
         value = graph.value(layer.node, layer.weight_slot)
         assert value is not None
         grouped = layer.by_group(value)
-        np.testing.assert_array_equal(weights.connected(layer), (grouped != 0).any(-1))
+        connected = (grouped != 0).any(-1)
+        for share in (0.2, 1.0):
+            some = rng.random(layer.inputs) < share
+            wanted = (connected & some.reshape(layer.groups, 1, -1)).any(2).ravel()
+            np.testing.assert_array_equal(weights.reached(layer, some), wanted)
+            some = rng.random(layer.outputs) < share
+            wanted = (connected & some.reshape(layer.groups, -1, 1)).any(1).ravel()
+            np.testing.assert_array_equal(weights.reaching(layer, some), wanted)
         inputs = rng.standard_normal(layer.inputs)
         by_group = inputs.reshape(layer.groups, 1, -1)
         alpha = float(layer.node.attributes.get("alpha", 1.0))

@@ -42,13 +42,11 @@ def find_constants(structure: Structure, graph: Graph, weights: MaskedWeights) -
 def _written(graph: Graph, write: Write, values: Values, weights: MaskedWeights) -> Values:
     layer = write.layer
     assert layer is not None
-    connected = weights.connected(layer)
-    groups, _, ins = connected.shape
     inputs = np.full(layer.inputs, np.nan) if write.inputs is None else values[write.inputs]
     variable = np.isnan(inputs) | (write.padded & (inputs != 0))
-    if variable.all() and connected.any(-1).all():
+    unknown = weights.reached(layer, variable)
+    if unknown.all():
         return np.full(layer.outputs, np.nan)
-    unknown = (connected & variable.reshape(groups, 1, ins)).any(-1).ravel()
     bias = layer_bias(graph, layer)
     if bias is None:
         return np.full(layer.outputs, np.nan)

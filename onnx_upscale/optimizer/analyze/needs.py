@@ -98,7 +98,6 @@ def _live_outputs(read: Read, needed: BoolArray, roots: IntArray) -> BoolArray:
 def _needed_inputs(
     read: Read, live: BoolArray, values: Values, weights: MaskedWeights
 ) -> BoolArray:
-    connected = weights.connected(read.layer)[0]
-    columns: BoolArray = connected.any(0) if live.all() else connected[live].any(0)
     known = values[read.inputs]
-    return columns & ~(~np.isnan(known) if read.absorbs else known == 0)
+    absorbed = ~np.isnan(known) if read.absorbs else known == 0
+    return weights.reaching(read.layer, live) & ~absorbed

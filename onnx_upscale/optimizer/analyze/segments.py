@@ -9,6 +9,12 @@ import numpy as np
 
 from onnx_upscale.optimizer.analyze.facts import Axes, Demand, Facts, Join, Read, Write
 from onnx_upscale.optimizer.analyze.labels import LabelPool
+from onnx_upscale.optimizer.analyze.sets import (
+    ChannelSet,
+    channel_sets,
+    roots_stand_for,
+    sets_in_blocks,
+)
 from onnx_upscale.optimizer.load.graph import IntArray, Node
 
 
@@ -31,6 +37,7 @@ class Segment:
         readers: The layers that contract them.
         joins: The Concats that lay parts of them side by side.
         demands: Who needs whole axes of them, and why.
+        parts: The different sets of channels that Concats take as one part, as places in `roots`.
         sets: The different sets of channels that its axes hold, smallest first.
         original: Its channels in an order that follows the axes of the model, the longest first.
     """
@@ -41,7 +48,8 @@ class Segment:
     readers: tuple[Read, ...]
     joins: tuple[Join, ...]
     demands: tuple[Demand, ...]
-    sets: tuple[IntArray, ...]
+    parts: tuple[IntArray, ...]
+    sets: tuple[ChannelSet, ...]
     original: IntArray
 
 
@@ -79,8 +87,16 @@ def find_segments(
     for axis in arrays:
         axes[group_of[axis[0]]].append(axis)
     parties = _parties(facts, demands, group_of, heads.tolist())
+    times, in_blocks = roots_stand_for(roots, axes_of, facts), sets_in_blocks(roots, facts)
     return tuple(
-        Segment(number, members[head], *parties[head], _sets(axes[head]), _original(axes[head]))
+        Segment(
+            number,
+            members[head],
+            *parties[head],
+            _parts(roots, members[head], parties[head][2]),
+            channel_sets(axes[head], times, in_blocks),
+            _original(axes[head]),
+        )
         for number, head in enumerate(members)
     )
 
@@ -103,9 +119,9 @@ def _distinct_axes(
     return list(found.values())
 
 
-def _sets(axes: list[IntArray]) -> tuple[IntArray, ...]:
-    distinct = {roots.tobytes(): roots for roots in map(np.unique, axes)}
-    return tuple(sorted(distinct.values(), key=len))
+def _parts(roots: IntArray, members: IntArray, joins: Sequence[Join]) -> tuple[IntArray, ...]:
+    own = (np.unique(roots[part]) for join in joins for part in join.parts if len(part))
+    return tuple({each.tobytes(): np.searchsorted(members, each) for each in own}.values())
 
 
 def _original(axes: list[IntArray]) -> IntArray:

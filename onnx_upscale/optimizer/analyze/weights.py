@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
@@ -23,6 +25,7 @@ class Weights:
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
         self._connected: dict[int, BoolArray] = {}
+        self._dense: dict[int, bool] = {}
         self._sums: dict[int, Floats] = {}
 
     def _by_group(self, layer: Layer) -> Array:
@@ -39,7 +42,13 @@ class Weights:
             # A product of booleans is the fastest "any" that numpy has over short axes.
             any_of = grouped[..., 0] if width == 1 else grouped @ np.ones(width, bool)
             self._connected[index] = any_of
+            self._dense[index] = bool(any_of.all())
         return self._connected[index]
+
+    def is_dense(self, layer: Layer) -> bool:
+        """Whether every pair is connected, as in most layers."""
+        self.connected(layer)
+        return self._dense[layer.node.index]
 
     def sums(self, layer: Layer) -> Floats:
         """The sum of the weights between each pair."""
@@ -49,8 +58,23 @@ class Weights:
         return self._sums[index]
 
 
+@dataclass(frozen=True)
+class _Stays:
+    """What masks leave of a layer: input channels, output channels, and pairs where that is more.
+
+    Flat over all groups; pairs have the shape (groups, outputs per group, inputs per group).
+    """
+
+    inputs: BoolArray
+    outputs: BoolArray
+    pairs: BoolArray | None
+
+
 class MaskedWeights:
     """The weights of a graph seen through masks.
+
+    Masks take whole rows and columns of a layer, but for those of one group, so that hardly any
+    question needs a matrix.
 
     Args:
         weights: The weights of the same graph without masks.
@@ -59,15 +83,49 @@ class MaskedWeights:
 
     def __init__(self, weights: Weights, graph: Graph) -> None:
         self._weights, self._graph = weights, graph
-        self._connected: dict[int, BoolArray] = {}
+        self._known: dict[int, _Stays] = {}
 
-    def connected(self, layer: Layer) -> BoolArray:
-        """Which pairs a non-zero weight connects."""
-        index = layer.node.index
-        if index not in self._connected:
-            stays, connected = self._stays(layer), self._weights.connected(layer)
-            self._connected[index] = connected if stays is None else connected & stays
-        return self._connected[index]
+    def reached(self, layer: Layer, inputs: BoolArray) -> BoolArray:
+        """Which output channels a non-zero weight connects with any of some input channels.
+
+        Args:
+            layer: A layer.
+            inputs: Which ones, shape (inputs,).
+
+        Returns:
+            Shape (outputs,).
+        """
+        stays = self._stays(layer)
+        inputs = (inputs & stays.inputs).reshape(layer.groups, 1, -1)
+        found = self._any(layer, stays, inputs, -1, layer.outputs // layer.groups)
+        return found & stays.outputs
+
+    def reaching(self, layer: Layer, outputs: BoolArray) -> BoolArray:
+        """Which input channels a non-zero weight connects with any of some output channels.
+
+        Args:
+            layer: A layer.
+            outputs: Which ones, shape (outputs,).
+
+        Returns:
+            Shape (inputs,).
+        """
+        stays = self._stays(layer)
+        outputs = (outputs & stays.outputs).reshape(layer.groups, -1, 1)
+        found = self._any(layer, stays, outputs, 1, layer.inputs // layer.groups)
+        return found & stays.inputs
+
+    def _any(
+        self, layer: Layer, stays: _Stays, side: BoolArray, axis: int, others: int
+    ) -> BoolArray:
+        """Per channel of the other side, whether anything connects it with this one."""
+        if stays.pairs is None and self._weights.is_dense(layer):
+            return np.repeat(side.any((1, 2)), others)
+        connected = self._weights.connected(layer)
+        if stays.pairs is not None:
+            connected = connected & stays.pairs
+        found: BoolArray = (connected & side).any(axis).ravel()
+        return found
 
     def contribution(self, layer: Layer, inputs: Floats) -> Floats:
         """What input channels of given values add to each output channel.
@@ -82,16 +140,27 @@ class MaskedWeights:
         if not inputs.any():
             return np.zeros(layer.outputs)
         stays, sums = self._stays(layer), self._weights.sums(layer)
-        by_group = inputs.reshape(layer.groups, layer.inputs // layer.groups)
-        sums = sums if stays is None else np.where(stays, sums, 0.0)
+        by_group = np.where(stays.inputs, inputs, 0.0).reshape(layer.groups, -1)
+        sums = sums if stays.pairs is None else np.where(stays.pairs, sums, 0.0)
         total: Floats = np.einsum("goi,gi->go", sums, by_group).ravel()
-        return total * float(layer.node.attributes.get("alpha", 1.0))
+        return np.where(stays.outputs, total, 0.0) * float(layer.node.attributes.get("alpha", 1.0))
 
-    def _stays(self, layer: Layer) -> BoolArray | None:
-        """The pairs that masks leave; None for all of them."""
+    def _stays(self, layer: Layer) -> _Stays:
+        index = layer.node.index
+        if index not in self._known:
+            self._known[index] = self._find_stays(layer)
+        return self._known[index]
+
+    def _find_stays(self, layer: Layer) -> _Stays:
+        inputs, outputs = np.ones(layer.inputs, bool), np.ones(layer.outputs, bool)
         override = self._graph.overrides.get(layer.weight)
         if override is None:
-            return None
-        axes = {layer.weight_input_axis, layer.weight_output_axis} - {None}
-        unmasked = override.unmasked([axis for axis in axes if axis is not None])
-        return layer.by_group(unmasked)[..., 0]
+            return _Stays(inputs, outputs, None)
+        flags = {layer.weight_input_axis: inputs, layer.weight_output_axis: outputs}
+        for axis, indices in override.zeroed:
+            flags[axis][indices] = False
+        if override.stays is None:
+            return _Stays(inputs, outputs, None)
+        shape = [size if axis in flags else 1 for axis, size in enumerate(override.original.shape)]
+        pairs = layer.by_group(np.broadcast_to(override.stays, shape))[..., 0]
+        return _Stays(inputs, outputs, pairs)

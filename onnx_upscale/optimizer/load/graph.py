@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -63,14 +63,7 @@ class Override:
     @cached_property
     def values(self) -> Array:
         """The constant with zeros where it is masked."""
-        return self._cleared(self.original.copy())
-
-    def unmasked(self, axes: Collection[int]) -> npt.NDArray[np.bool_]:
-        """Which of its slices along some axes masks leave; the other axes have size one."""
-        sizes = [size if axis in axes else 1 for axis, size in enumerate(self.original.shape)]
-        return self._cleared(np.ones(sizes, bool))
-
-    def _cleared(self, values: Array) -> Array:
+        values = self.original.copy()
         for axis, indices in self.zeroed:
             values[(slice(None),) * axis + (indices,)] = 0
         if self.stays is not None:

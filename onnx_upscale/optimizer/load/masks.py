@@ -146,7 +146,7 @@ def _parse_side(key: str, side: str, value: Any) -> Mask:
         value = value.tolist()
     if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
         raise MaskError(f"{where}: expected a list of whole numbers, found {reprlib.repr(value)}")
-    for entry in value:
+    for entry in value if set(map(type, value)) != {int} else (min(value), max(value)):
         flag = isinstance(entry, (bool, np.bool_))
         if not isinstance(entry, (int, np.integer, np.bool_)) or (flag and form != "mask"):
             raise MaskError(f"{where}: expected whole numbers, found {reprlib.repr(entry)}")

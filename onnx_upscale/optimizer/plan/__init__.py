@@ -107,9 +107,9 @@ def plan(analysis: Analysis, strategy: str, prices: Prices) -> Plan:
     Returns:
         The plan.
     """
-    kept = align(analysis, prices) if strategy == "auto" else analysis.needs
-    kept, layout = _lay_out(analysis, kept, strategy)
     costs = Costs(analysis.graph, prices)
+    kept = align(analysis, costs) if strategy == "auto" else analysis.needs
+    kept, layout = _lay_out(analysis, kept, strategy)
     readers: dict[int, Reading] = {}
     writers: dict[int, Writing] = {}
     for segment in analysis.structure.segments:

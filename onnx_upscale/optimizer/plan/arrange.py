@@ -30,10 +30,10 @@ def arrange(structure: Structure, kept: Needs, segment: Segment, strategy: str) 
     if strategy not in ("auto", "upscale") or not wanted:
         return original
     stay = original[kept.labels[original]]
-    number = np.full(int(original.max()) + 1, -1, np.int64)
-    number[stay] = np.arange(len(stay))
-    readers = [number[roots] for roots in wanted]
-    parts = _parts(structure, segment, number)
+    number = np.full(len(segment.roots), -1)
+    number[np.searchsorted(segment.roots, stay)] = np.arange(len(stay))
+    readers = [number[places] for places in wanted]
+    parts = _parts(segment, number)
     if strategy == "upscale":
         order = _grouped(path_order(len(stay), readers), parts)
     else:
@@ -46,27 +46,23 @@ def arrange(structure: Structure, kept: Needs, segment: Segment, strategy: str) 
 
 
 def _reader_sets(structure: Structure, kept: Needs, segment: Segment) -> list[IntArray]:
-    """The roots that each reader needs, for readers that need some but not all there are."""
-    roots, found = structure.roots, []
+    """What each reader needs, as places in the segment, if it needs some but not all there is."""
+    found: list[IntArray] = []
     for read in segment.readers:
         needed = kept.reads[read.layer.node.index]
         there = kept.labels[read.inputs]
         if needed.any() and (there & ~needed).any():
-            found.append(np.unique(roots[read.inputs[needed & there]]))
+            chosen = np.zeros(len(segment.roots), bool)
+            own = structure.roots[read.inputs[needed & there]]
+            chosen[np.searchsorted(segment.roots, own)] = True
+            found.append(np.flatnonzero(chosen))
     return found
 
 
-def _parts(structure: Structure, segment: Segment, number: IntArray) -> list[IntArray]:
+def _parts(segment: Segment, number: IntArray) -> list[IntArray]:
     """The parts of Concats, each of which must stay together."""
-    roots = structure.roots
-    found: dict[bytes, IntArray] = {}
-    for join in segment.joins:
-        for part in join.parts:
-            own = number[np.unique(roots[part])]
-            own = own[own >= 0]
-            if len(own) > 1:
-                found.setdefault(own.tobytes(), own)
-    return list(found.values())
+    there = [own[own >= 0] for own in (number[places] for places in segment.parts)]
+    return list({own.tobytes(): own for own in there if len(own) > 1}.values())
 
 
 def _grouped(order: IntArray, parts: Sequence[IntArray]) -> IntArray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
+from dataclasses import replace
 
 from onnx import TensorProto, helper
 
@@ -37,6 +38,8 @@ class Costs:
 
     def __init__(self, graph: Graph, prices: Prices) -> None:
         self._graph, self.prices = graph, prices
+        self._layers: dict[tuple[int, int, int], float] = {}
+        self._works: dict[int, LayerWork] = {}
 
     def layer(self, layer: Layer, inputs: int, outputs: int) -> float:
         """One ungrouped layer with given channel counts.
@@ -49,22 +52,28 @@ class Costs:
         Returns:
             Seconds.
         """
-        weight = self._graph.value(layer.node, layer.weight_slot)
-        assert weight is not None
+        key = layer.node.index, inputs, outputs
+        if key not in self._layers:
+            if layer.node.index not in self._works:
+                self._works[layer.node.index] = self._work(layer)
+            work = replace(self._works[layer.node.index], inputs=inputs, outputs=outputs)
+            self._layers[key] = self.prices.layer(work)
+        return self._layers[key]
+
+    def _work(self, layer: Layer) -> LayerWork:
+        weight = self._graph.constants[layer.node.inputs[layer.weight_slot]]
         made = () if layer.output_axis is None else (layer.output_axis,)
         tensor = layer.node.outputs[0]
         if layer.node.op == "ConvTranspose":
             tensor, made = layer.node.inputs[layer.data_slot], (layer.data_axis,)
-        return self.prices.layer(
-            LayerWork(
-                product=is_product(layer),
-                inputs=inputs,
-                outputs=outputs,
-                places=positions(self._graph, tensor, made),
-                window=weight.size * layer.groups // max(layer.inputs * layer.outputs, 1),
-                item_bytes=element_bytes(self._graph, tensor),
-                stride=math.prod(layer.node.attributes.get("strides", ())),
-            )
+        return LayerWork(
+            product=is_product(layer),
+            inputs=layer.inputs,
+            outputs=layer.outputs,
+            places=positions(self._graph, tensor, made),
+            window=weight.size * layer.groups // max(layer.inputs * layer.outputs, 1),
+            item_bytes=element_bytes(self._graph, tensor),
+            stride=math.prod(layer.node.attributes.get("strides", ())),
         )
 
     def copy(

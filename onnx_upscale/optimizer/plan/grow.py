@@ -26,7 +26,8 @@ def grow_masks(analysis: Analysis) -> tuple[LayerMask, ...]:
     fixed = np.zeros(len(roots), bool)
     for segment in structure.segments:
         for read in segment.readers:
-            unused = ~analysis.weights.connected(read.layer)[0].any(0)
+            everything = np.ones(read.layer.outputs, bool)
+            unused = ~analysis.weights.reaching(read.layer, everything)
             pruned[roots[read.inputs[unused]]] = True
         for writer in segment.writers:
             pruned[roots[writer.write.labels[values[writer.write.labels] == 0]]] = True

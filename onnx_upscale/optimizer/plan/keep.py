@@ -2,51 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from onnx_upscale.optimizer.analyze import Analysis, Needs, Segment, Structure
+from onnx_upscale.optimizer.analyze import Analysis, Needs, Segment
 from onnx_upscale.optimizer.load.graph import IntArray
+from onnx_upscale.optimizer.load.layers import Layer
 from onnx_upscale.optimizer.plan.cost import Costs, is_product
-from onnx_upscale.prices import Counts, Prices
+from onnx_upscale.prices import Counts
 
 # Keeping a channel can make others needed before it; few rounds settle that, and any is correct.
 _ROUNDS = 4
-# Besides Concat: what runs in the blocked layout, but on whole blocks only.
-_POOLS = frozenset({"MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool"})
 
 
-@dataclass(frozen=True)
-class _Axes:
-    """The axes of tensors that hold each set of channels; sets are roots as bytes.
-
-    Attributes:
-        in_blocks: The sets that are joined or pooled.
-        times: How many channels of a tensor each root of a set stands for, where that is not one:
-            a root of a grouped convolution is a whole group.
-    """
-
-    in_blocks: frozenset[bytes]
-    times: Mapping[bytes, int]
-
-
-def align(analysis: Analysis, prices: Prices) -> Needs:
+def align(analysis: Analysis, costs: Costs) -> Needs:
     """Keeps some channels that nobody needs, up to counts that the target's kernels like.
 
     Args:
         analysis: The analysis.
-        prices: What work costs on the target.
+        costs: What work costs on the target.
 
     Returns:
         What is needed, and more.
     """
-    structure, kept = analysis.structure, analysis.needs
-    wanted, costs = np.zeros(0, np.int64), Costs(analysis.graph, prices)
-    axes = _axes(structure)
+    kept, wanted = analysis.needs, np.zeros(0, np.int64)
     for _ in range(_ROUNDS):
-        extra = [_extra(kept, segment, costs, axes) for segment in structure.segments]
+        extra = [_extra(kept, segment, costs) for segment in analysis.structure.segments]
         more = np.concatenate([*extra, np.zeros(0, np.int64)])
         if not more.size:
             break
@@ -55,48 +38,24 @@ def align(analysis: Analysis, prices: Prices) -> Needs:
     return kept
 
 
-def _axes(structure: Structure) -> _Axes:
-    roots = structure.roots
-    blocked: list[IntArray] = []
-    tied = np.zeros(len(roots), bool)
-    for facts in structure.facts:
-        for tie in facts.ties:
-            tied[roots[tie.part]] = True
-        if facts.join is not None:
-            blocked += facts.join.parts
-        if facts.node.op in _POOLS and 1 in facts.inputs.get(0, {}):
-            blocked.append(facts.inputs[0][1])
-    times: dict[bytes, int] = {}
-    for labels in (labels for axes in structure.axes.values() for labels in axes.values()):
-        if not len(labels) or not tied[roots[labels[0]]]:
-            continue  # Elsewhere every root is one channel.
-        own = np.unique(roots[labels])
-        known = times.setdefault(own.tobytes(), len(labels) // len(own))
-        times[own.tobytes()] = min(known, len(labels) // len(own))
-    in_blocks = frozenset(np.unique(roots[axis]).tobytes() for axis in blocked)
-    return _Axes(in_blocks, {own: count for own, count in times.items() if count > 1})
-
-
-def _extra(kept: Needs, segment: Segment, costs: Costs, axes: _Axes) -> IntArray:
-    before = set(segment.roots[kept.labels[segment.roots]].tolist())
-    if len(before) == len(segment.roots):
+def _extra(kept: Needs, segment: Segment, costs: Costs) -> IntArray:
+    before = kept.labels[segment.roots]
+    if before.all():
         return np.zeros(0, np.int64)
-    after = set(before)
-    product = _only_products(segment)
-    for roots in segment.sets:
-        members = roots.tolist()
-        count = sum(root in after for root in members)
-        times = axes.times.get(roots.tobytes(), 1)
-        counts = costs.prices.counts(count * times, product)
-        if roots.tobytes() in axes.in_blocks:
+    after, product = before.copy(), _only_products(segment)
+    for each in segment.sets:
+        places = np.searchsorted(segment.roots, each.roots)
+        there = after[places]
+        count = int(there.sum())
+        counts = costs.prices.counts(count * each.times, product)
+        if each.in_blocks:
             wanted = counts.whole
-        elif len(members) < len(segment.roots):
+        elif len(places) < len(segment.roots):
             wanted = counts.aligned
         else:
-            wanted = _fastest(kept, segment, costs, len(members) * times, counts)
-        spare = [root for root in members if root not in after]
-        after.update(spare[: -(-wanted // times) - count])
-    return np.array(sorted(after - before), np.int64)
+            wanted = _fastest(kept, segment, costs, len(places) * each.times, counts)
+        after[places[~there][: max(-(-wanted // each.times) - count, 0)]] = True
+    return segment.roots[after & ~before]
 
 
 def _fastest(kept: Needs, segment: Segment, costs: Costs, channels: int, counts: Counts) -> int:
@@ -106,7 +65,14 @@ def _fastest(kept: Needs, segment: Segment, costs: Costs, channels: int, counts:
         candidates.append(counts.whole)
     if _only_layers(segment):
         candidates.insert(0, counts.least)
-    return min(candidates, key=lambda count: _seconds(kept, segment, costs, count))
+    around = _around(kept, segment, costs)
+
+    def seconds(count: int) -> float:
+        before = [costs.layer(layer, there, count) for layer, there in around.writers]
+        behind = [costs.layer(layer, count, there) for layer, there in around.readers]
+        return math.fsum([*before, *behind])
+
+    return min(candidates, key=seconds)
 
 
 def _only_products(segment: Segment) -> bool:
@@ -128,23 +94,29 @@ def _only_layers(segment: Segment) -> bool:
     return all(layer is not None and layer.groups == 1 for layer in layers)
 
 
-def _seconds(kept: Needs, segment: Segment, costs: Costs, count: int) -> float:
-    """What the layers of a segment cost with a count of channels between them."""
+@dataclass(frozen=True)
+class _Around:
+    """The ungrouped layers around a segment, with the channels on their other sides."""
 
-    def other(labels: IntArray | None, otherwise: int, product: bool) -> int:
+    writers: tuple[tuple[Layer, int], ...]
+    readers: tuple[tuple[Layer, int], ...]
+
+
+def _around(kept: Needs, segment: Segment, costs: Costs) -> _Around:
+    def other(layer: Layer, labels: IntArray | None, otherwise: int) -> int:
         """The channels on a layer's other side, which will be aligned if they can be."""
         if labels is None:
             return otherwise
-        there = int(kept.labels[labels].sum())
-        return min(costs.prices.counts(there, product).aligned, len(labels))
+        there = int(np.count_nonzero(kept.labels[labels]))
+        return min(costs.prices.counts(there, is_product(layer)).aligned, len(labels))
 
-    total = 0.0
-    for writer in segment.writers:
-        layer = writer.write.layer
-        if layer is not None and layer.groups == 1:
-            inputs = other(writer.write.inputs, layer.inputs, is_product(layer))
-            total += costs.layer(layer, inputs, count)
-    for read in segment.readers:
-        made = other(read.outputs, read.layer.outputs, is_product(read.layer))
-        total += costs.layer(read.layer, count, made)
-    return total
+    writes = [writer.write for writer in segment.writers]
+    reads = [(read.layer, read.outputs) for read in segment.readers]
+    return _Around(
+        tuple(
+            (write.layer, other(write.layer, write.inputs, write.layer.inputs))
+            for write in writes
+            if write.layer is not None and write.layer.groups == 1
+        ),
+        tuple((layer, other(layer, outputs, layer.outputs)) for layer, outputs in reads),
+    )

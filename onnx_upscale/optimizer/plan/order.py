@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from onnx_upscale.optimizer.plan.paths import membership, path_order
+from onnx_upscale.optimizer.plan.paths import membership, overlap, path_order
 from onnx_upscale.optimizer.plan.pq_tree import PQTree
 
 IntArray = npt.NDArray[np.int64]
@@ -57,9 +57,11 @@ def perfect_order(
     sets = [*mandatory, *wanted]
     part, parts = _parts(size, sets)
     must, want = parts[: len(mandatory)], parts[len(mandatory) :]
+    hopeless = _hopeless(size, mandatory, wanted)
     ranking = sorted(range(len(wanted)), key=lambda index: -value[index])
+    ranking = [index for index in ranking if not hopeless[index]]
     frontier, taken = _take(part, must, want, ranking)
-    if not all(taken):
+    if sum(taken) < len(ranking):
         by_path = path_order(size, wanted)
         laid = [contiguous(by_path, np.unique(channels)) for channels in wanted]
         ranking.sort(key=lambda index: not laid[index])
@@ -69,6 +71,25 @@ def perfect_order(
     rank = np.empty_like(frontier)
     rank[frontier] = np.arange(len(frontier))
     return np.argsort(rank[part], kind="stable"), taken
+
+
+def _hopeless(
+    size: int, mandatory: Sequence[IntArray], wanted: Sequence[IntArray]
+) -> npt.NDArray[np.bool_]:
+    """Return which wanted sets hold parts of three mandatory ones that have nothing in common.
+
+    A set that is contiguous has two ends, so it can cut through two others at most. Sparing the
+    tree such sets saves most of its time: it looks at each of their channels to find out.
+    """
+    shared = overlap(membership(size, [*mandatory, *wanted]))
+    sizes = shared.diagonal()
+    apart: list[int] = []
+    for index in np.argsort(sizes[: len(mandatory)], kind="stable").tolist():
+        if not shared[index, apart].any():
+            apart.append(index)
+    across = shared[len(mandatory) :, apart]
+    hopeless: npt.NDArray[np.bool_] = ((across > 0) & (across < sizes[apart])).sum(1) > 2
+    return hopeless
 
 
 def _total(value: Sequence[float], taken: Sequence[bool]) -> float:
@@ -124,4 +145,4 @@ def _take(
                 f"mandatory set {index} cannot be contiguous together with those before it"
             )
     taken = {index: take(want[index]) for index in ranking}
-    return tree.frontier(), [taken[index] for index in range(len(want))]
+    return tree.frontier(), [taken.get(index, False) for index in range(len(want))]

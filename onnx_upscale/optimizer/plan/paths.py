@@ -54,18 +54,22 @@ def path_order(size: int, readers: Sequence[IntArray]) -> IntArray:
         IndexError: If a channel is not in 0..size-1.
     """
     member = membership(size, readers)
-    overlap = _overlap(member)
-    sizes = overlap.diagonal()
+    shared = overlap(member)
+    sizes = shared.diagonal()
     # Subsets are smaller, so their order is there when a reader asks for it.
     inner: dict[int, IntArray] = {}
     for reader in np.argsort(sizes, kind="stable").tolist():
-        subsets = np.flatnonzero((overlap[reader] == sizes) & (sizes < sizes[reader]))
-        inner[reader] = _lay_out(member, overlap, subsets, np.flatnonzero(member[reader]), inner)
-    return _lay_out(member, overlap, np.arange(len(sizes)), np.arange(size), inner)
+        subsets = np.flatnonzero((shared[reader] == sizes) & (sizes < sizes[reader]))
+        inner[reader] = _lay_out(member, shared, subsets, np.flatnonzero(member[reader]), inner)
+    return _lay_out(member, shared, np.arange(len(sizes)), np.arange(size), inner)
 
 
-def _overlap(member: npt.NDArray[np.bool_]) -> IntArray:
-    """Return how many channels two sets share, shape (sets, sets); sizes on the diagonal."""
+def overlap(member: npt.NDArray[np.bool_]) -> IntArray:
+    """Return how many channels two sets share, shape (sets, sets); sizes on the diagonal.
+
+    Args:
+        member: Which set holds which channel, shape (sets, size).
+    """
     # Bits of Python integers: quicker than a product without BLAS, steadier than one with it.
     bits = [int.from_bytes(row.tobytes(), "big") for row in np.packbits(member, axis=1)]
     shared = [[(one & other).bit_count() for other in bits] for one in bits]
@@ -74,7 +78,7 @@ def _overlap(member: npt.NDArray[np.bool_]) -> IntArray:
 
 def _lay_out(
     member: npt.NDArray[np.bool_],
-    overlap: IntArray,
+    shared: IntArray,
     readers: IntArray,
     channels: IntArray,
     inner: dict[int, IntArray],
@@ -83,42 +87,42 @@ def _lay_out(
 
     Args:
         member: Which reader needs which channel, shape (readers, size).
-        overlap: Channels shared by two readers, shape (readers, readers).
+        shared: Channels shared by two readers, shape (readers, readers).
         readers: Readers to lay out, shape (n,). They need nothing but `channels`.
         channels: Channels in ascending order, shape (m,).
         inner: Order of the channels of each reader.
     """
-    readers = readers[overlap.diagonal()[readers] > 0]
+    readers = readers[shared.diagonal()[readers] > 0]
     laid: list[IntArray] = []
     while readers.size:
-        largest = readers[_largest(overlap[np.ix_(readers, readers)])]
-        path = largest[_heaviest_path(overlap[np.ix_(largest, largest)])]
+        largest = readers[_largest(shared[np.ix_(readers, readers)])]
+        path = largest[_heaviest_path(shared[np.ix_(largest, largest)])]
         laid += _blocks(member, path.tolist(), inner)
-        readers = readers[~overlap[np.ix_(readers, path)].any(axis=1)]
+        readers = readers[~shared[np.ix_(readers, path)].any(axis=1)]
     rest = np.ones(member.shape[1], dtype=np.bool_)
     for block in laid:
         rest[block] = False
     return np.concatenate([*laid, channels[rest[channels]]])
 
 
-def _largest(overlap: IntArray) -> npt.NDArray[np.bool_]:
+def _largest(shared: IntArray) -> npt.NDArray[np.bool_]:
     """Return which readers are no proper subsets of others."""
-    subset = overlap == overlap.diagonal()[:, None]
+    subset = shared == shared.diagonal()[:, None]
     outdone: npt.NDArray[np.bool_] = (subset & ~subset.T).any(axis=1)
     return ~outdone
 
 
-def _heaviest_path(overlap: IntArray) -> IntArray:
+def _heaviest_path(shared: IntArray) -> IntArray:
     """Return the vertices of a path that covers the most channels.
 
     Vertices of the path are joined only if neighbours on it, which is why sizes less overlaps
     of neighbours count its channels. All paths of a length are extended at once.
 
     Args:
-        overlap: Channels shared by two readers, shape (n, n). None is a proper subset.
+        shared: Channels shared by two readers, shape (n, n). None is a proper subset.
     """
-    joined = overlap > 0
-    sizes = overlap.diagonal()
+    joined = shared > 0
+    sizes = shared.diagonal()
     paths = np.arange(len(sizes))[:, None]
     weight = sizes
     free = ~np.eye(len(sizes), dtype=np.bool_)
@@ -129,7 +133,7 @@ def _heaviest_path(overlap: IntArray) -> IntArray:
             best, most = paths[top], int(weight[top])
         last = paths[:, -1]
         at, reader = np.nonzero(free & joined[last])
-        longer = weight[at] + sizes[reader] - overlap[last[at], reader]
+        longer = weight[at] + sizes[reader] - shared[last[at], reader]
         keep = np.argsort(-longer, kind="stable")[:_BEAM]
         at, reader, weight = at[keep], reader[keep], longer[keep]
         free = free[at] & ~joined[last[at]]

@@ -79,12 +79,11 @@ class PQTree:
         self._parent = [size] * size + [_NONE]
         self._count = [1] * size + [size]
         # The children of a P-node. A dict, since it deletes in O(1) and keeps the order.
-        self._kids: list[dict[int, None]] = [{} for _ in range(size)]
-        self._kids.append(dict.fromkeys(range(size)))
+        self._kids: dict[int, dict[int, None]] = {size: dict.fromkeys(range(size))}
         # The children of a Q-node are a line: each knows its neighbours and the Q-node the two
         # ends, without left or right. So parts are turned around and joined in O(1).
-        self._near = [[_NONE, _NONE] for _ in range(size + 1)]
-        self._ends = [[_NONE, _NONE] for _ in range(size + 1)]
+        self._near: dict[int, list[int]] = {}
+        self._ends: dict[int, list[int]] = {}
         # A Q-node that was dissolved in another one. Its children keep it as their parent, and
         # look up here (union-find) whose they are now.
         self._merged = list(range(size + 1))
@@ -134,16 +133,20 @@ class PQTree:
         """Return the partial nodes that have full children, and these."""
         full: dict[int, list[int]] = {}
         covered: dict[int, int] = {}
-        count = self._count
+        count, parents, merged = self._count, self._parent, self._merged
         nodes = channels.copy()
         for node in nodes:  # which grows: a node joins when its last child turns out full
-            parent = self._parent_of(node)
-            covered[parent] = covered.get(parent, 0) + count[node]
-            if covered[parent] == count[parent]:
-                full.pop(parent, None)
-                nodes.append(parent)
+            parent = parents[node]
+            if merged[parent] != parent:
+                parent = self._parent_of(node)
+            if parent not in covered:
+                covered[parent], full[parent] = count[node], [node]
             else:
-                full.setdefault(parent, []).append(node)
+                covered[parent] += count[node]
+                full[parent].append(node)
+            if covered[parent] == count[parent]:
+                del full[parent]
+                nodes.append(parent)
         return full
 
     # Step 2: check.
@@ -330,9 +333,7 @@ class PQTree:
         node = len(self._parent)
         self._parent.append(_NONE)
         self._count.append(count)
-        self._kids.append({})
-        self._near.append([_NONE, _NONE])
-        self._ends.append([_NONE, _NONE])
+        self._kids[node] = {}
         self._merged.append(node)
         return node
 

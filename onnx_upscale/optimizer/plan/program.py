@@ -130,7 +130,8 @@ def program(
     Returns:
         The nodes, copies included.
     """
-    graph, structure = analysis.graph, analysis.structure
+    structure = analysis.structure
+    graph = structure.graph  # Shapes are all that matters here, and masks cost copies of weights.
     made = _Program(graph, layout)
     for value in graph.model.graph.input:
         made.known(value.name, structure.axes.get(value.name, {}))
