@@ -1,17 +1,20 @@
-"""Check and time the optimizer on torchvision models.
+"""Check and time the optimizer on a folder of models.
 
-    python tools/zoo.py FOLDER [--models NAME,...] [--amounts 0.3,0.5] [--time] > docs/zoo.md
+    python tools/zoo.py FOLDER [--models NAME,...] [--amounts 0.3,0.5] > docs/zoo.md
+    python tools/zoo.py FOLDER --time [--target cpu] [--models all] [--runs 60]
 
 FOLDER holds, per model, NAME.onnx (unpruned) and NAME.AMOUNT.json (random input masks, keyed by
-weight), and for --time the exports of the paper's own implementation, NAME.AMOUNT.peer.onnx (its
-order) and NAME.AMOUNT.peerbase.onnx (its baseline). Random output masks are made here. Every
-strategy is compared with the masked model in onnxruntime; times are paired medians on one thread.
+weight; without it they are made here), and for --time the exports of the paper's own
+implementation, NAME.AMOUNT.peer.onnx (its order) and NAME.AMOUNT.peerbase.onnx (its baseline).
+Random output masks are made here. Every strategy is compared with the masked model in onnxruntime;
+times are paired medians on one thread.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -43,7 +46,20 @@ MODELS = (
 )
 STRATEGIES = ("auto", "upscale", "gather", "constrained")
 LARGEST_DIFFERENCE = 1e-4
-ROUNDS = 60
+
+
+def input_masks(folder: Path, name: str, amount: str) -> dict[str, Any]:
+    """The random input masks of a model: those of its file, or on all that is ungrouped."""
+    known = folder / f"{name}.{amount}.json"
+    if known.exists():
+        return dict(json.loads(known.read_text()))
+    rng = np.random.default_rng(0)
+    masks = {}
+    for layer in layers(load(folder / f"{name}.onnx").graph):
+        if layer.groups == 1 and layer.inputs > 4:
+            pruned = rng.permutation(layer.inputs)[: int(layer.inputs * float(amount))]
+            masks[layer.node.outputs[0]] = {"input": sorted(pruned.tolist())}
+    return {"version": 1, "masks": masks}
 
 
 def output_masks(path: Path, amount: float, seed: int = 0) -> dict[str, Any]:
@@ -85,9 +101,9 @@ def check(path: Path, masks: Mapping[str, Any], kind: str) -> Iterator[list[str]
         ]
 
 
-def timings(folder: Path, name: str, amount: str) -> dict[str, float]:
+def timings(folder: Path, name: str, amount: str, target: str, runs: int) -> dict[str, float]:
     """Median milliseconds of all versions of one model, run in turn."""
-    path, masks = folder / f"{name}.onnx", folder / f"{name}.{amount}.json"
+    path, masks = folder / f"{name}.onnx", input_masks(folder, name, amount)
     versions = {"unpruned": onnx.load(path)}
     for peer in ("peerbase", "peer"):
         export = folder / f"{name}.{amount}.{peer}.onnx"
@@ -95,10 +111,10 @@ def timings(folder: Path, name: str, amount: str) -> dict[str, float]:
             versions[peer] = onnx.load(export)
     for strategy in ("gather", "upscale", "auto"):
         versions[strategy] = onnx_upscale.optimize(
-            path, masks, strategy=strategy, verify=False
+            path, masks, strategy=strategy, target=target, verify=False
         ).model
     found = onnx_upscale.bench(
-        list(versions.values()), names=list(versions), runs=ROUNDS, memory=False
+        list(versions.values()), names=list(versions), runs=runs, memory=False
     )
     return {measured.name: measured.latency.median * 1e3 for measured in found.models}
 
@@ -108,11 +124,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def time_table(folder: Path, names: Sequence[str], amount: str) -> str:
+def time_table(folder: Path, names: Sequence[str], amount: str, target: str, runs: int) -> str:
     columns = ("unpruned", "peerbase", "peer", "gather", "upscale", "auto")
     rows, ratios = [], []
     for name in names:
-        found = timings(folder, name, amount)
+        found = timings(folder, name, amount, target, runs)
         peers = [found[peer] for peer in ("peerbase", "peer") if peer in found]
         others = min(found[other] for other in ("unpruned", "gather", "upscale"))
         row = [name, *(f"{found[c]:.2f}" if c in found else "" for c in columns)]
@@ -121,6 +137,7 @@ def time_table(folder: Path, names: Sequence[str], amount: str) -> str:
             ratios.append(found["auto"] / min(peers))
             row.append(f"{ratios[-1]:.3f}")
         rows.append(row)
+        print(*row, file=sys.stderr, flush=True)
     head = ["model", *columns, "auto / best of unpruned, gather, upscale", "auto / faster peer"]
     mean = f"\n\nGeometric mean of auto / faster peer: **{np.exp(np.mean(np.log(ratios))):.3f}**"
     return table(head, rows) + (mean if ratios else "")
@@ -132,11 +149,16 @@ def main() -> None:
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--amounts", default="0.3,0.5")
     parser.add_argument("--time", action="store_true")
+    parser.add_argument("--target", default="cpu")
+    parser.add_argument("--runs", type=int, default=60)
     args = parser.parse_args()
     names, amounts = args.models.split(","), args.amounts.split(",")
+    if names == ["all"]:
+        names = sorted(path.stem for path in args.folder.glob("*.onnx") if ".peer" not in path.name)
     if args.time:
         for amount in amounts:
-            print(f"\n### Random input masks, {amount}\n\n{time_table(args.folder, names, amount)}")
+            rows = time_table(args.folder, names, amount, args.target, args.runs)
+            print(f"\n### Random input masks, {amount}\n\n{rows}")
         return
     head = [
         "model",
@@ -155,7 +177,7 @@ def main() -> None:
     for name in names:
         path = args.folder / f"{name}.onnx"
         for amount in amounts:
-            inputs = json.loads((args.folder / f"{name}.{amount}.json").read_text())
+            inputs = input_masks(args.folder, name, amount)
             for masks, kind in (
                 (inputs, f"input {amount}"),
                 (output_masks(path, float(amount)), f"output {amount}"),
