@@ -174,10 +174,11 @@ def _costly(model: _Model, kernel: Kernel, number: int) -> str:
 
 
 def _fused(model: _Model, kernel: Kernel, number: int) -> str:
-    """A convolution with an activation, and the same one without, which is taken off."""
+    """A convolution with an activation, and one like it without, which is taken off."""
     data = model.input(1, _SEED, *_sides(kernel.places))
-    weight = model.weight(kernel.outputs, _SEED, 1, 1)
-    model.output(model.node("Conv", data, weight, name=f"t{number}.less"))
+    # Weights of their own: onnxruntime would compute two equal nodes once, and fuse nothing.
+    bare, weight = (model.weight(kernel.outputs, _SEED, 1, 1) for _ in range(2))
+    model.output(model.node("Conv", data, bare, name=f"t{number}.less"))
     made = model.node("Conv", data, weight, name=f"t{number}.made")
     bounds = [model.constant(np.float32(bound)) for bound in (0, 6)]
     return model.node("Clip", made, *bounds, name=f"t{number}.")

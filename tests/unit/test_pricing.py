@@ -31,6 +31,7 @@ from onnx_upscale.prices.table import Measured
 from onnx_upscale.pricing import Errors, Priced, price
 from onnx_upscale.pricing.fit import fit, fit_family
 from onnx_upscale.pricing.measure import measure_one_by_one
+from onnx_upscale.pricing.probes import probe_model
 from onnx_upscale.pricing.shapes import planned
 
 DIGITS = Path(__file__).parents[2] / "models" / "digits"
@@ -51,6 +52,14 @@ def branch(net: Net, channels: int, data: str = "x", **attributes: Any) -> str:
     inputs = net.shape(data)[1]
     weight = net.random(channels, inputs, 3, 3)
     return net("Conv", data, weight, pads=[1, 1, 1, 1], **attributes)
+
+
+def test_a_probe_holds_no_two_equal_nodes() -> None:
+    """onnxruntime would compute them once, and what the kernel takes would be something else."""
+    for kernel in planned(analytic(), 0.3):
+        model = probe_model([kernel])
+        nodes = [(node.op_type, *node.input) for node in model.graph.node]
+        assert len(set(nodes)) == len(nodes), kernel
 
 
 class TestLowering:
