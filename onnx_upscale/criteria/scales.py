@@ -11,7 +11,7 @@ from onnx_upscale.criteria.scores import Scores
 from onnx_upscale.criteria.sites import Site
 from onnx_upscale.errors import UsageError
 from onnx_upscale.optimizer.analyze import Structure
-from onnx_upscale.optimizer.analyze.facts import Facts
+from onnx_upscale.optimizer.analyze.facts import Facts, same_axis
 from onnx_upscale.optimizer.load.graph import Graph, IntArray, Node
 
 
@@ -87,7 +87,7 @@ def _arriving(facts: Facts, axis: IntArray, scales: Scores) -> list[Scores]:
     carried = [
         scales[labels]
         for carry in facts.carries
-        if carry.outputs is axis
+        if same_axis(carry.outputs, axis)
         for labels in carry.inputs.values()
         if labels is not None
     ]
@@ -96,10 +96,10 @@ def _arriving(facts: Facts, axis: IntArray, scales: Scores) -> list[Scores]:
     rows: list[Scores] = []
     for tie in facts.ties:
         grid = (tie.outer, len(tie.part), tie.inner)
-        if tie.flat is axis:
+        if same_axis(tie.flat, axis):
             spread = np.broadcast_to(scales[tie.part][np.newaxis, :, np.newaxis], grid)
             rows.append(spread.ravel())
-        elif tie.part is axis:
+        elif same_axis(tie.part, axis):
             blocks = np.moveaxis(scales[tie.flat].reshape(grid), 1, 2)
             rows += list(blocks.reshape(-1, len(axis)))
     return rows

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from onnx_upscale.optimizer.analyze.facts import Carry, Facts, Write
+from onnx_upscale.optimizer.analyze.facts import Carry, Facts, Write, same_axis
 from onnx_upscale.optimizer.analyze.structure import Structure
 from onnx_upscale.optimizer.analyze.weights import MaskedWeights
 from onnx_upscale.optimizer.load.folding import evaluate
@@ -100,7 +100,7 @@ def _evaluated(
     node, rank = facts.node, len(graph.shapes[facts.node.outputs[0]])
     unknown = np.full(len(chosen), np.nan)
     shape = tuple(len(chosen) if axis == carry.axis else 1 for axis in range(rank))
-    params = {param.slot: param for param in facts.params if param.labels is carry.outputs}
+    params = {p.slot: p for p in facts.params if same_axis(p.labels, carry.outputs)}
     inputs: dict[str, Array] = {}
     for slot, name in enumerate(node.inputs):
         labels = carry.inputs.get(slot)

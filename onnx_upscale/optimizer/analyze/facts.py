@@ -1,4 +1,8 @@
-"""What rules tell about a node, as plain records; labels stand for channels everywhere."""
+"""What rules tell about a node, as plain records; labels stand for channels everywhere.
+
+An axis is known by its labels: every axis that is made gets labels of its own, so two arrays with
+the same labels in the same order are the same axis, whichever tensor or fact they stand in.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import numpy as np
+
 from onnx_upscale.optimizer.load.graph import IntArray, Node
 from onnx_upscale.optimizer.load.layers import Layer
 from onnx_upscale.optimizer.load.values import Array
 
 Axes: TypeAlias = "Mapping[int, IntArray]"
 """The labelled axes of one tensor; axes that are missing are opaque: never touched."""
+
+
+def same_axis(one: IntArray, other: IntArray) -> bool:
+    """Whether two arrays of labels stand for the same axis; that one is a copy does not matter."""
+    return np.array_equal(one, other)
 
 
 @dataclass(frozen=True)

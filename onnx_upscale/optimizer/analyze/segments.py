@@ -90,15 +90,13 @@ def _distinct_axes(
 ) -> list[IntArray]:
     """The roots of every axis, each different array once, in the order of the model."""
     found: dict[bytes, IntArray] = {}
-    seen: set[int] = set()
     arrays = [labels for axes in axes_of.values() for labels in axes.values()]
     for facts in all_facts:
         arrays += [facts.join.whole, *facts.join.parts] if facts.join is not None else []
         arrays += [tie.part for tie in facts.ties]
     for labels in arrays:
-        if id(labels) not in seen and len(labels):
-            seen.add(id(labels))
-            own = roots[labels]
+        own = roots[labels]
+        if len(own):
             found.setdefault(own.tobytes(), own)
     return list(found.values())
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from onnx_upscale.optimizer.analyze.facts import same_axis
 from onnx_upscale.optimizer.apply.surgery import Surgery
 from onnx_upscale.optimizer.load.graph import IntArray, Node, Use
 from onnx_upscale.optimizer.load.values import Array
@@ -64,7 +65,7 @@ def _collect(plan: Plan, index: int, cuts: dict[Use, Cut]) -> None:
         value = graph.value(facts.node, param.slot)
         place = None if value is None else param.place(value)
         if place is not None:
-            own = writer is not None and param.labels is writer.write.labels
+            own = writer is not None and same_axis(param.labels, writer.write.labels)
             positions = writer.positions if writer and own else layout.positions(param.labels)
             takes.append((param.slot, place, positions))
     if reader is not None:

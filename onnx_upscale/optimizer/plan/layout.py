@@ -22,8 +22,7 @@ class Layout:
 
     def __init__(self, roots: IntArray, kept: BoolArray, rank: IntArray, frozen: BoolArray) -> None:
         self._roots, self._kept, self._rank, self._frozen = roots, kept, rank, frozen
-        # The label arrays are held on to, so that their identity can serve as the key.
-        self._known: dict[int, tuple[IntArray, IntArray]] = {}
+        self._known: dict[bytes, IntArray] = {}
 
     def positions(self, labels: IntArray) -> IntArray:
         """The original positions that an axis keeps, in their new order.
@@ -37,11 +36,10 @@ class Layout:
         Returns:
             Original positions, shape (kept channels,).
         """
-        known = self._known.get(id(labels))
-        if known is None:
-            known = (labels, self._find(labels))
-            self._known[id(labels)] = known
-        return known[1]
+        axis = labels.tobytes()
+        if axis not in self._known:
+            self._known[axis] = self._find(labels)
+        return self._known[axis]
 
     def _find(self, labels: IntArray) -> IntArray:
         if len(labels) and self._frozen[labels[0]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onnx_upscale.optimizer.analyze.context import Context, UnclearError
-from onnx_upscale.optimizer.analyze.facts import Carry
+from onnx_upscale.optimizer.analyze.facts import Carry, same_axis
 from onnx_upscale.optimizer.analyze.rules.table import rule
 from onnx_upscale.optimizer.load.graph import IntArray
 
@@ -60,7 +60,7 @@ def broadcast_axis(node: Context, axis: int, rank: int, how: str) -> None:
     made = node.make(axis, channels)
     node.tie(made, first)
     for labels in full.values():
-        if labels is not first:
+        if not same_axis(labels, first):
             node.tie(labels, first)
     for slot in places:
         if slot not in full and node.constant(slot) is not None:
