@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import onnx
 from onnx import helper
 
+from onnx_upscale.optimizer.load.layers import multiply_adds
 from onnx_upscale.optimizer.load.shapes import Shape, shape_of, skeleton, with_shapes
 
 
@@ -45,12 +46,13 @@ def measure(
         Its size and work. What cannot be known counts as nothing.
     """
     shapes = _shapes_at(model, sizes)
+    known = {name: shape for name, (shape, _) in shapes.items()}
     names = set(copies)
     added = [node for node in model.graph.node if node.name in names]
     return Stats(
         nodes=len(model.graph.node),
         params=sum(math.prod(tensor.dims) for tensor in model.graph.initializer),
-        macs=sum(_macs(node, shapes) for node in model.graph.node),
+        macs=sum(multiply_adds(node, known) for node in model.graph.node),
         copies=sum(node.op_type in _COPIES for node in added),
         copied_bytes=sum(_bytes(node, shapes) for node in added if node.op_type in _COPIES),
     )
@@ -88,22 +90,6 @@ def _shapes_at(
 def _volume(shapes: Mapping[str, tuple[Shape, int]], name: str) -> int:
     shape, _ = shapes.get(name, ((0,), 0))
     return math.prod(size if isinstance(size, int) else 0 for size in shape)
-
-
-def _macs(node: onnx.NodeProto, shapes: Mapping[str, tuple[Shape, int]]) -> int:
-    if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul") or node.domain:
-        return 0
-    data, weight = (shapes.get(name, ((), 0))[0] for name in node.input[:2])
-    fixed = [size if isinstance(size, int) else 0 for size in weight]
-    if not data or not fixed:
-        return 0
-    if node.op_type == "Conv":
-        return _volume(shapes, node.output[0]) * math.prod(fixed[1:])
-    if node.op_type == "ConvTranspose":
-        return _volume(shapes, node.input[0]) * math.prod(fixed[1:])
-    flags = {attribute.name: attribute.i for attribute in node.attribute}
-    inner = data[0] if flags.get("transA") else data[-1]
-    return _volume(shapes, node.output[0]) * (inner if isinstance(inner, int) else 0)
 
 
 def _bytes(node: onnx.NodeProto, shapes: Mapping[str, tuple[Shape, int]]) -> int:

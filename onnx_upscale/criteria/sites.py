@@ -36,7 +36,7 @@ class Site:
     @property
     def channels(self) -> int:
         """How many channels the side has."""
-        return self.layer.inputs if self.side == "input" else self.layer.outputs
+        return self.layer.channels(self.side)
 
     def weight(self, graph: Graph) -> Array:
         """The weights of each channel, shape (channels, everything else).

@@ -14,9 +14,9 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from onnx_upscale.optimizer.load.layers import LAYER_OPERATORS
 from onnx_upscale.optimizer.load.values import Array
 
-_WEIGHT_SLOTS = {"Conv": (1,), "ConvTranspose": (1,), "Gemm": (1,), "MatMul": (0, 1)}
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
@@ -32,7 +32,8 @@ def name_weights(model: onnx.ModelProto, parameters: Mapping[str, Array]) -> Non
     stored = {tensor.name: tensor for tensor in graph.initializer}
     names = _names_by_content(parameters)
     for node in graph.node:
-        for slot in _WEIGHT_SLOTS.get(node.op_type, ()) if not node.domain else ():
+        operator = LAYER_OPERATORS.get((node.domain, node.op_type))
+        for slot in operator.weight_slots if operator is not None else ():
             tensor = stored.get(node.input[slot])
             if tensor is None or len(tensor.dims) < 2:
                 continue

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 
 from onnx_upscale.optimizer.load import Loaded
+from onnx_upscale.optimizer.load.affine import addends
 from onnx_upscale.optimizer.load.graph import Graph, IntArray
 from onnx_upscale.optimizer.load.keys import layer_key
 from onnx_upscale.optimizer.load.layers import Layer, layers
-from onnx_upscale.optimizer.load.masking import LayerMask, mask_graph
+from onnx_upscale.optimizer.load.masking import LayerMask
 
 _VERSION = 1
 
@@ -61,15 +62,6 @@ def _masks_of(graph: Graph, layer: Layer) -> list[LayerMask]:
 def _without_constants(graph: Graph, mask: LayerMask) -> LayerMask:
     """The mask without channels that something behind the weight makes other than zero."""
     layer, stays = mask.layer, np.zeros(mask.layer.outputs, bool)
-    for (index, slot), override in mask_graph(graph, [mask]).overrides.items():
-        node = graph.nodes[index]
-        value = graph.value(node, slot)
-        if (index, slot) == layer.weight or value is None:
-            continue
-        if node.op == "BatchNormalization" and slot == 1:  # A zero becomes -mean * scale.
-            mean = graph.value(node, 3)
-            value = value if mean is None else value * mean
-        changed = np.broadcast_to(value, override.values.shape) != 0
-        # Bias, scale and addend alike have one axis over the channels, and others of size 1.
-        stays |= changed.reshape(layer.outputs)
+    for addend in addends(graph, layer):
+        stays |= addend.nonzero(graph, layer.outputs)
     return LayerMask(layer, mask.side, mask.pruned[~stays[mask.pruned]])

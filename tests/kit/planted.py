@@ -69,17 +69,18 @@ def _() -> Any:
 
 @error("masks: an output mask stops before the affine operations behind a layer")
 def _() -> Any:
-    return mock.patch.object(masking._Overlay, "_zero_affine", lambda *_: None)
+    def change(f: Any, graph: Any, layer: Any) -> Any:
+        return [each for each in f(graph, layer) if each.use[0] == layer.node.index]
+
+    return wrapped(masking, "addends", change)
 
 
 @error("masks: an output mask leaves the bias")
 def _() -> Any:
-    def change(f: Any, self: Any, use: Any, *rest: Any) -> None:
-        node = self._graph.nodes[use[0]]
-        if node.op not in ("Conv", "ConvTranspose", "Gemm"):
-            f(self, use, *rest)
+    def change(f: Any, graph: Any, layer: Any) -> Any:
+        return [each for each in f(graph, layer) if each.use[0] != layer.node.index]
 
-    return wrapped(masking._Overlay, "_zero_entries", change)
+    return wrapped(masking, "addends", change)
 
 
 @error("masks: the input channels of a grouped convolution count within the first group")

@@ -66,8 +66,7 @@ def layer_bias(graph: Graph, layer: Layer) -> Values | None:
     rows = bias.astype(np.float64).reshape(-1, bias.shape[-1] if bias.ndim else 1)
     # A matrix gives a channel one value where all its rows agree.
     bias = np.where((rows == rows[0]).all(0), rows[0], np.nan)
-    beta = float(layer.node.attributes.get("beta", 1.0))
-    spread: Values = np.broadcast_to(bias, layer.outputs) * beta
+    spread: Values = np.broadcast_to(bias, layer.outputs) * layer.bias_factor
     return spread
 
 

@@ -85,7 +85,7 @@ class MaskedWeights:
         by_group = inputs.reshape(layer.groups, layer.inputs // layer.groups)
         sums = sums if stays is None else np.where(stays, sums, 0.0)
         total: Floats = np.einsum("goi,gi->go", sums, by_group).ravel()
-        return total * float(layer.node.attributes.get("alpha", 1.0))
+        return total * layer.factor
 
     def _stays(self, layer: Layer) -> BoolArray | None:
         """The pairs that masks leave; None for all of them."""

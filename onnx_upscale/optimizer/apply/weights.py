@@ -88,16 +88,15 @@ def _shift(surgery: Surgery, edit: Shift, cuts: dict[Use, Cut]) -> None:
     if slot is not None and layer.node.input(slot):
         bias = graph.value(layer.node, slot)
         assert bias is not None
-        beta = float(layer.node.attributes.get("beta", 1.0))
         cut = cuts.setdefault((index, slot), Cut())
-        cut.values = (bias + edit.amounts / beta).astype(bias.dtype)
+        cut.values = (bias + edit.amounts / layer.bias_factor).astype(bias.dtype)
         cut.takes[cut.values.ndim - 1] = edit.positions
         return
     own = edit.amounts[edit.positions].astype(weight.dtype)
     if slot is not None:
         bias = surgery.constant(surgery.fresh_name(stem), own)
         surgery.replace_tensor(index, slot, bias)
-        if layer.node.attributes.get("beta", 1.0) != 1.0:
+        if layer.bias_factor != 1.0:
             surgery.nodes[index].attrs["beta"] = 1.0
         return
     assert layer.output_axis is not None

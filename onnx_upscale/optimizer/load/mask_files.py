@@ -55,7 +55,7 @@ def mask_file(path: str | os.PathLike[str], masks: Mapping[str, Any], graph: Gra
 
 def channels(mask: LayerMask) -> int:
     """How many channels the side that a mask is for has."""
-    return mask.layer.inputs if mask.side == "input" else mask.layer.outputs
+    return mask.layer.channels(mask.side)
 
 
 def _npz(masks: Iterable[Mask], graph: Graph) -> bytes:

@@ -9,7 +9,7 @@ import numpy as np
 
 from onnx_upscale.optimizer.analyze import Analysis, Needs, Segment, Structure
 from onnx_upscale.optimizer.load.graph import IntArray
-from onnx_upscale.optimizer.plan.cost import Costs, is_product
+from onnx_upscale.optimizer.plan.cost import Costs
 from onnx_upscale.prices import Counts, Prices
 
 # Keeping a channel can make others needed before it; few rounds settle that, and any is correct.
@@ -113,7 +113,7 @@ def _only_products(segment: Segment) -> bool:
     """Whether no convolution has to do with a segment."""
     layers = [writer.write.layer for writer in segment.writers]
     layers += [read.layer for read in segment.readers]
-    return all(layer is None or is_product(layer) for layer in layers)
+    return all(layer is None or layer.product for layer in layers)
 
 
 def _only_layers(segment: Segment) -> bool:
@@ -142,9 +142,9 @@ def _seconds(kept: Needs, segment: Segment, costs: Costs, count: int) -> float:
     for writer in segment.writers:
         layer = writer.write.layer
         if layer is not None and layer.groups == 1:
-            inputs = other(writer.write.inputs, layer.inputs, is_product(layer))
+            inputs = other(writer.write.inputs, layer.inputs, layer.product)
             total += costs.layer(layer, inputs, count)
     for read in segment.readers:
-        made = other(read.outputs, read.layer.outputs, is_product(read.layer))
+        made = other(read.outputs, read.layer.outputs, read.layer.product)
         total += costs.layer(read.layer, count, made)
     return total

@@ -17,6 +17,11 @@ def has_padding(node: Context) -> bool:
     return any(node.attribute("pads", ()))
 
 
+def _padded(node: Context, layer: Layer) -> bool:
+    """Whether some results of a convolution lack a part of its kernel."""
+    return layer.transposed or has_padding(node)
+
+
 @rule("Conv ConvTranspose")
 def convolution(node: Context) -> None:
     """A reader and a writer; with groups, whole groups of channels stay together."""
@@ -31,7 +36,7 @@ def convolution(node: Context) -> None:
     if layer.groups > 1:
         _grouped(node, layer)
     else:
-        _contract(node, layer, padded=has_padding(node) or layer.node.op == "ConvTranspose")
+        contract(node, layer, padded=_padded(node, layer))
 
 
 def _grouped(node: Context, layer: Layer) -> None:
@@ -42,15 +47,21 @@ def _grouped(node: Context, layer: Layer) -> None:
     node.tie(labels, groups, inner=layer.inputs // layer.groups)
     made = node.make(1, layer.outputs)
     node.tie(made, groups, inner=layer.outputs // layer.groups)
-    node.param(layer.weight_slot, 0, made if layer.node.op == "Conv" else labels)
+    node.param(layer.weight_slot, 0, labels if layer.transposed else made)
     if node.has(2):
         node.param(2, 0, made)
     node.counts_groups(groups)
-    padded = has_padding(node) or layer.node.op == "ConvTranspose"
-    node.writes(Write(made, layer, padded, labels))
+    node.writes(Write(made, layer, _padded(node, layer), labels))
 
 
-def _contract(node: Context, layer: Layer, padded: bool) -> None:
+def contract(node: Context, layer: Layer, padded: bool) -> None:
+    """An ungrouped layer writes its output channels and reads its input channels.
+
+    Args:
+        node: The node; what becomes of its other axes is for its rule to say.
+        layer: How it uses its weight.
+        padded: Whether what an input channel of a known value adds is not the same everywhere.
+    """
     labels = node.axes(layer.data_slot).get(layer.data_axis)
     made: IntArray | None = None
     if layer.output_axis is not None and layer.weight_output_axis is not None:
@@ -73,7 +84,7 @@ def gemm(node: Context) -> None:
     if node.has(2) and node.constant(2) is None:
         raise UnclearError("its bias is not constant")
     node.pin_others(0, {layer.data_axis}, "rows of a Gemm")
-    _contract(node, layer, padded=node.attribute("beta", 1.0) == 0)
+    contract(node, layer, padded=layer.bias_factor == 0)
 
 
 @rule("MatMul")
@@ -96,7 +107,7 @@ def matmul(node: Context) -> None:
         else:
             node.pass_on(axis - len(data) + len(result), labels, slot=layer.data_slot)
     # What a known value adds differs from matrix to matrix of a batch, so only zeros are absorbed.
-    _contract(node, layer, padded=any(size != 1 for size in weight[:-2]))
+    contract(node, layer, padded=any(size != 1 for size in weight[:-2]))
 
 
 def _product_of_activations(node: Context) -> None:
