@@ -13,6 +13,7 @@ from onnx_upscale.errors import UsageError
 from onnx_upscale.optimizer.analyze import Structure
 from onnx_upscale.optimizer.analyze.facts import Facts, same_axis
 from onnx_upscale.optimizer.load.graph import Graph, IntArray, Node
+from onnx_upscale.optimizer.load.sides import Side
 
 
 def batch_norm_scales(structure: Structure, sites: Sequence[Site]) -> list[Scores]:
@@ -32,15 +33,15 @@ def batch_norm_scales(structure: Structure, sites: Sequence[Site]) -> list[Score
     Raises:
         UsageError: A layer has no BatchNormalization next to it.
     """
-    before = _before(structure) if sites[0].side == "input" else np.empty(0)
+    before = _before(structure) if sites[0].side is Side.INPUT else np.empty(0)
     found = []
     for site in sites:
-        if site.side == "output":
+        if site.side is Side.OUTPUT:
             scales = _behind(structure.graph, site)
         else:
             scales = None if site.labels is None else before[site.labels]
         if scales is None or np.isnan(scales).any():
-            where = "in front of" if site.side == "input" else "behind"
+            where = "in front of" if site.side is Side.INPUT else "behind"
             raise UsageError(
                 f"criterion bn: layer '{site.key}' has no BatchNormalization {where} it (exporters "
                 "often fold it into the weights): export without folding, leave the layer out "

@@ -21,6 +21,7 @@ from onnx_upscale.optimizer.load.graph import Graph, IntArray
 from onnx_upscale.optimizer.load.keys import layer_key
 from onnx_upscale.optimizer.load.layers import Layer, layers
 from onnx_upscale.optimizer.load.masking import LayerMask
+from onnx_upscale.optimizer.load.sides import Side
 
 _VERSION = 1
 
@@ -38,7 +39,7 @@ def found_masks(loaded: Loaded) -> dict[str, Any]:
     pruned: dict[tuple[int, str], IntArray] = {}
     found = [mask for layer in layers(graph) for mask in _masks_of(graph, layer)]
     for mask in [*found, *loaded.masks]:
-        key = mask.layer.node.index, mask.side
+        key = mask.layer.node.index, mask.side.value
         pruned[key] = np.union1d(pruned.get(key, mask.pruned), mask.pruned)
     keys = {layer.node.index: layer_key(graph, layer) for layer in layers(graph)}
     masks: dict[str, dict[str, list[int]]] = {}
@@ -52,8 +53,8 @@ def _masks_of(graph: Graph, layer: Layer) -> list[LayerMask]:
     weight = graph.value(layer.node, layer.weight_slot)
     assert weight is not None
     nonzero = layer.by_group(weight).astype(bool)
-    inputs = LayerMask(layer, "input", np.flatnonzero(~nonzero.any(axis=(1, 3))))
-    outputs = LayerMask(layer, "output", np.flatnonzero(~nonzero.any(axis=(2, 3))))
+    inputs = LayerMask(layer, Side.INPUT, np.flatnonzero(~nonzero.any(axis=(1, 3))))
+    outputs = LayerMask(layer, Side.OUTPUT, np.flatnonzero(~nonzero.any(axis=(2, 3))))
     if layer.weight_output_axis is None:
         return [inputs]
     return [inputs, _without_constants(graph, outputs)]

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from onnx_upscale.errors import MaskError
 from onnx_upscale.optimizer.load.layers import Layer, split_groups
+from onnx_upscale.optimizer.load.sides import Side
 from onnx_upscale.optimizer.load.values import Array
 
 BoolArray: TypeAlias = "npt.NDArray[np.bool_]"
@@ -80,8 +81,8 @@ def masked_channels(mask: Array, layer: Layer | None, where: str) -> Channels:
     kept = np.asarray(weights.any(-1))
     outputs, inputs = np.asarray(~kept.any(2)), np.asarray(~kept.any(1))
     covered = outputs[:, :, np.newaxis] | inputs[:, np.newaxis, :]
-    pruned = {"input": inputs.ravel(), "output": outputs.ravel()}
+    pruned = {Side.INPUT: inputs.ravel(), Side.OUTPUT: outputs.ravel()}
     return Channels(
-        {side: np.flatnonzero(gone).tolist() for side, gone in pruned.items() if gone.any()},
+        {side.value: np.flatnonzero(gone).tolist() for side, gone in pruned.items() if gone.any()},
         int((~weights & ~covered[..., np.newaxis]).sum()),
     )

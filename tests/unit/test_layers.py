@@ -28,6 +28,7 @@ from onnx_upscale.optimizer.load.layers import (
     multiply_adds,
     product_work,
 )
+from onnx_upscale.optimizer.load.sides import Side
 from onnx_upscale.optimizer.verify import reference
 
 MICROSOFT, FUSED = "com.microsoft", "FusedMatMul"
@@ -56,20 +57,20 @@ def _net(name: str, weight: Array | None = None) -> Any:
 
 
 @pytest.mark.parametrize("name", LAYERS)
-@pytest.mark.parametrize("side", ["input", "output"])
-def test_zeroing_a_side_is_ignoring_or_losing_its_channels(name: str, side: str) -> None:
+@pytest.mark.parametrize("side", Side)
+def test_zeroing_a_side_is_ignoring_or_losing_its_channels(name: str, side: Side) -> None:
     model, weight = _net(name)
     (layer,) = layers(load(model).graph)
-    if side == "output" and layer.output_axis is None:
+    if side is Side.OUTPUT and layer.output_axis is None:
         pytest.skip("it has no output channels")
     channels = np.array([0, layer.channels(side) - 1])
     masked, _ = _net(name, layer.zeroed(Override(weight), side, channels).values)
     values = input_values(model)
     ignored = {"x": values["x"].copy()}
-    if side == "input":
+    if side is Side.INPUT:
         np.moveaxis(ignored["x"], layer.data_axis, 0)[channels] = 0
     (wanted,) = run(model, ignored)
-    if side == "output":
+    if side is Side.OUTPUT:
         assert layer.output_axis is not None
         np.moveaxis(wanted, layer.output_axis, 0)[channels] = 0
     (found,) = run(masked, values)
@@ -83,13 +84,15 @@ def test_by_group_has_the_weights_between_two_channels(name: str) -> None:
     grouped = layer.by_group(weight)
     per_group = (layer.outputs // layer.groups, layer.inputs // layer.groups)
     assert grouped.shape == (layer.groups, *per_group, layer.window)
-    for side in ("input", "output") if layer.output_axis is not None else ("input",):
+    for side in Side if layer.output_axis is not None else (Side.INPUT,):
         for channel in range(layer.channels(side)):
             zeroed = layer.zeroed(Override(weight), side, np.array([channel])).values
             gone = layer.by_group(zeroed) == 0
             group, position = divmod(channel, layer.channels(side) // layer.groups)
             expected = np.zeros(grouped.shape, bool)
-            expected[(group, slice(None), position) if side == "input" else (group, position)] = 1
+            expected[
+                (group, slice(None), position) if side is Side.INPUT else (group, position)
+            ] = 1
             np.testing.assert_array_equal(gone, expected)
 
 

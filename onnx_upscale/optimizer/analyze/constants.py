@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from onnx_upscale.optimizer.analyze.facts import Carry, Facts, Write, same_axis
+from onnx_upscale.optimizer.analyze.facts import Carry, Facts, How, Write, same_axis
 from onnx_upscale.optimizer.analyze.structure import Structure
 from onnx_upscale.optimizer.analyze.weights import MaskedWeights
 from onnx_upscale.optimizer.load.folding import evaluate
@@ -71,11 +71,11 @@ def layer_bias(graph: Graph, layer: Layer) -> Values | None:
 
 
 def _carried(graph: Graph, facts: Facts, carry: Carry, values: Values) -> Values:
-    if carry.how in ("same", "zero"):
+    if carry.how in (How.SAME, How.ZERO):
         (labels,) = carry.inputs.values()
         assert labels is not None
         passed = values[labels]
-        return np.where(passed == 0, 0.0, np.nan) if carry.how == "zero" else passed
+        return np.where(passed == 0, 0.0, np.nan) if carry.how == How.ZERO else passed
     known = np.ones(len(carry.outputs), bool)
     zero = np.zeros(len(carry.outputs), bool)
     for slot, labels in carry.inputs.items():

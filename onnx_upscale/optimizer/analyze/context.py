@@ -12,6 +12,7 @@ from onnx_upscale.optimizer.analyze.facts import (
     Carry,
     Demand,
     Facts,
+    How,
     Join,
     Param,
     Read,
@@ -144,13 +145,13 @@ class Context:
         return labels
 
     def pass_on(
-        self, axis: int, labels: IntArray, how: str = "none", slot: int = 0, output: int = 0
+        self, axis: int, labels: IntArray, how: How | str = How.NONE, slot: int = 0, output: int = 0
     ) -> IntArray:
         """An output axis holds new values of the same channels, one to one."""
         made = self.make(axis, len(labels), output)
         self.tie(made, labels)
-        if how != "none":
-            self._carries.append(Carry(how, {slot: labels}, axis, made))
+        if how != How.NONE:
+            self._carries.append(Carry(How(how), {slot: labels}, axis, made))
         return made
 
     def carry(self, carry: Carry) -> None:

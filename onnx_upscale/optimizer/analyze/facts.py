@@ -15,6 +15,7 @@ import numpy as np
 from onnx_upscale.optimizer.load.graph import IntArray, Node
 from onnx_upscale.optimizer.load.layers import Layer
 from onnx_upscale.optimizer.load.values import Array
+from onnx_upscale.words import Word
 
 Axes: TypeAlias = "Mapping[int, IntArray]"
 """The labelled axes of one tensor; axes that are missing are opaque: never touched."""
@@ -135,19 +136,35 @@ class Write:
     inputs: IntArray | None
 
 
+class How(Word):
+    """How known values pass a node.
+
+    Attributes:
+        SAME: Any value stays what it is.
+        ZERO: Zero stays zero; others are lost.
+        EVALUATE: The node is run on them.
+        NONE: None does.
+    """
+
+    SAME = "same"
+    ZERO = "zero"
+    EVALUATE = "evaluate"
+    NONE = "none"
+
+
 @dataclass(frozen=True)
 class Carry:
     """How known values pass from input channels to output channels.
 
     Attributes:
-        how: `same` keeps any value, `zero` keeps zero only, `evaluate` runs the node on the values.
+        how: How they pass; one that does not carry any is no fact.
         inputs: Per input slot, the labels on this axis, or None.
         axis: The output axis.
         outputs: Labels of the output axis.
         annihilates: Whether one zero operand makes the result zero whatever the others are.
     """
 
-    how: str
+    how: How
     inputs: Mapping[int, IntArray | None]
     axis: int
     outputs: IntArray

@@ -18,6 +18,7 @@ from onnx import helper
 
 from onnx_upscale.optimizer.load.graph import Graph, IntArray, Node, Override, Use
 from onnx_upscale.optimizer.load.shapes import Shape
+from onnx_upscale.optimizer.load.sides import Side
 from onnx_upscale.optimizer.load.values import Array
 
 
@@ -97,9 +98,9 @@ class Layer:
             return self.node.inputs[self.data_slot], self.data_axis
         return self.node.outputs[0], self.output_axis
 
-    def channels(self, side: str) -> int:
+    def channels(self, side: Side) -> int:
         """How many channels a side has, over all groups."""
-        return self.inputs if side == "input" else self.outputs
+        return self.inputs if side is Side.INPUT else self.outputs
 
     def by_group(self, weight: Array) -> Array:
         """The weight as (groups, outputs per group, inputs per group, everything else).
@@ -117,15 +118,15 @@ class Layer:
         moved = np.moveaxis(weight, (rows, columns), (0, 1))
         return split_groups(moved, self.groups, self.transposed)
 
-    def zeroed(self, weight: Override, side: str, channels: IntArray) -> Override:
+    def zeroed(self, weight: Override, side: Side, channels: IntArray) -> Override:
         """The weight with all that belongs to some channels of a side zeroed.
 
         Args:
             weight: The weight, perhaps masked already.
-            side: `input` or `output`.
+            side: The side.
             channels: The channels, counted over all groups.
         """
-        axis = self.weight_input_axis if side == "input" else self.weight_output_axis
+        axis = self.weight_input_axis if side is Side.INPUT else self.weight_output_axis
         assert axis is not None
         per_group = self.weight_shape[axis]
         if per_group == self.channels(side):

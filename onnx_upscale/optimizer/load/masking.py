@@ -14,6 +14,7 @@ from onnx_upscale.optimizer.load.affine import Addend, addends
 from onnx_upscale.optimizer.load.graph import Graph, IntArray, Node, Override, Use
 from onnx_upscale.optimizer.load.layers import LAYER_OPERATORS, Layer, is_layer_operator, layer_of
 from onnx_upscale.optimizer.load.masks import Mask
+from onnx_upscale.optimizer.load.sides import Side
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class LayerMask:
     """The pruned channels of one side of one layer."""
 
     layer: Layer
-    side: str
+    side: Side
     pruned: IntArray
 
 
@@ -52,7 +53,7 @@ def resolve_masks(graph: Graph, masks: Iterable[Mask]) -> tuple[LayerMask, ...]:
                     f"the weight of node '{node.label}' ({node.op}) is not constant, "
                     "or the shapes it works on are not known"
                 )
-            if mask.side == "output" and layer.output_axis is None:
+            if mask.side is Side.OUTPUT and layer.output_axis is None:
                 raise mask.error(f"node '{node.label}' has no output channels")
             channels = layer.channels(mask.side)
             resolved.append(LayerMask(layer, mask.side, mask.pruned(channels)))
@@ -125,7 +126,7 @@ def mask_graph(graph: Graph, masks: Iterable[LayerMask]) -> Graph:
     """
     overlay = _Overlay(graph)
     for mask in masks:
-        if mask.side == "input":
+        if mask.side is Side.INPUT:
             overlay.zero_inputs(mask.layer, mask.pruned)
         else:
             overlay.zero_outputs(mask.layer, mask.pruned)
@@ -149,15 +150,15 @@ class _Overlay:
 
     def zero_inputs(self, layer: Layer, channels: IntArray) -> None:
         """A layer ignores some input channels."""
-        self._zero_weight(layer, "input", channels)
+        self._zero_weight(layer, Side.INPUT, channels)
 
     def zero_outputs(self, layer: Layer, channels: IntArray) -> None:
         """Some output channels are zero when they reach the activation."""
-        self._zero_weight(layer, "output", channels)
+        self._zero_weight(layer, Side.OUTPUT, channels)
         for addend in addends(self._graph, layer):
             self._zero_entries(addend, layer.outputs, channels)
 
-    def _zero_weight(self, layer: Layer, side: str, channels: IntArray) -> None:
+    def _zero_weight(self, layer: Layer, side: Side, channels: IntArray) -> None:
         weight = self._override(layer.weight)
         self.overrides[layer.weight] = layer.zeroed(weight, side, channels)
 

@@ -20,6 +20,7 @@ from onnx_upscale.optimizer.plan.layout import Layout, is_empty, join_order, mis
 from onnx_upscale.optimizer.plan.program import program
 from onnx_upscale.optimizer.plan.realizations import Reading, Writing
 from onnx_upscale.optimizer.plan.realize import realize_reader, realize_writer
+from onnx_upscale.optimizer.plan.strategy import Strategy
 from onnx_upscale.prices import Kernel, Prices
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "Reading",
     "Select",
     "Shift",
+    "Strategy",
     "Widen",
     "Writing",
     "check_plan",
@@ -40,7 +42,8 @@ __all__ = [
     "plan",
 ]
 
-STRATEGIES = ("auto", "upscale", "gather", "constrained")
+STRATEGIES = tuple(strategy.value for strategy in Strategy)
+"""What strategies are called on the command line and in reports."""
 
 
 @dataclass(frozen=True)
@@ -96,18 +99,19 @@ class Plan:
         return value
 
 
-def plan(analysis: Analysis, strategy: str, prices: Prices) -> Plan:
+def plan(analysis: Analysis, strategy: Strategy | str, prices: Prices) -> Plan:
     """Decides what to emit.
 
     Args:
         analysis: The analysis.
-        strategy: One of `STRATEGIES`.
+        strategy: The strategy, or what it is called.
         prices: What work costs on the target that `auto` plans for.
 
     Returns:
         The plan.
     """
-    kept = align(analysis, prices) if strategy == "auto" else analysis.needs
+    strategy = Strategy(strategy)
+    kept = align(analysis, prices) if strategy is Strategy.AUTO else analysis.needs
     kept, layout = _lay_out(analysis, kept, strategy)
     costs = Costs(analysis.graph, prices)
     readers: dict[int, Reading] = {}
@@ -169,7 +173,7 @@ def check_plan(plan: Plan) -> None:
             check_writer(plan.analysis, plan.layout, writing, plan.edits.get(index, ()))
 
 
-def _lay_out(analysis: Analysis, kept: Needs, strategy: str) -> tuple[Needs, Layout]:
+def _lay_out(analysis: Analysis, kept: Needs, strategy: Strategy) -> tuple[Needs, Layout]:
     """Orders all segments; one whose nodes cannot follow keeps all its channels as they were."""
     structure = analysis.structure
     roots, segments = structure.roots, structure.segments

@@ -27,6 +27,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from onnx_upscale.optimizer.load.masks import Mask
+from onnx_upscale.optimizer.load.sides import Side
 from onnx_upscale.optimizer.verify.session import Session
 
 Array: TypeAlias = "npt.NDArray[Any]"
@@ -82,7 +83,7 @@ def reference_model(
         node = model.graph.node[each.node]
         weight_slot = wiring.weight_slot(node)
         kind = seen.types[node.output[0]]  # That of all that a layer reads and makes.
-        if each.mask.side == "input":
+        if each.mask.side is Side.INPUT:
             slot = 1 - weight_slot
             flags = _flags(each.mask, *seen.input_axis(node, slot)).astype(kind)
             earlier = factors.before.get((each.node, slot), 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onnx_upscale.optimizer.analyze.context import Context, UnclearError
-from onnx_upscale.optimizer.analyze.facts import Read, Write
+from onnx_upscale.optimizer.analyze.facts import How, Read, Write
 from onnx_upscale.optimizer.analyze.rules.elementwise import broadcast_axis
 from onnx_upscale.optimizer.analyze.rules.table import rule
 from onnx_upscale.optimizer.load.graph import IntArray
@@ -126,8 +126,8 @@ def _product_of_activations(node: Context) -> None:
             if labels is not None:
                 node.pin(slot, axis, "contracted with a tensor whose channels are not known")
     if len(one) - 2 in left:
-        node.pass_on(rank - 2, left[len(one) - 2], "zero", slot=0)
+        node.pass_on(rank - 2, left[len(one) - 2], How.ZERO, slot=0)
     if len(other) - 1 in right:
-        node.pass_on(rank - 1, right[len(other) - 1], "zero", slot=1)
+        node.pass_on(rank - 1, right[len(other) - 1], How.ZERO, slot=1)
     for axis in range(rank - 2):
-        broadcast_axis(node, axis, rank, how="none")
+        broadcast_axis(node, axis, rank, how=How.NONE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from onnx_upscale.optimizer.analyze.context import Context, UnclearError
-from onnx_upscale.optimizer.analyze.facts import Join, Selection
+from onnx_upscale.optimizer.analyze.facts import How, Join, Selection
 from onnx_upscale.optimizer.analyze.rules.elementwise import broadcast_axis
 from onnx_upscale.optimizer.analyze.rules.table import rule
 from onnx_upscale.optimizer.load.graph import IntArray
@@ -28,7 +28,7 @@ def concat(node: Context) -> None:
     joined = node.attribute("axis") % rank
     for axis in range(rank):
         if axis != joined:
-            broadcast_axis(node, axis, rank, how="none")
+            broadcast_axis(node, axis, rank, how=How.NONE)
         elif any(joined in node.axes(slot) for slot in range(len(node.node.inputs))):
             _join(node, joined)
 
@@ -145,7 +145,7 @@ def tile(node: Context) -> None:
     for axis, labels in node.axes(0).items():
         times = int(repeats[axis])
         if times == 1:
-            node.pass_on(axis, labels, "same")
+            node.pass_on(axis, labels, How.SAME)
         else:
             node.tie(node.make(axis, times * len(labels)), labels, outer=times)
 
