@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from onnx_upscale.optimizer.analyze.rewrites import Positions, Rewrite
 from onnx_upscale.optimizer.load.graph import IntArray, Node
 from onnx_upscale.optimizer.load.layers import Layer
 from onnx_upscale.optimizer.load.values import Array
@@ -58,30 +59,28 @@ class Tie:
 
 
 @dataclass(frozen=True)
-class Join:
-    """A Concat: the output axis holds the parts one after the other (slots in `slots`)."""
+class Concatenation:
+    """An output axis holds the axes of all inputs, the parts, one after the other."""
 
-    axis: int
-    slots: tuple[int, ...]
     parts: tuple[IntArray, ...]
     whole: IntArray
 
+    def order(self, positions: Positions) -> list[int] | None:
+        """In which order the parts must be taken to give the layout of the whole.
 
-@dataclass(frozen=True)
-class Selection:
-    """A Slice, Split or Gather: each output holds chosen positions of the input axis."""
+        Args:
+            positions: The positions that each axis keeps.
 
-    axis: int
-    source: IntArray
-    picks: tuple[IntArray, ...]
-
-
-@dataclass(frozen=True)
-class Resized:
-    """An input slot holds the output's shape; `template` is that shape as a constant."""
-
-    slot: int
-    template: tuple[int, ...]
+        Returns:
+            Indices of the parts that keep a channel, or None if no order gives the layout.
+        """
+        starts = np.cumsum([0, *(len(part) for part in self.parts)])
+        whole = positions(self.whole)
+        part_of = np.searchsorted(starts, whole, side="right") - 1
+        order = [int(part) for part in part_of[np.sort(np.unique(part_of, return_index=True)[1])]]
+        pieces = [starts[part] + positions(self.parts[part]) for part in order]
+        laid = np.concatenate(pieces) if pieces else np.zeros(0, np.int64)
+        return order if np.array_equal(laid, whole) else None
 
 
 @dataclass(frozen=True)
@@ -178,8 +177,8 @@ class Facts:
     Attributes:
         inputs: Labelled axes by input slot.
         outputs: Labelled axes by output.
-        group_labels: One label per group where the `group` attribute counts channels.
-        resized: The input that holds the output's shape and must be rewritten with it.
+        group_labels: One label per group of a grouped layer.
+        rewrites: How the node itself changes with its channels.
     """
 
     node: Node
@@ -191,7 +190,6 @@ class Facts:
     demands: tuple[Demand, ...] = ()
     read: Read | None = None
     write: Write | None = None
-    join: Join | None = None
-    selections: tuple[Selection, ...] = ()
+    concatenation: Concatenation | None = None
     group_labels: IntArray | None = None
-    resized: Resized | None = None
+    rewrites: tuple[Rewrite, ...] = ()

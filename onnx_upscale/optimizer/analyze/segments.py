@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnx_upscale.optimizer.analyze.facts import Axes, Demand, Facts, Join, Read, Write
+from onnx_upscale.optimizer.analyze.facts import Axes, Concatenation, Demand, Facts, Read, Write
 from onnx_upscale.optimizer.analyze.labels import LabelPool
 from onnx_upscale.optimizer.load.graph import IntArray, Node
 
@@ -29,7 +29,7 @@ class Segment:
         roots: Its channels, one root each, in ascending order.
         writers: The nodes that make them.
         readers: The layers that contract them.
-        joins: The Concats that lay parts of them side by side.
+        concatenations: The Concats that lay parts of them side by side.
         demands: Who needs whole axes of them, and why.
         sets: The different sets of channels that its axes hold, smallest first.
         original: Its channels in an order that follows the axes of the model, the longest first.
@@ -39,7 +39,7 @@ class Segment:
     roots: IntArray
     writers: tuple[Writer, ...]
     readers: tuple[Read, ...]
-    joins: tuple[Join, ...]
+    concatenations: tuple[Concatenation, ...]
     demands: tuple[Demand, ...]
     sets: tuple[IntArray, ...]
     original: IntArray
@@ -92,7 +92,8 @@ def _distinct_axes(
     found: dict[bytes, IntArray] = {}
     arrays = [labels for axes in axes_of.values() for labels in axes.values()]
     for facts in all_facts:
-        arrays += [facts.join.whole, *facts.join.parts] if facts.join is not None else []
+        if facts.concatenation is not None:
+            arrays += [facts.concatenation.whole, *facts.concatenation.parts]
         arrays += [tie.part for tie in facts.ties]
     for labels in arrays:
         own = roots[labels]
@@ -111,7 +112,9 @@ def _original(axes: list[IntArray]) -> IntArray:
     return chained[np.sort(np.unique(chained, return_index=True)[1])]
 
 
-_Parties = tuple[tuple[Writer, ...], tuple[Read, ...], tuple[Join, ...], tuple[Demand, ...]]
+_Parties = tuple[
+    tuple[Writer, ...], tuple[Read, ...], tuple[Concatenation, ...], tuple[Demand, ...]
+]
 
 
 def _parties(
@@ -122,18 +125,18 @@ def _parties(
 ) -> Mapping[int, _Parties]:
     writers: dict[int, list[Writer]] = {head: [] for head in heads}
     readers: dict[int, list[Read]] = {head: [] for head in heads}
-    joins: dict[int, list[Join]] = {head: [] for head in heads}
+    laid: dict[int, list[Concatenation]] = {head: [] for head in heads}
     demands: dict[int, list[Demand]] = {head: [] for head in heads}
     for facts in all_facts:
         if facts.write is not None:
             writers[group_of[facts.write.labels[0]]].append(Writer(facts.node, facts.write))
         if facts.read is not None:
             readers[group_of[facts.read.inputs[0]]].append(facts.read)
-        if facts.join is not None:
-            joins[group_of[facts.join.whole[0]]].append(facts.join)
+        if facts.concatenation is not None:
+            laid[group_of[facts.concatenation.whole[0]]].append(facts.concatenation)
     for demand in all_demands:
         demands[group_of[demand.labels[0]]].append(demand)
     return {
-        head: (tuple(writers[head]), tuple(readers[head]), tuple(joins[head]), tuple(demands[head]))
+        head: (tuple(writers[head]), tuple(readers[head]), tuple(laid[head]), tuple(demands[head]))
         for head in heads
     }

@@ -16,7 +16,7 @@ from onnx_upscale.optimizer.plan.cost import Costs
 from onnx_upscale.optimizer.plan.edits import Edit, Select, Shift, Widen
 from onnx_upscale.optimizer.plan.grow import grow_masks
 from onnx_upscale.optimizer.plan.keep import align
-from onnx_upscale.optimizer.plan.layout import Layout, is_empty, join_order, misfits
+from onnx_upscale.optimizer.plan.layout import Layout, is_empty, misfits
 from onnx_upscale.optimizer.plan.program import program
 from onnx_upscale.optimizer.plan.realizations import Reading, Writing
 from onnx_upscale.optimizer.plan.realize import realize_reader, realize_writer
@@ -38,7 +38,6 @@ __all__ = [
     "check_plan",
     "grow_masks",
     "is_empty",
-    "join_order",
     "plan",
 ]
 

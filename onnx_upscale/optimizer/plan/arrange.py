@@ -61,8 +61,8 @@ def _parts(structure: Structure, segment: Segment, number: IntArray) -> list[Int
     """The parts of Concats, each of which must stay together."""
     roots = structure.roots
     found: dict[bytes, IntArray] = {}
-    for join in segment.joins:
-        for part in join.parts:
+    for concatenation in segment.concatenations:
+        for part in concatenation.parts:
             own = number[np.unique(roots[part])]
             own = own[own >= 0]
             if len(own) > 1:

@@ -23,7 +23,7 @@ class _Axes:
     """The axes of tensors that hold each set of channels; sets are roots as bytes.
 
     Attributes:
-        in_blocks: The sets that are joined or pooled.
+        in_blocks: The sets that are concatenated or pooled.
         times: How many channels of a tensor each root of a set stands for, where that is not one:
             a root of a grouped convolution is a whole group.
     """
@@ -62,8 +62,8 @@ def _axes(structure: Structure) -> _Axes:
     for facts in structure.facts:
         for tie in facts.ties:
             tied[roots[tie.part]] = True
-        if facts.join is not None:
-            blocked += facts.join.parts
+        if facts.concatenation is not None:
+            blocked += facts.concatenation.parts
         if facts.node.op in _POOLS and 1 in facts.inputs.get(0, {}):
             blocked.append(facts.inputs[0][1])
     times: dict[bytes, int] = {}
@@ -123,7 +123,7 @@ def _only_layers(segment: Segment) -> bool:
     layout costs more than any layer gains.
     """
     layers = [writer.write.layer for writer in segment.writers]
-    if segment.joins or segment.demands:
+    if segment.concatenations or segment.demands:
         return False
     return all(layer is not None and layer.groups == 1 for layer in layers)
 
