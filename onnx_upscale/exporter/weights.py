@@ -15,6 +15,7 @@ import onnx
 from onnx import numpy_helper
 
 from onnx_upscale.optimizer.load.layers import LAYER_OPERATORS
+from onnx_upscale.optimizer.load.subgraphs import names_read
 from onnx_upscale.optimizer.load.values import Array
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
@@ -105,17 +106,7 @@ def _modules(node: onnx.NodeProto) -> Iterator[str]:
 
 
 def _drop_unread(graph: onnx.GraphProto) -> None:
-    read = {name for node in graph.node for name in node.input}
-    read |= {value.name for value in graph.output} | set(_read_in_subgraphs(graph))
+    read = names_read(graph)
     kept = [tensor for tensor in graph.initializer if tensor.name in read]
     del graph.initializer[:]
     graph.initializer.extend(kept)
-
-
-def _read_in_subgraphs(graph: onnx.GraphProto) -> Iterator[str]:
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]:
-                yield from (name for each in inner.node for name in each.input)
-                yield from (value.name for value in inner.output)
-                yield from _read_in_subgraphs(inner)

@@ -21,9 +21,8 @@ from onnx_upscale.optimizer.load.graph import Graph, IntArray
 from onnx_upscale.optimizer.load.keys import layer_key
 from onnx_upscale.optimizer.load.layers import Layer, layers
 from onnx_upscale.optimizer.load.masking import LayerMask
+from onnx_upscale.optimizer.load.masks import document
 from onnx_upscale.optimizer.load.sides import Side
-
-_VERSION = 1
 
 
 def found_masks(loaded: Loaded) -> dict[str, Any]:
@@ -46,7 +45,7 @@ def found_masks(loaded: Loaded) -> dict[str, Any]:
     for (index, side), channels in sorted(pruned.items()):
         if len(channels):
             masks.setdefault(keys[index], {})[side] = channels.tolist()
-    return {"version": _VERSION, "masks": masks}
+    return document(masks)
 
 
 def _masks_of(graph: Graph, layer: Layer) -> list[LayerMask]:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from onnx_upscale.errors import MaskError
 from onnx_upscale.optimizer.load.layers import Layer, split_groups
+from onnx_upscale.optimizer.load.masks import document
 from onnx_upscale.optimizer.load.sides import Side
 from onnx_upscale.optimizer.load.values import Array
 
@@ -36,7 +37,7 @@ class Imported:
             key: {side: sorted(set(channels)) for side, channels in sides.items()}
             for key, sides in self.masks.items()
         }
-        return {"version": 1, "masks": masks}
+        return document(masks)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,11 @@ _FORMS = ("prune", "keep", "mask")
 _VERSION = 1
 
 
+def document(masks: Mapping[str, Any]) -> dict[str, Any]:
+    """Masks, by layer and side, in the form of a mask file."""
+    return {"version": _VERSION, "masks": masks}
+
+
 @dataclass(frozen=True)
 class Mask:
     """Which channels of one side of a layer are pruned.
