@@ -20,7 +20,7 @@ def batch_norm_scales(structure: Structure, sites: Sequence[Site]) -> list[Score
     """|gamma| (Liu et al., Network Slimming, ICCV 2017).
 
     On the output side that of the BatchNormalization that reads what the layer makes. On the
-    input side that of the last one on the way to the layer; where several ways join (an Add), the
+    input side that of the last one on the way to the layer; where several ways meet (an Add), the
     mean of theirs.
 
     Args:

@@ -26,7 +26,7 @@ from onnx_upscale.optimizer.load.sides import Side
 
 
 def found_masks(loaded: Loaded) -> dict[str, Any]:
-    """Masks for the zeros in the weights of a model, joined with others.
+    """Masks for the zeros in the weights of a model, together with others.
 
     Args:
         loaded: The model, and masks that the user gave in addition.

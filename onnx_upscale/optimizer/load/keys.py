@@ -36,7 +36,7 @@ def layer_key(graph: Graph, layer: Layer) -> str:
         if [found.node.index for found in named] == [node.index]:
             return name
     raise MaskError(
-        f"no name means node '{node.label}' alone, so that no mask can: give it a name of its own"
+        f"no name means node '{node.title}' alone, so that no mask can: give it a name of its own"
     )
 
 

@@ -45,16 +45,16 @@ def resolve_masks(graph: Graph, masks: Iterable[Mask]) -> tuple[LayerMask, ...]:
         for node in names.nodes(mask):
             if not is_layer_operator(node):
                 raise mask.error(
-                    f"node '{node.label}' is a {node.op}, which has no channels to mask"
+                    f"node '{node.title}' is a {node.op}, which has no channels to mask"
                 )
             layer = layer_of(graph, node)
             if layer is None:
                 raise mask.error(
-                    f"the weight of node '{node.label}' ({node.op}) is not constant, "
+                    f"the weight of node '{node.title}' ({node.op}) is not constant, "
                     "or the shapes it works on are not known"
                 )
             if mask.side is Side.OUTPUT and layer.output_axis is None:
-                raise mask.error(f"node '{node.label}' has no output channels")
+                raise mask.error(f"node '{node.title}' has no output channels")
             channels = layer.channels(mask.side)
             resolved.append(LayerMask(layer, mask.side, mask.pruned(channels)))
     return tuple(resolved)
@@ -144,7 +144,7 @@ class _Overlay:
         value = self._graph.value(self._graph.nodes[use[0]], use[1])
         if value is None:
             raise MaskError(
-                f"node '{self._graph.nodes[use[0]].label}': input {use[1]} is not constant"
+                f"node '{self._graph.nodes[use[0]].title}': input {use[1]} is not constant"
             )
         return Override(value)
 

@@ -54,7 +54,7 @@ def broadcast_axis(node: Context, axis: int, rank: int, how: How) -> None:
             opaque = True
     if opaque or len(full) < len(labelled):
         for slot in labelled:
-            node.pin(slot, places[slot], "joined with a tensor whose channels are not known")
+            node.pin(slot, places[slot], "coupled with a tensor whose channels are not known")
         return
     first = next(iter(full.values()))
     made = node.make(axis, channels)

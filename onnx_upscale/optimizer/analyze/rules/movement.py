@@ -43,12 +43,12 @@ def _concatenate(node: Context, axis: int) -> None:
         if labels is None:
             size = node.shape(slot)[axis]
             if not isinstance(size, int):
-                raise UnclearError("it joins parts of unknown size")
+                raise UnclearError("it concatenates parts of unknown size")
             labels = node.unbound(size)
             if node.constant(slot) is not None:
                 node.param(slot, axis, labels)
             else:
-                node.pin_part(slot, axis, labels, "joined with a tensor that cannot change")
+                node.pin_part(slot, axis, labels, "concatenated with a tensor that cannot change")
         parts.append(labels)
     whole = np.concatenate(parts)
     node.move(axis, whole)
