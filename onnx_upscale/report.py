@@ -34,7 +34,7 @@ def segments_section(plan: Plan) -> list[dict[str, Any]]:
     for segment in plan.analysis.structure.segments:
         writers = [
             {
-                "node": writer.node.label,
+                "node": writer.node.title,
                 "channels": len(plan.writers[writer.node.index].positions),
                 "realization": plan.writers[writer.node.index].name,
             }
@@ -43,7 +43,7 @@ def segments_section(plan: Plan) -> list[dict[str, Any]]:
         chosen = [plan.readers.get(read.layer.node.index) for read in segment.readers]
         readers = [
             {
-                "node": reader.read.layer.node.label,
+                "node": reader.read.layer.node.title,
                 "needed": reader.needed,
                 "read": len(reader.positions),
                 "realization": reader.name,

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import onnx
 from onnx import helper
 
-from onnx_upscale.optimizer.load.shapes import Shape, shape_of, skeleton, with_shapes
+from onnx_upscale.copies import COPIES
+from onnx_upscale.optimizer.load.layers import multiply_adds
+from onnx_upscale.optimizer.load.shapes import Shape, shapes_in, skeleton, with_shapes
 
 
 @dataclass(frozen=True)
@@ -44,24 +46,22 @@ def measure(
     Returns:
         Its size and work. What cannot be known counts as nothing.
     """
-    shapes = _shapes_at(model, sizes)
+    shapes, types = _shapes_at(model, sizes)
     names = set(copies)
     added = [node for node in model.graph.node if node.name in names]
+    copied = [node.output[0] for node in added if node.op_type in COPIES]
     return Stats(
         nodes=len(model.graph.node),
         params=sum(math.prod(tensor.dims) for tensor in model.graph.initializer),
-        macs=sum(_macs(node, shapes) for node in model.graph.node),
-        copies=sum(node.op_type in _COPIES for node in added),
-        copied_bytes=sum(_bytes(node, shapes) for node in added if node.op_type in _COPIES),
+        macs=sum(multiply_adds(node, shapes) for node in model.graph.node),
+        copies=len(copied),
+        copied_bytes=sum(_bytes(tensor, shapes, types) for tensor in copied),
     )
-
-
-_COPIES = frozenset({"Slice", "Gather", "Pad", "Concat", "Split"})
 
 
 def _shapes_at(
     model: onnx.ModelProto, sizes: Mapping[str, tuple[int, ...]]
-) -> dict[str, tuple[Shape, int]]:
+) -> tuple[Mapping[str, Shape], Mapping[str, int]]:
     slim = skeleton(model)
     bound: dict[str, int] = {}
     for value in slim.graph.input:
@@ -76,36 +76,10 @@ def _shapes_at(
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param in bound:
                 dim.dim_value = bound[dim.dim_param]
-    slim = with_shapes(slim)
-    known = {
-        value.name: (shape_of(value), value.type.tensor_type.elem_type)
-        for value in [*slim.graph.value_info, *slim.graph.output, *slim.graph.input]
-    }
-    known.update((t.name, (tuple(t.dims), t.data_type)) for t in model.graph.initializer)
-    return known
+    return shapes_in(with_shapes(slim), model)
 
 
-def _volume(shapes: Mapping[str, tuple[Shape, int]], name: str) -> int:
-    shape, _ = shapes.get(name, ((0,), 0))
-    return math.prod(size if isinstance(size, int) else 0 for size in shape)
-
-
-def _macs(node: onnx.NodeProto, shapes: Mapping[str, tuple[Shape, int]]) -> int:
-    if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul") or node.domain:
-        return 0
-    data, weight = (shapes.get(name, ((), 0))[0] for name in node.input[:2])
-    fixed = [size if isinstance(size, int) else 0 for size in weight]
-    if not data or not fixed:
-        return 0
-    if node.op_type == "Conv":
-        return _volume(shapes, node.output[0]) * math.prod(fixed[1:])
-    if node.op_type == "ConvTranspose":
-        return _volume(shapes, node.input[0]) * math.prod(fixed[1:])
-    flags = {attribute.name: attribute.i for attribute in node.attribute}
-    inner = data[0] if flags.get("transA") else data[-1]
-    return _volume(shapes, node.output[0]) * (inner if isinstance(inner, int) else 0)
-
-
-def _bytes(node: onnx.NodeProto, shapes: Mapping[str, tuple[Shape, int]]) -> int:
-    kind = shapes.get(node.output[0], ((), 0))[1] or onnx.TensorProto.FLOAT
-    return _volume(shapes, node.output[0]) * int(helper.tensor_dtype_to_np_dtype(kind).itemsize)
+def _bytes(tensor: str, shapes: Mapping[str, Shape], types: Mapping[str, int]) -> int:
+    elements = math.prod(size if isinstance(size, int) else 0 for size in shapes.get(tensor, (0,)))
+    kind = types.get(tensor) or onnx.TensorProto.FLOAT
+    return elements * int(helper.tensor_dtype_to_np_dtype(kind).itemsize)

@@ -11,20 +11,10 @@ from typing import Any
 
 import numpy as np
 
-# What moves channels (or anything else) and computes nothing; the last two are onnxruntime's own,
-# between the host and a GPU.
-_COPIES = frozenset(
-    {
-        "Concat",
-        "Gather",
-        "Pad",
-        "Slice",
-        "Split",
-        "Transpose",
-        "MemcpyFromHost",
-        "MemcpyToHost",
-    }
-)
+from onnx_upscale.copies import COPIES
+
+# The last two are onnxruntime's own, between the host and a GPU.
+_COPIES = COPIES | {"Transpose", "MemcpyFromHost", "MemcpyToHost"}
 # In and out of the blocked layout of the CPU provider's convolutions.
 _REORDERS = frozenset({"ReorderInput", "ReorderOutput"})
 # Their time is that of the operators in their bodies, which the profile lists as well.

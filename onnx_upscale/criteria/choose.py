@@ -12,6 +12,7 @@ from onnx_upscale.criteria.sites import Site
 from onnx_upscale.errors import UsageError
 from onnx_upscale.optimizer.analyze import Structure
 from onnx_upscale.optimizer.load.graph import IntArray
+from onnx_upscale.optimizer.load.sides import Side
 
 # A unit is what one decision is about: a channel of a layer, or with `constrained` a set of coupled
 # channels. Each site lists its units, one per channel; -1 stands for a channel that must stay.
@@ -57,9 +58,9 @@ def coupled_units(structure: Structure, sites: Sequence[Site]) -> list[IntArray]
     for facts in structure.facts:
         if facts.node.index in taken:
             continue
-        if sites[0].side == "input" and facts.read is not None:
+        if sites[0].side is Side.INPUT and facts.read is not None:
             stay[roots[facts.read.inputs]] = True
-        elif sites[0].side == "output" and facts.write is not None:
+        elif sites[0].side is Side.OUTPUT and facts.write is not None:
             layer = facts.write.layer
             if layer is None or layer.groups == 1:
                 stay[roots[facts.write.labels]] = True

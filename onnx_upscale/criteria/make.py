@@ -16,7 +16,7 @@ from onnx_upscale.criteria.table import CRITERIA, Subject
 from onnx_upscale.errors import UsageError
 from onnx_upscale.optimizer.analyze import find_structure
 from onnx_upscale.optimizer.load.graph import build_graph
-from onnx_upscale.optimizer.load.masks import SIDES
+from onnx_upscale.optimizer.load.masks import SIDES, document
 from onnx_upscale.optimizer.load.model import ModelSource, read_model
 
 SCOPES = ("local", "global")
@@ -78,13 +78,9 @@ def make_masks(
         scores = [_by_mean(each) for each in scores]
     units = coupled_units(structure, sites) if constrained else separate_units(sites)
     pruned = choose(units, scores, amount, scope)
-    return {
-        "version": 1,
-        "masks": {
-            site.key: {side: channels.tolist()}
-            for site, channels in zip(sites, pruned, strict=True)
-        },
-    }
+    return document(
+        {site.key: {side: channels.tolist()} for site, channels in zip(sites, pruned, strict=True)}
+    )
 
 
 def _by_mean(scores: Scores) -> Scores:

@@ -36,8 +36,8 @@ _WITH_CONSTANT = frozenset(("Add", "Div", "Mul", "Sub"))
 def follow(graph: Graph, layer: Layer) -> Iterator[Node]:
     """The nodes behind a layer that work on its result alone, channel by channel.
 
-    They end where another tensor joins (a residual Add), where the result is read twice, and where
-    it is a graph output. An activation that multiplies its input with a function of it
+    They end where another tensor comes in (a residual Add), where the result is read twice, and
+    where it is a graph output. An activation that multiplies its input with a function of it
     (x * Sigmoid(x)) counts as one that reads it once.
 
     Args:

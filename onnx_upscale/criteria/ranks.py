@@ -15,6 +15,7 @@ from onnx_upscale.criteria.sites import Site
 from onnx_upscale.errors import DataError, VerifySetupError
 from onnx_upscale.optimizer.load.graph import Graph
 from onnx_upscale.optimizer.load.shapes import shape_of
+from onnx_upscale.optimizer.load.sides import Side
 from onnx_upscale.optimizer.load.values import Array
 from onnx_upscale.optimizer.verify import Session
 from onnx_upscale.optimizer.verify.inputs import model_inputs
@@ -91,7 +92,7 @@ def feature_ranks(
 
 def _maps(graph: Graph, site: Site) -> _Maps:
     layer = site.layer
-    if site.side == "input":
+    if site.side is Side.INPUT:
         return _Maps(layer.node.input(layer.data_slot), layer.data_axis, site.key)
     tensor = layer.node.outputs[0]
     for node in follow(graph, layer):

@@ -11,15 +11,16 @@ from onnx_upscale.criteria.scores import Scores
 from onnx_upscale.criteria.sites import Site
 from onnx_upscale.errors import UsageError
 from onnx_upscale.optimizer.analyze import Structure
-from onnx_upscale.optimizer.analyze.facts import Facts
+from onnx_upscale.optimizer.analyze.facts import Facts, same_axis
 from onnx_upscale.optimizer.load.graph import Graph, IntArray, Node
+from onnx_upscale.optimizer.load.sides import Side
 
 
 def batch_norm_scales(structure: Structure, sites: Sequence[Site]) -> list[Scores]:
     """|gamma| (Liu et al., Network Slimming, ICCV 2017).
 
     On the output side that of the BatchNormalization that reads what the layer makes. On the
-    input side that of the last one on the way to the layer; where several ways join (an Add), the
+    input side that of the last one on the way to the layer; where several ways meet (an Add), the
     mean of theirs.
 
     Args:
@@ -32,15 +33,15 @@ def batch_norm_scales(structure: Structure, sites: Sequence[Site]) -> list[Score
     Raises:
         UsageError: A layer has no BatchNormalization next to it.
     """
-    before = _before(structure) if sites[0].side == "input" else np.empty(0)
+    before = _before(structure) if sites[0].side is Side.INPUT else np.empty(0)
     found = []
     for site in sites:
-        if site.side == "output":
+        if site.side is Side.OUTPUT:
             scales = _behind(structure.graph, site)
         else:
             scales = None if site.labels is None else before[site.labels]
         if scales is None or np.isnan(scales).any():
-            where = "in front of" if site.side == "input" else "behind"
+            where = "in front of" if site.side is Side.INPUT else "behind"
             raise UsageError(
                 f"criterion bn: layer '{site.key}' has no BatchNormalization {where} it (exporters "
                 "often fold it into the weights): export without folding, leave the layer out "
@@ -87,7 +88,7 @@ def _arriving(facts: Facts, axis: IntArray, scales: Scores) -> list[Scores]:
     carried = [
         scales[labels]
         for carry in facts.carries
-        if carry.outputs is axis
+        if same_axis(carry.outputs, axis)
         for labels in carry.inputs.values()
         if labels is not None
     ]
@@ -96,10 +97,10 @@ def _arriving(facts: Facts, axis: IntArray, scales: Scores) -> list[Scores]:
     rows: list[Scores] = []
     for tie in facts.ties:
         grid = (tie.outer, len(tie.part), tie.inner)
-        if tie.flat is axis:
+        if same_axis(tie.flat, axis):
             spread = np.broadcast_to(scales[tie.part][np.newaxis, :, np.newaxis], grid)
             rows.append(spread.ravel())
-        elif tie.part is axis:
+        elif same_axis(tie.part, axis):
             blocks = np.moveaxis(scales[tie.flat].reshape(grid), 1, 2)
             rows += list(blocks.reshape(-1, len(axis)))
     return rows

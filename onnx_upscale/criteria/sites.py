@@ -14,6 +14,7 @@ from onnx_upscale.optimizer.analyze import Structure
 from onnx_upscale.optimizer.load.graph import Graph, IntArray, Node
 from onnx_upscale.optimizer.load.keys import layer_key
 from onnx_upscale.optimizer.load.layers import Layer, layers
+from onnx_upscale.optimizer.load.sides import Side
 from onnx_upscale.optimizer.load.values import Array
 
 
@@ -23,20 +24,20 @@ class Site:
 
     Attributes:
         layer: The layer.
-        side: `input` or `output`.
+        side: The side.
         key: What a mask file calls the layer.
         labels: Labels of its channels, or None where the axis is opaque.
     """
 
     layer: Layer
-    side: str
+    side: Side
     key: str
     labels: IntArray | None
 
     @property
     def channels(self) -> int:
         """How many channels the side has."""
-        return self.layer.inputs if self.side == "input" else self.layer.outputs
+        return self.layer.channels(self.side)
 
     def weight(self, graph: Graph) -> Array:
         """The weights of each channel, shape (channels, everything else).
@@ -50,7 +51,7 @@ class Site:
         value = graph.value(self.layer.node, self.layer.weight_slot)
         assert value is not None
         (grouped,) = self.layer.by_group(value)
-        rows: Array = np.moveaxis(grouped, 1 if self.side == "input" else 0, 0)
+        rows: Array = np.moveaxis(grouped, 1 if self.side is Side.INPUT else 0, 0)
         return rows.reshape(self.channels, -1)
 
 
@@ -77,15 +78,15 @@ def find_sites(
     Raises:
         UsageError: A pattern matches no layer, or no layer is left.
     """
-    graph = structure.graph
+    graph, side = structure.graph, Side(side)
     every = list(_sides(structure, side))
     names = [(site.key, site.layer.node.proto.name, site.layer.node.outputs[0]) for site in every]
     _check_patterns("layers", chosen, names)
     _check_patterns("skip", skipped, names)
-    outside = _made_of_inputs(graph) if side == "input" else _becoming_outputs(graph)
+    outside = _made_of_inputs(graph) if side is Side.INPUT else _becoming_outputs(graph)
     sites = []
     for site, called in zip(every, names, strict=True):
-        tensor = site.layer.node.input(site.layer.data_slot) if side == "input" else called[2]
+        tensor = site.layer.node.input(site.layer.data_slot) if side is Side.INPUT else called[2]
         named = any(pattern in called for pattern in chosen)
         if (
             site.layer.groups == 1
@@ -102,15 +103,15 @@ def find_sites(
     return tuple(sites)
 
 
-def _sides(structure: Structure, side: str) -> Iterator[Site]:
+def _sides(structure: Structure, side: Side) -> Iterator[Site]:
     graph, facts = structure.graph, {facts.node.index: facts for facts in structure.facts}
     for layer in layers(graph):
         if layer.node.input(layer.data_slot) in graph.constants:
             continue
-        if side == "output" and layer.output_axis is None:
+        if side is Side.OUTPUT and layer.output_axis is None:
             continue
         read, write = facts[layer.node.index].read, facts[layer.node.index].write
-        if side == "input":
+        if side is Side.INPUT:
             labels = None if read is None else read.inputs
         else:
             labels = None if write is None else write.labels

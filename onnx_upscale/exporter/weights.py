@@ -14,9 +14,10 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from onnx_upscale.optimizer.load.layers import LAYER_OPERATORS
+from onnx_upscale.optimizer.load.subgraphs import names_read
 from onnx_upscale.optimizer.load.values import Array
 
-_WEIGHT_SLOTS = {"Conv": (1,), "ConvTranspose": (1,), "Gemm": (1,), "MatMul": (0, 1)}
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
@@ -32,7 +33,8 @@ def name_weights(model: onnx.ModelProto, parameters: Mapping[str, Array]) -> Non
     stored = {tensor.name: tensor for tensor in graph.initializer}
     names = _names_by_content(parameters)
     for node in graph.node:
-        for slot in _WEIGHT_SLOTS.get(node.op_type, ()) if not node.domain else ():
+        operator = LAYER_OPERATORS.get((node.domain, node.op_type))
+        for slot in operator.weight_slots if operator is not None else ():
             tensor = stored.get(node.input[slot])
             if tensor is None or len(tensor.dims) < 2:
                 continue
@@ -104,17 +106,7 @@ def _modules(node: onnx.NodeProto) -> Iterator[str]:
 
 
 def _drop_unread(graph: onnx.GraphProto) -> None:
-    read = {name for node in graph.node for name in node.input}
-    read |= {value.name for value in graph.output} | set(_read_in_subgraphs(graph))
+    read = names_read(graph)
     kept = [tensor for tensor in graph.initializer if tensor.name in read]
     del graph.initializer[:]
     graph.initializer.extend(kept)
-
-
-def _read_in_subgraphs(graph: onnx.GraphProto) -> Iterator[str]:
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]:
-                yield from (name for each in inner.node for name in each.input)
-                yield from (value.name for value in inner.output)
-                yield from _read_in_subgraphs(inner)

@@ -16,16 +16,17 @@ from typing import Any
 import numpy as np
 
 from onnx_upscale.optimizer.load import Loaded
+from onnx_upscale.optimizer.load.affine import addends
 from onnx_upscale.optimizer.load.graph import Graph, IntArray
 from onnx_upscale.optimizer.load.keys import layer_key
 from onnx_upscale.optimizer.load.layers import Layer, layers
-from onnx_upscale.optimizer.load.masking import LayerMask, mask_graph
-
-_VERSION = 1
+from onnx_upscale.optimizer.load.masking import LayerMask
+from onnx_upscale.optimizer.load.masks import document
+from onnx_upscale.optimizer.load.sides import Side
 
 
 def found_masks(loaded: Loaded) -> dict[str, Any]:
-    """Masks for the zeros in the weights of a model, joined with others.
+    """Masks for the zeros in the weights of a model, together with others.
 
     Args:
         loaded: The model, and masks that the user gave in addition.
@@ -37,22 +38,22 @@ def found_masks(loaded: Loaded) -> dict[str, Any]:
     pruned: dict[tuple[int, str], IntArray] = {}
     found = [mask for layer in layers(graph) for mask in _masks_of(graph, layer)]
     for mask in [*found, *loaded.masks]:
-        key = mask.layer.node.index, mask.side
+        key = mask.layer.node.index, mask.side.value
         pruned[key] = np.union1d(pruned.get(key, mask.pruned), mask.pruned)
     keys = {layer.node.index: layer_key(graph, layer) for layer in layers(graph)}
     masks: dict[str, dict[str, list[int]]] = {}
     for (index, side), channels in sorted(pruned.items()):
         if len(channels):
             masks.setdefault(keys[index], {})[side] = channels.tolist()
-    return {"version": _VERSION, "masks": masks}
+    return document(masks)
 
 
 def _masks_of(graph: Graph, layer: Layer) -> list[LayerMask]:
     weight = graph.value(layer.node, layer.weight_slot)
     assert weight is not None
     nonzero = layer.by_group(weight).astype(bool)
-    inputs = LayerMask(layer, "input", np.flatnonzero(~nonzero.any(axis=(1, 3))))
-    outputs = LayerMask(layer, "output", np.flatnonzero(~nonzero.any(axis=(2, 3))))
+    inputs = LayerMask(layer, Side.INPUT, np.flatnonzero(~nonzero.any(axis=(1, 3))))
+    outputs = LayerMask(layer, Side.OUTPUT, np.flatnonzero(~nonzero.any(axis=(2, 3))))
     if layer.weight_output_axis is None:
         return [inputs]
     return [inputs, _without_constants(graph, outputs)]
@@ -61,15 +62,6 @@ def _masks_of(graph: Graph, layer: Layer) -> list[LayerMask]:
 def _without_constants(graph: Graph, mask: LayerMask) -> LayerMask:
     """The mask without channels that something behind the weight makes other than zero."""
     layer, stays = mask.layer, np.zeros(mask.layer.outputs, bool)
-    for (index, slot), override in mask_graph(graph, [mask]).overrides.items():
-        node = graph.nodes[index]
-        value = graph.value(node, slot)
-        if (index, slot) == layer.weight or value is None:
-            continue
-        if node.op == "BatchNormalization" and slot == 1:  # A zero becomes -mean * scale.
-            mean = graph.value(node, 3)
-            value = value if mean is None else value * mean
-        changed = np.broadcast_to(value, override.values.shape) != 0
-        # Bias, scale and addend alike have one axis over the channels, and others of size 1.
-        stays |= changed.reshape(layer.outputs)
+    for addend in addends(graph, layer):
+        stays |= addend.nonzero(graph, layer.outputs)
     return LayerMask(layer, mask.side, mask.pruned[~stays[mask.pruned]])

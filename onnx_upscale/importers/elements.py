@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from onnx_upscale.errors import MaskError
-from onnx_upscale.optimizer.load.layers import Layer
+from onnx_upscale.optimizer.load.layers import Layer, split_groups
+from onnx_upscale.optimizer.load.masks import document
+from onnx_upscale.optimizer.load.sides import Side
 from onnx_upscale.optimizer.load.values import Array
 
 BoolArray: TypeAlias = "npt.NDArray[np.bool_]"
@@ -36,7 +37,7 @@ class Imported:
             key: {side: sorted(set(channels)) for side, channels in sides.items()}
             for key, sides in self.masks.items()
         }
-        return {"version": 1, "masks": masks}
+        return document(masks)
 
 
 @dataclass(frozen=True)
@@ -70,22 +71,19 @@ def masked_channels(mask: Array, layer: Layer | None, where: str) -> Channels:
         MaskError: The mask does not fit the layer.
     """
     groups = 1 if layer is None else layer.groups
-    transposed = layer is not None and layer.node.op == "ConvTranspose"
+    transposed = layer is not None and layer.transposed
     if layer is not None:
         outs, ins = layer.outputs // groups, layer.inputs // groups
         wanted = (layer.inputs, outs) if transposed else (layer.outputs, ins)
         if mask.shape[:2] != wanted:
             expected, found = ("x".join(map(str, shape)) for shape in (wanted, mask.shape))
             raise MaskError(f"{where}: expected a mask of shape {expected}[x...], found {found}")
-    rows, columns, *kernel = mask.shape
-    weights: BoolArray = mask.astype(bool).reshape(groups, rows // groups, columns, prod(kernel))
-    if transposed:
-        weights = weights.swapaxes(1, 2)
+    weights: BoolArray = split_groups(mask.astype(bool), groups, transposed)
     kept = np.asarray(weights.any(-1))
     outputs, inputs = np.asarray(~kept.any(2)), np.asarray(~kept.any(1))
     covered = outputs[:, :, np.newaxis] | inputs[:, np.newaxis, :]
-    pruned = {"input": inputs.ravel(), "output": outputs.ravel()}
+    pruned = {Side.INPUT: inputs.ravel(), Side.OUTPUT: outputs.ravel()}
     return Channels(
-        {side: np.flatnonzero(gone).tolist() for side, gone in pruned.items() if gone.any()},
+        {side.value: np.flatnonzero(gone).tolist() for side, gone in pruned.items() if gone.any()},
         int((~weights & ~covered[..., np.newaxis]).sum()),
     )

@@ -20,6 +20,7 @@ from onnx_upscale.optimizer.analyze.constants import layer_bias
 from onnx_upscale.optimizer.load.graph import Graph
 from onnx_upscale.optimizer.load.keys import layers_of
 from onnx_upscale.optimizer.load.layers import Layer
+from onnx_upscale.optimizer.load.sides import Side
 from onnx_upscale.optimizer.load.values import Array
 
 Importer: TypeAlias = Callable[[Any, str, "Graph | None"], Imported]
@@ -167,7 +168,7 @@ def _from_elements(
                 f"{where}: '{key}': {channels.ignored} of {mask.size} weights are masked one by "
                 "one, not by whole channels: that part is ignored"
             )
-        outputs = channels.sides.get("output", [])
+        outputs = channels.sides.get(Side.OUTPUT, [])
         if layer is None:
             shifted = biases.get(key, np.zeros(0)) != 0
         else:

@@ -13,6 +13,7 @@ from onnx_upscale.importers.elements import Imported
 from onnx_upscale.optimizer.analyze import Structure, find_structure
 from onnx_upscale.optimizer.load.graph import Graph, IntArray
 from onnx_upscale.optimizer.load.keys import layer_key, layers_of
+from onnx_upscale.optimizer.load.sides import Side
 
 
 def from_history(entries: Sequence[Any], where: str, graph: Graph) -> Imported:
@@ -48,7 +49,7 @@ def from_history(entries: Sequence[Any], where: str, graph: Graph) -> Imported:
     for facts in structure.facts:
         if facts.read is not None and gone[roots[facts.read.inputs]].any():
             pruned = np.flatnonzero(gone[roots[facts.read.inputs]])
-            masks[layer_key(graph, facts.read.layer)] = {"input": pruned.tolist()}
+            masks[layer_key(graph, facts.read.layer)] = {Side.INPUT.value: pruned.tolist()}
     return Imported(masks, _mixed(structure, gone))
 
 
@@ -68,7 +69,7 @@ def _labels(structure: Structure, name: str, is_output: bool, place: str) -> Int
         return facts.read.inputs
     if facts.write is not None and facts.write.inputs is not None:
         return facts.write.inputs  # Of a grouped convolution.
-    side = "output" if is_output else "input"
+    side = Side.OUTPUT if is_output else Side.INPUT
     raise MaskError(f"{place}: the {side} channels of '{name}' cannot be followed in the model")
 
 

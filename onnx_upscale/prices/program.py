@@ -17,7 +17,8 @@ class Step:
         op: Its operator.
         inputs: The tensors it reads, without constants.
         outputs: The tensors it makes.
-        axis: The axis that it copies, joins or contracts along; for a layer, that of its input.
+        axis: The axis that it copies, concatenates or contracts along; for a layer, that of its
+            input.
         made_axis: For a layer, the axis of its output channels.
         weighted: Whether it is a layer with a constant weight.
         window: How many positions its window has.

@@ -17,10 +17,9 @@ import numpy as np
 
 from onnx_upscale.optimizer import plan
 from onnx_upscale.optimizer.analyze import constants, context, needs
-from onnx_upscale.optimizer.analyze.rules import RULES, layers, normalization, spatial
-from onnx_upscale.optimizer.analyze.rules import movement as moving
+from onnx_upscale.optimizer.analyze.rules import RULES, layers, normalization, selection, spatial
 from onnx_upscale.optimizer.analyze.weights import MaskedWeights
-from onnx_upscale.optimizer.apply import movement, surgery, weights
+from onnx_upscale.optimizer.apply import surgery, weights
 from onnx_upscale.optimizer.load import masking
 from onnx_upscale.optimizer.plan import layout, realizations
 
@@ -69,17 +68,18 @@ def _() -> Any:
 
 @error("masks: an output mask stops before the affine operations behind a layer")
 def _() -> Any:
-    return mock.patch.object(masking._Overlay, "_zero_affine", lambda *_: None)
+    def change(f: Any, graph: Any, layer: Any) -> Any:
+        return [each for each in f(graph, layer) if each.use[0] == layer.node.index]
+
+    return wrapped(masking, "addends", change)
 
 
 @error("masks: an output mask leaves the bias")
 def _() -> Any:
-    def change(f: Any, self: Any, use: Any, *rest: Any) -> None:
-        node = self._graph.nodes[use[0]]
-        if node.op not in ("Conv", "ConvTranspose", "Gemm"):
-            f(self, use, *rest)
+    def change(f: Any, graph: Any, layer: Any) -> Any:
+        return [each for each in f(graph, layer) if each.use[0] != layer.node.index]
 
-    return wrapped(masking._Overlay, "_zero_entries", change)
+    return wrapped(masking, "addends", change)
 
 
 @error("masks: the input channels of a grouped convolution count within the first group")
@@ -138,10 +138,10 @@ def _() -> Any:
 
 @error("rules: Slice and Gather take the channel behind the one they take")
 def _() -> Any:
-    def change(f: Any, node: Any, axis: Any, labels: Any, picks: Any) -> None:
-        f(node, axis, labels, [np.minimum(pick + 1, len(labels) - 1) for pick in picks])
+    def change(f: Any, node: Any, axis: Any, labels: Any, picks: Any, fit: Any) -> None:
+        f(node, axis, labels, [np.minimum(pick + 1, len(labels) - 1) for pick in picks], fit)
 
-    return wrapped(moving, "_select", change)
+    return wrapped(selection, "_select", change)
 
 
 @error("rules: a flat axis is laid out the other way round")
@@ -382,19 +382,12 @@ def _() -> Any:
 # Emitting.
 
 
-def _fitted(op: str, change: Callable[[Any, int], Any]) -> Any:
-    """A context in which a Slice or Gather picks other places of the new layout."""
-    fit = movement._FITS[op]
-
-    def run(s: Any, told: Any, axis: int, picks: Any, size: int) -> None:
-        fit(s, told, axis, [change(pick, size) for pick in picks], size)
-
-    return mock.patch.dict(movement._FITS, {op: run})
-
-
 @error("emit: a Slice starts one channel too early")
 def _() -> Any:
-    return _fitted("Slice", lambda pick, size: pick - 1 if pick.min() else pick)
+    def change(f: Any, rank: int, editor: Any, axis: int, picks: Any, size: int) -> None:
+        f(rank, editor, axis, [pick - 1 if pick.min() else pick for pick in picks], size)
+
+    return wrapped(selection, "_fit_slice", change)
 
 
 @error("emit: an attribute of a node is lost")

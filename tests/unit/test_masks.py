@@ -162,7 +162,7 @@ class TestForms:
 
 def targets(model: onnx.ModelProto, key: str) -> list[str]:
     masks = {"version": 1, "masks": {key: {"input": [0]}}}
-    return [mask.layer.node.label for mask in load(model, masks).masks]
+    return [mask.layer.node.title for mask in load(model, masks).masks]
 
 
 class TestKeys:

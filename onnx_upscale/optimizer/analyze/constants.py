@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from onnx_upscale.optimizer.analyze.facts import Carry, Facts, Write
+from onnx_upscale.optimizer.analyze.facts import Carry, Facts, How, Write, same_axis
 from onnx_upscale.optimizer.analyze.structure import Structure
 from onnx_upscale.optimizer.analyze.weights import MaskedWeights
 from onnx_upscale.optimizer.load.folding import evaluate
@@ -64,17 +64,16 @@ def layer_bias(graph: Graph, layer: Layer) -> Values | None:
     rows = bias.astype(np.float64).reshape(-1, bias.shape[-1] if bias.ndim else 1)
     # A matrix gives a channel one value where all its rows agree.
     bias = np.where((rows == rows[0]).all(0), rows[0], np.nan)
-    beta = float(layer.node.attributes.get("beta", 1.0))
-    spread: Values = np.broadcast_to(bias, layer.outputs) * beta
+    spread: Values = np.broadcast_to(bias, layer.outputs) * layer.bias_factor
     return spread
 
 
 def _carried(graph: Graph, facts: Facts, carry: Carry, values: Values) -> Values:
-    if carry.how in ("same", "zero"):
+    if carry.how in (How.SAME, How.ZERO):
         (labels,) = carry.inputs.values()
         assert labels is not None
         passed = values[labels]
-        return np.where(passed == 0, 0.0, np.nan) if carry.how == "zero" else passed
+        return np.where(passed == 0, 0.0, np.nan) if carry.how == How.ZERO else passed
     known = np.ones(len(carry.outputs), bool)
     zero = np.zeros(len(carry.outputs), bool)
     for slot, labels in carry.inputs.items():
@@ -98,7 +97,7 @@ def _evaluated(
     node, rank = facts.node, len(graph.shapes[facts.node.outputs[0]])
     unknown = np.full(len(chosen), np.nan)
     shape = tuple(len(chosen) if axis == carry.axis else 1 for axis in range(rank))
-    params = {param.slot: param for param in facts.params if param.labels is carry.outputs}
+    params = {p.slot: p for p in facts.params if same_axis(p.labels, carry.outputs)}
     inputs: dict[str, Array] = {}
     for slot, name in enumerate(node.inputs):
         labels = carry.inputs.get(slot)

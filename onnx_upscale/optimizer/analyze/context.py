@@ -10,17 +10,17 @@ import numpy as np
 from onnx_upscale.optimizer.analyze.facts import (
     Axes,
     Carry,
+    Concatenation,
     Demand,
     Facts,
-    Join,
+    How,
     Param,
     Read,
-    Resized,
-    Selection,
     Tie,
     Write,
 )
 from onnx_upscale.optimizer.analyze.labels import LabelPool
+from onnx_upscale.optimizer.analyze.rewrites import Count, Resize, Rewrite
 from onnx_upscale.optimizer.analyze.sizes import Sizes
 from onnx_upscale.optimizer.load.graph import Graph, IntArray, Node, Shape
 from onnx_upscale.optimizer.load.values import Array
@@ -59,10 +59,10 @@ class Context:
         self._demands: list[Demand] = []
         self._read: Read | None = None
         self._write: Write | None = None
-        self._join: Join | None = None
-        self._selections: list[Selection] = []
+        self._concatenation: Concatenation | None = None
         self._group_labels: IntArray | None = None
-        self._resized: Resized | None = None
+        self._rewrites: list[Rewrite] = []
+        self._templates: dict[int, tuple[int, ...]] = {}
         self._adapting_slots: set[int] = set()
 
     # What the node is.
@@ -144,13 +144,13 @@ class Context:
         return labels
 
     def pass_on(
-        self, axis: int, labels: IntArray, how: str = "none", slot: int = 0, output: int = 0
+        self, axis: int, labels: IntArray, how: How | str = How.NONE, slot: int = 0, output: int = 0
     ) -> IntArray:
         """An output axis holds new values of the same channels, one to one."""
         made = self.make(axis, len(labels), output)
         self.tie(made, labels)
-        if how != "none":
-            self._carries.append(Carry(how, {slot: labels}, axis, made))
+        if how != How.NONE:
+            self._carries.append(Carry(How(how), {slot: labels}, axis, made))
         return made
 
     def carry(self, carry: Carry) -> None:
@@ -209,25 +209,26 @@ class Context:
         """The node is a writer."""
         self._write = write
 
-    def joins(self, join: Join) -> None:
+    def concatenates(self, concatenation: Concatenation) -> None:
         """The node lays parts of an axis side by side."""
-        self._join = join
+        self._concatenation = concatenation
 
-    def selects(self, selection: Selection) -> None:
-        """The node picks positions of an axis."""
-        self._selections.append(selection)
+    def rewrite(self, rewrite: Rewrite) -> None:
+        """The node itself changes with its channels."""
+        self._rewrites.append(rewrite)
 
     def embeds(self, labels: IntArray) -> None:
         """The node looks rows up in a constant table."""
         self._write = Write(labels, None, False, None)
 
     def counts_groups(self, labels: IntArray) -> None:
-        """The attribute `group` is the count of these channels."""
+        """The attribute `group` is the count of these channels, one per group of a layer."""
         self._group_labels = labels
+        self.rewrite(Count("group", labels))
 
     def resizes(self, slot: int, template: tuple[int, ...]) -> None:
         """An input holds the output's shape; `template` says it as a constant."""
-        self._resized = Resized(slot, template)
+        self._templates[slot] = template
 
     def resizes_in_place(self, slot: int, after: Shape) -> None:
         """Like `resizes`, for an operator whose shape input must name every size.
@@ -256,8 +257,8 @@ class Context:
         """Pins the axes whose sizes this node uses in a way that nothing adapts."""
         demands = []
         for slot, name in enumerate(self.node.inputs):
-            handled = self._resized is not None and self._resized.slot == slot
-            if handled or slot in self._adapting_slots or name not in self._sizes:
+            handled = slot in self._templates or slot in self._adapting_slots
+            if handled or name not in self._sizes:
                 continue
             for size in self._sizes[name]:
                 labels = self._axes.get(size.tensor, {}).get(size.axis) if size else None
@@ -270,6 +271,8 @@ class Context:
 
     def facts(self) -> Facts:
         """All that was said."""
+        made = self.outputs.get(0, {})
+        resizes = [Resize(slot, template, made) for slot, template in self._templates.items()]
         return Facts(
             node=self.node,
             inputs=self.inputs,
@@ -280,10 +283,9 @@ class Context:
             demands=tuple(self._demands),
             read=self._read,
             write=self._write,
-            join=self._join,
-            selections=tuple(self._selections),
+            concatenation=self._concatenation,
             group_labels=self._group_labels,
-            resized=self._resized,
+            rewrites=(*self._rewrites, *resizes),
         )
 
     def pinned_facts(self, reason: str) -> Facts:

@@ -1,4 +1,8 @@
-"""What rules tell about a node, as plain records; labels stand for channels everywhere."""
+"""What rules tell about a node, as plain records; labels stand for channels everywhere.
+
+An axis is known by its labels: every axis that is made gets labels of its own, so two arrays with
+the same labels in the same order are the same axis, whichever tensor or fact they stand in.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import numpy as np
+
+from onnx_upscale.optimizer.analyze.rewrites import Positions, Rewrite
 from onnx_upscale.optimizer.load.graph import IntArray, Node
 from onnx_upscale.optimizer.load.layers import Layer
 from onnx_upscale.optimizer.load.values import Array
+from onnx_upscale.words import Word
 
 Axes: TypeAlias = "Mapping[int, IntArray]"
 """The labelled axes of one tensor; axes that are missing are opaque: never touched."""
+
+
+def same_axis(one: IntArray, other: IntArray) -> bool:
+    """Whether two arrays of labels stand for the same axis; that one is a copy does not matter."""
+    return np.array_equal(one, other)
 
 
 @dataclass(frozen=True)
@@ -46,30 +59,28 @@ class Tie:
 
 
 @dataclass(frozen=True)
-class Join:
-    """A Concat: the output axis holds the parts one after the other (slots in `slots`)."""
+class Concatenation:
+    """An output axis holds the axes of all inputs, the parts, one after the other."""
 
-    axis: int
-    slots: tuple[int, ...]
     parts: tuple[IntArray, ...]
     whole: IntArray
 
+    def order(self, positions: Positions) -> list[int] | None:
+        """In which order the parts must be taken to give the layout of the whole.
 
-@dataclass(frozen=True)
-class Selection:
-    """A Slice, Split or Gather: each output holds chosen positions of the input axis."""
+        Args:
+            positions: The positions that each axis keeps.
 
-    axis: int
-    source: IntArray
-    picks: tuple[IntArray, ...]
-
-
-@dataclass(frozen=True)
-class Resized:
-    """An input slot holds the output's shape; `template` is that shape as a constant."""
-
-    slot: int
-    template: tuple[int, ...]
+        Returns:
+            Indices of the parts that keep a channel, or None if no order gives the layout.
+        """
+        starts = np.cumsum([0, *(len(part) for part in self.parts)])
+        whole = positions(self.whole)
+        part_of = np.searchsorted(starts, whole, side="right") - 1
+        order = [int(part) for part in part_of[np.sort(np.unique(part_of, return_index=True)[1])]]
+        pieces = [starts[part] + positions(self.parts[part]) for part in order]
+        laid = np.concatenate(pieces) if pieces else np.zeros(0, np.int64)
+        return order if np.array_equal(laid, whole) else None
 
 
 @dataclass(frozen=True)
@@ -124,19 +135,35 @@ class Write:
     inputs: IntArray | None
 
 
+class How(Word):
+    """How known values pass a node.
+
+    Attributes:
+        SAME: Any value stays what it is.
+        ZERO: Zero stays zero; others are lost.
+        EVALUATE: The node is run on them.
+        NONE: None does.
+    """
+
+    SAME = "same"
+    ZERO = "zero"
+    EVALUATE = "evaluate"
+    NONE = "none"
+
+
 @dataclass(frozen=True)
 class Carry:
     """How known values pass from input channels to output channels.
 
     Attributes:
-        how: `same` keeps any value, `zero` keeps zero only, `evaluate` runs the node on the values.
+        how: How they pass; one that does not carry any is no fact.
         inputs: Per input slot, the labels on this axis, or None.
         axis: The output axis.
         outputs: Labels of the output axis.
         annihilates: Whether one zero operand makes the result zero whatever the others are.
     """
 
-    how: str
+    how: How
     inputs: Mapping[int, IntArray | None]
     axis: int
     outputs: IntArray
@@ -150,8 +177,8 @@ class Facts:
     Attributes:
         inputs: Labelled axes by input slot.
         outputs: Labelled axes by output.
-        group_labels: One label per group where the `group` attribute counts channels.
-        resized: The input that holds the output's shape and must be rewritten with it.
+        group_labels: One label per group of a grouped layer.
+        rewrites: How the node itself changes with its channels.
     """
 
     node: Node
@@ -163,7 +190,6 @@ class Facts:
     demands: tuple[Demand, ...] = ()
     read: Read | None = None
     write: Write | None = None
-    join: Join | None = None
-    selections: tuple[Selection, ...] = ()
+    concatenation: Concatenation | None = None
     group_labels: IntArray | None = None
-    resized: Resized | None = None
+    rewrites: tuple[Rewrite, ...] = ()

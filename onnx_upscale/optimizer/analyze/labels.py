@@ -8,7 +8,7 @@ from onnx_upscale.optimizer.load.graph import IntArray
 
 
 class LabelPool:
-    """Hands out channel labels and joins those that must keep the same position.
+    """Hands out channel labels and couples those that must keep the same position.
 
     A label names one channel of one value. Labels that are coupled share a root. Array
     version of Tarjan's union-find: parents always point to smaller labels, and paths are halved
@@ -55,7 +55,7 @@ class LabelPool:
         return found
 
     def couple(self, one: IntArray, other: IntArray) -> None:
-        """Joins labels position by position.
+        """Couples labels position by position.
 
         Args:
             one: Labels.
@@ -69,7 +69,7 @@ class LabelPool:
             if not apart.any():
                 return
             a, b = a[apart], b[apart]
-            # Where a root occurs twice, the last write wins and the next round joins the rest.
+            # Where a root occurs twice, the last write wins and the next round couples the rest.
             self._parent[np.maximum(a, b)] = np.minimum(a, b)
 
     def all_roots(self) -> IntArray:

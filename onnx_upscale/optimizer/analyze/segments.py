@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnx_upscale.optimizer.analyze.facts import Axes, Demand, Facts, Join, Read, Write
+from onnx_upscale.optimizer.analyze.facts import Axes, Concatenation, Demand, Facts, Read, Write
 from onnx_upscale.optimizer.analyze.labels import LabelPool
 from onnx_upscale.optimizer.analyze.sets import (
     ChannelSet,
@@ -35,7 +35,7 @@ class Segment:
         roots: Its channels, one root each, in ascending order.
         writers: The nodes that make them.
         readers: The layers that contract them.
-        joins: The Concats that lay parts of them side by side.
+        concatenations: The Concats that lay parts of them side by side.
         demands: Who needs whole axes of them, and why.
         parts: The different sets of channels that Concats take as one part, as places in `roots`.
         sets: The different sets of channels that its axes hold, smallest first.
@@ -46,7 +46,7 @@ class Segment:
     roots: IntArray
     writers: tuple[Writer, ...]
     readers: tuple[Read, ...]
-    joins: tuple[Join, ...]
+    concatenations: tuple[Concatenation, ...]
     demands: tuple[Demand, ...]
     parts: tuple[IntArray, ...]
     sets: tuple[ChannelSet, ...]
@@ -106,21 +106,22 @@ def _distinct_axes(
 ) -> list[IntArray]:
     """The roots of every axis, each different array once, in the order of the model."""
     found: dict[bytes, IntArray] = {}
-    seen: set[int] = set()
     arrays = [labels for axes in axes_of.values() for labels in axes.values()]
     for facts in all_facts:
-        arrays += [facts.join.whole, *facts.join.parts] if facts.join is not None else []
+        if facts.concatenation is not None:
+            arrays += [facts.concatenation.whole, *facts.concatenation.parts]
         arrays += [tie.part for tie in facts.ties]
     for labels in arrays:
-        if id(labels) not in seen and len(labels):
-            seen.add(id(labels))
-            own = roots[labels]
+        own = roots[labels]
+        if len(own):
             found.setdefault(own.tobytes(), own)
     return list(found.values())
 
 
-def _parts(roots: IntArray, members: IntArray, joins: Sequence[Join]) -> tuple[IntArray, ...]:
-    own = (np.unique(roots[part]) for join in joins for part in join.parts if len(part))
+def _parts(
+    roots: IntArray, members: IntArray, concatenations: Sequence[Concatenation]
+) -> tuple[IntArray, ...]:
+    own = (np.unique(roots[part]) for each in concatenations for part in each.parts if len(part))
     return tuple({each.tobytes(): np.searchsorted(members, each) for each in own}.values())
 
 
@@ -129,7 +130,9 @@ def _original(axes: list[IntArray]) -> IntArray:
     return chained[np.sort(np.unique(chained, return_index=True)[1])]
 
 
-_Parties = tuple[tuple[Writer, ...], tuple[Read, ...], tuple[Join, ...], tuple[Demand, ...]]
+_Parties = tuple[
+    tuple[Writer, ...], tuple[Read, ...], tuple[Concatenation, ...], tuple[Demand, ...]
+]
 
 
 def _parties(
@@ -140,18 +143,18 @@ def _parties(
 ) -> Mapping[int, _Parties]:
     writers: dict[int, list[Writer]] = {head: [] for head in heads}
     readers: dict[int, list[Read]] = {head: [] for head in heads}
-    joins: dict[int, list[Join]] = {head: [] for head in heads}
+    laid: dict[int, list[Concatenation]] = {head: [] for head in heads}
     demands: dict[int, list[Demand]] = {head: [] for head in heads}
     for facts in all_facts:
         if facts.write is not None:
             writers[group_of[facts.write.labels[0]]].append(Writer(facts.node, facts.write))
         if facts.read is not None:
             readers[group_of[facts.read.inputs[0]]].append(facts.read)
-        if facts.join is not None:
-            joins[group_of[facts.join.whole[0]]].append(facts.join)
+        if facts.concatenation is not None:
+            laid[group_of[facts.concatenation.whole[0]]].append(facts.concatenation)
     for demand in all_demands:
         demands[group_of[demand.labels[0]]].append(demand)
     return {
-        head: (tuple(writers[head]), tuple(readers[head]), tuple(joins[head]), tuple(demands[head]))
+        head: (tuple(writers[head]), tuple(readers[head]), tuple(laid[head]), tuple(demands[head]))
         for head in heads
     }

@@ -54,8 +54,8 @@ def sets_in_blocks(roots: IntArray, all_facts: Sequence[Facts]) -> frozenset[byt
     """The sets, as bytes of their roots, that a Concat or a pooling takes."""
     axes: list[IntArray] = []
     for facts in all_facts:
-        if facts.join is not None:
-            axes += facts.join.parts
+        if facts.concatenation is not None:
+            axes += facts.concatenation.parts
         if facts.node.op in _POOLS and 1 in facts.inputs.get(0, {}):
             axes.append(facts.inputs[0][1])
     return frozenset(np.unique(roots[axis]).tobytes() for axis in axes)

@@ -143,7 +143,7 @@ class MaskedWeights:
         by_group = np.where(stays.inputs, inputs, 0.0).reshape(layer.groups, -1)
         sums = sums if stays.pairs is None else np.where(stays.pairs, sums, 0.0)
         total: Floats = np.einsum("goi,gi->go", sums, by_group).ravel()
-        return np.where(stays.outputs, total, 0.0) * float(layer.node.attributes.get("alpha", 1.0))
+        return np.where(stays.outputs, total, 0.0) * layer.factor
 
     def _stays(self, layer: Layer) -> _Stays:
         index = layer.node.index

@@ -8,8 +8,8 @@ import onnx
 
 from onnx_upscale.optimizer.analyze.facts import Facts
 from onnx_upscale.optimizer.apply.copies import Copies
+from onnx_upscale.optimizer.apply.editor import NodeEditor
 from onnx_upscale.optimizer.apply.emit import emit
-from onnx_upscale.optimizer.apply.movement import fit_join, fit_selection, fit_sizes
 from onnx_upscale.optimizer.apply.surgery import Surgery
 from onnx_upscale.optimizer.apply.weights import Cut, cut_weights, write_constants
 from onnx_upscale.optimizer.load.graph import Graph
@@ -76,16 +76,10 @@ def apply(plan: Plan) -> Emitted:
 
 
 def _fit(surgery: Surgery, copies: Copies, facts: Facts, plan: Plan) -> None:
-    layout, index = plan.layout, facts.node.index
-    if facts.group_labels is not None and layout.changes(facts.group_labels):
-        surgery.nodes[index].attrs["group"] = len(layout.positions(facts.group_labels))
-    if facts.join is not None:
-        fit_join(surgery, facts, layout)
-    if facts.resized is not None:
-        fit_sizes(surgery, facts, layout)
-    for selection in facts.selections:
-        fit_selection(surgery, facts, selection, layout)
-    for edit in plan.edits.get(index, ()):
+    editor = NodeEditor(surgery, facts.node)
+    for rewrite in facts.rewrites:
+        rewrite(editor, plan.layout.positions)
+    for edit in plan.edits.get(facts.node.index, ()):
         if isinstance(edit, Select):
             copies.select(edit)
         elif isinstance(edit, Widen):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from onnx_upscale.optimizer.analyze.facts import same_axis
 from onnx_upscale.optimizer.apply.surgery import Surgery
 from onnx_upscale.optimizer.load.graph import IntArray, Node, Use
 from onnx_upscale.optimizer.load.values import Array
@@ -64,7 +65,7 @@ def _collect(plan: Plan, index: int, cuts: dict[Use, Cut]) -> None:
         value = graph.value(facts.node, param.slot)
         place = None if value is None else param.place(value)
         if place is not None:
-            own = writer is not None and param.labels is writer.write.labels
+            own = writer is not None and same_axis(param.labels, writer.write.labels)
             positions = writer.positions if writer and own else layout.positions(param.labels)
             takes.append((param.slot, place, positions))
     if reader is not None:
@@ -87,16 +88,15 @@ def _shift(surgery: Surgery, edit: Shift, cuts: dict[Use, Cut]) -> None:
     if slot is not None and layer.node.input(slot):
         bias = graph.value(layer.node, slot)
         assert bias is not None
-        beta = float(layer.node.attributes.get("beta", 1.0))
         cut = cuts.setdefault((index, slot), Cut())
-        cut.values = (bias + edit.amounts / beta).astype(bias.dtype)
+        cut.values = (bias + edit.amounts / layer.bias_factor).astype(bias.dtype)
         cut.takes[cut.values.ndim - 1] = edit.positions
         return
     own = edit.amounts[edit.positions].astype(weight.dtype)
     if slot is not None:
         bias = surgery.constant(surgery.fresh_name(stem), own)
         surgery.replace_tensor(index, slot, bias)
-        if layer.node.attributes.get("beta", 1.0) != 1.0:
+        if layer.bias_factor != 1.0:
             surgery.nodes[index].attrs["beta"] = 1.0
         return
     assert layer.output_axis is not None

@@ -37,7 +37,7 @@ class Node:
     attributes: Mapping[str, Any]
 
     @property
-    def label(self) -> str:
+    def title(self) -> str:
         """How messages call this node: its name, or else its first output."""
         return self.proto.name or next((name for name in self.outputs if name), f"#{self.index}")
 

@@ -9,6 +9,7 @@ from onnx_upscale.optimizer.load.graph import Graph
 from onnx_upscale.optimizer.load.layers import Layer
 from onnx_upscale.optimizer.load.masking import resolve_masks
 from onnx_upscale.optimizer.load.masks import Mask
+from onnx_upscale.optimizer.load.sides import Side
 
 
 def layer_key(graph: Graph, layer: Layer) -> str:
@@ -35,7 +36,7 @@ def layer_key(graph: Graph, layer: Layer) -> str:
         if [found.node.index for found in named] == [node.index]:
             return name
     raise MaskError(
-        f"no name means node '{node.label}' alone, so that no mask can: give it a name of its own"
+        f"no name means node '{node.title}' alone, so that no mask can: give it a name of its own"
     )
 
 
@@ -52,5 +53,5 @@ def layers_of(graph: Graph, key: str) -> tuple[Layer, ...]:
     Raises:
         MaskError: There are none; the message lists the closest names.
     """
-    nothing = Mask(key, "input", "prune", np.empty(0, np.int64))
+    nothing = Mask(key, Side.INPUT, "prune", np.empty(0, np.int64))
     return tuple(mask.layer for mask in resolve_masks(graph, [nothing]))

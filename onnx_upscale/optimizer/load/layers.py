@@ -1,22 +1,34 @@
-"""The layers that masks speak of: nodes that contract channels with a constant weight."""
+"""The layers that masks speak of: nodes that contract channels with a constant weight.
+
+`Layer` is the one place that knows how a weight is laid out. Which operators can be layers stands
+in `LAYER_OPERATORS`; a new one registers itself there with `layer_operator`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
+import onnx
+from onnx import helper
 
-from onnx_upscale.optimizer.load.graph import Graph, Node, Use
+from onnx_upscale.optimizer.load.graph import Graph, IntArray, Node, Override, Use
+from onnx_upscale.optimizer.load.shapes import Shape
+from onnx_upscale.optimizer.load.sides import Side
 from onnx_upscale.optimizer.load.values import Array
 
 
 @dataclass(frozen=True)
 class Layer:
-    """How one Conv, ConvTranspose, Gemm or MatMul uses its weight.
+    """How one node uses its weight.
 
     Attributes:
         node: The node.
+        weight_shape: Shape of the weight.
         data_slot: Input slot of the activations.
         weight_slot: Input slot of the weight.
         bias_slot: Input slot of the bias, or None for an operator that has none.
@@ -25,12 +37,15 @@ class Layer:
         result_rank: How many axes the result has.
         weight_input_axis: Axis of the weight that the contraction runs over.
         weight_output_axis: Axis of the weight that makes output channels, or None.
-        groups: Count of groups; each sees its own share of both sides.
-        inputs: Count of input channels, over all groups.
-        outputs: Count of output channels, over all groups.
+        groups: Count of groups; each sees its own share of both sides. Those of a weight lie along
+            its first axis.
+        product: Whether it is a matrix product, a convolution otherwise.
+        transposed: Whether it is a convolution the other way round: each position of what it reads
+            is spread over a window of what it makes, so that results near borders lack a part.
     """
 
     node: Node
+    weight_shape: tuple[int, ...]
     data_slot: int
     weight_slot: int
     bias_slot: int | None
@@ -39,14 +54,53 @@ class Layer:
     result_rank: int
     weight_input_axis: int
     weight_output_axis: int | None
-    groups: int
-    inputs: int
-    outputs: int
+    groups: int = 1
+    product: bool = True
+    transposed: bool = False
+
+    @property
+    def inputs(self) -> int:
+        """Count of input channels, over all groups."""
+        return self.weight_shape[self.weight_input_axis] * (1 if self.transposed else self.groups)
+
+    @property
+    def outputs(self) -> int:
+        """Count of output channels, over all groups."""
+        if self.weight_output_axis is None:
+            return 1
+        return self.weight_shape[self.weight_output_axis] * (self.groups if self.transposed else 1)
 
     @property
     def weight(self) -> Use:
         """Where the weight is read."""
         return self.node.index, self.weight_slot
+
+    @property
+    def window(self) -> int:
+        """How many weights there are between an input and an output channel."""
+        pairs = self.inputs * self.outputs // self.groups
+        return math.prod(self.weight_shape) // max(pairs, 1)
+
+    @property
+    def factor(self) -> float:
+        """What the contraction is multiplied by."""
+        return float(self.node.attributes.get("alpha", 1.0))
+
+    @property
+    def bias_factor(self) -> float:
+        """What the bias is multiplied by."""
+        return float(self.node.attributes.get("beta", 1.0))
+
+    @property
+    def stepping(self) -> tuple[str, int | None]:
+        """The tensor, and its axis of channels, at each of whose places the whole window works."""
+        if self.transposed:
+            return self.node.inputs[self.data_slot], self.data_axis
+        return self.node.outputs[0], self.output_axis
+
+    def channels(self, side: Side) -> int:
+        """How many channels a side has, over all groups."""
+        return self.inputs if side is Side.INPUT else self.outputs
 
     def by_group(self, weight: Array) -> Array:
         """The weight as (groups, outputs per group, inputs per group, everything else).
@@ -57,71 +111,160 @@ class Layer:
         Returns:
             A view of it where numpy can make one.
         """
-        axes = [
-            axis for axis in (self.weight_output_axis, self.weight_input_axis) if axis is not None
-        ]
-        moved = np.moveaxis(weight, axes, range(len(axes)))
-        if self.weight_output_axis is None:
-            moved = moved[np.newaxis]
-        outs, ins = self.outputs // self.groups, self.inputs // self.groups
-        if self.node.op == "ConvTranspose":  # (outputs per group, groups x inputs per group, ...)
-            grouped = moved.reshape(outs, self.groups, ins, -1)
-            return np.moveaxis(grouped, 1, 0)
-        return moved.reshape(self.groups, outs, ins, -1)
+        into, out = self.weight_input_axis, self.weight_output_axis
+        if out is None:
+            weight, into, out = weight[np.newaxis], into + 1, 0
+        rows, columns = (into, out) if self.transposed else (out, into)
+        moved = np.moveaxis(weight, (rows, columns), (0, 1))
+        return split_groups(moved, self.groups, self.transposed)
+
+    def zeroed(self, weight: Override, side: Side, channels: IntArray) -> Override:
+        """The weight with all that belongs to some channels of a side zeroed.
+
+        Args:
+            weight: The weight, perhaps masked already.
+            side: The side.
+            channels: The channels, counted over all groups.
+        """
+        axis = self.weight_input_axis if side is Side.INPUT else self.weight_output_axis
+        assert axis is not None
+        per_group = self.weight_shape[axis]
+        if per_group == self.channels(side):
+            return dataclasses.replace(weight, zeroed=(*weight.zeroed, (axis, channels)))
+        # No whole slices: positions along the second axis, group by group.
+        rows, columns, *window = self.weight_shape
+        stays = np.ones((self.groups, rows // self.groups, columns), bool)
+        group, position = np.divmod(channels, per_group)
+        stays[group, :, position] = False
+        stays = stays.reshape(rows, columns, *(1,) * len(window))
+        stays = stays if weight.stays is None else stays & weight.stays
+        return dataclasses.replace(weight, stays=stays)
 
 
-def _conv(graph: Graph, node: Node, shape: tuple[int, ...]) -> Layer | None:
+def split_groups(weight: Array, groups: int, transposed: bool) -> Array:
+    """A weight as (groups, outputs per group, inputs per group, everything else).
+
+    Args:
+        weight: Of shape (outputs, inputs per group, ...); if `transposed`, (inputs, outputs per
+            group, ...).
+        groups: Count of groups.
+        transposed: Which of both it is.
+    """
+    rows, columns = weight.shape[:2]
+    grouped = weight.reshape(groups, rows // groups, columns, -1)
+    return grouped.swapaxes(1, 2) if transposed else grouped
+
+
+LayerRule: TypeAlias = "Callable[[Graph, Node, int, tuple[int, ...]], Layer | None]"
+"""From a graph, a node, and slot and shape of its constant weight, to how it uses that."""
+
+Sizes: TypeAlias = Sequence[int]
+Work: TypeAlias = "Callable[[Mapping[str, Any], Sizes, Sizes, Sizes], int]"
+"""Multiply-adds, from the attributes and the shapes of data, weight and result."""
+
+
+@dataclass(frozen=True)
+class LayerOperator:
+    """An operator whose nodes are layers where their weight is constant.
+
+    Attributes:
+        rule: How a node uses its weight.
+        work: The multiply-adds of a node, whether its weight is constant or not.
+        weight_slots: Input slots that the weight can be in; the first two inputs are multiplied.
+    """
+
+    rule: LayerRule
+    work: Work
+    weight_slots: tuple[int, ...]
+
+
+LAYER_OPERATORS: dict[tuple[str, str], LayerOperator] = {}
+
+
+def layer_operator(
+    operator: str, work: Work, weight_slots: tuple[int, ...] = (1,), domain: str = ""
+) -> Callable[[LayerRule], LayerRule]:
+    """Registers an operator whose nodes can be layers.
+
+    Args:
+        operator: Name of its type.
+        work: Its multiply-adds, such as `product_work`.
+        weight_slots: Input slots that the weight can be in.
+        domain: Its domain.
+
+    Returns:
+        A decorator for the function that reads a node; it leaves the function as it is.
+    """
+
+    def register(function: LayerRule) -> LayerRule:
+        LAYER_OPERATORS[domain, operator] = LayerOperator(function, work, weight_slots)
+        return function
+
+    return register
+
+
+def convolution_work(attributes: Mapping[str, Any], data: Sizes, weight: Sizes, made: Sizes) -> int:
+    """Every result is a sum over a window."""
+    return math.prod(made) * math.prod(weight[1:])
+
+
+def spreading_work(attributes: Mapping[str, Any], data: Sizes, weight: Sizes, made: Sizes) -> int:
+    """Every input is spread over a window."""
+    return math.prod(data) * math.prod(weight[1:])
+
+
+def product_work(attributes: Mapping[str, Any], data: Sizes, weight: Sizes, made: Sizes) -> int:
+    """Every result is a sum over the contracted axis."""
+    return math.prod(made) * (data[0] if attributes.get("transA") else data[-1])
+
+
+@layer_operator("Conv", convolution_work)
+def _conv(graph: Graph, node: Node, slot: int, shape: tuple[int, ...]) -> Layer | None:
+    return _convolution(node, shape, transposed=False)
+
+
+@layer_operator("ConvTranspose", spreading_work)
+def _conv_transpose(graph: Graph, node: Node, slot: int, shape: tuple[int, ...]) -> Layer | None:
+    return _convolution(node, shape, transposed=True)
+
+
+def _convolution(node: Node, shape: tuple[int, ...], transposed: bool) -> Layer | None:
     groups = int(node.attributes.get("group", 1))
     if len(shape) < 3 or groups < 1 or shape[0] % groups:
         return None
-    return Layer(node, 0, 1, 2, 1, 1, len(shape), 1, 0, groups, shape[1] * groups, shape[0])
+    into, out = (0, 1) if transposed else (1, 0)
+    return Layer(
+        node, shape, 0, 1, 2, 1, 1, len(shape), into, out, groups, False, transposed
+    )  # fmt: skip
 
 
-def _conv_transpose(graph: Graph, node: Node, shape: tuple[int, ...]) -> Layer | None:
-    groups = int(node.attributes.get("group", 1))
-    if len(shape) < 3 or groups < 1 or shape[0] % groups:
-        return None
-    return Layer(node, 0, 1, 2, 1, 1, len(shape), 0, 1, groups, shape[0], shape[1] * groups)
-
-
-def _gemm(graph: Graph, node: Node, shape: tuple[int, ...]) -> Layer | None:
+@layer_operator("Gemm", product_work)
+def _gemm(graph: Graph, node: Node, slot: int, shape: tuple[int, ...]) -> Layer | None:
     if len(shape) != 2:
         return None
     into, out = (1, 0) if node.attributes.get("transB", 0) else (0, 1)
     data_axis = 0 if node.attributes.get("transA", 0) else 1
-    return Layer(node, 0, 1, 2, data_axis, 1, 2, into, out, 1, shape[into], shape[out])
+    return Layer(node, shape, 0, 1, 2, data_axis, 1, 2, into, out)
 
 
-def _matmul(graph: Graph, node: Node, shape: tuple[int, ...]) -> Layer | None:
-    weight_slot = 1 if graph.value(node, 1) is not None else 0
-    data = graph.shapes.get(node.input(1 - weight_slot))
+@layer_operator("MatMul", product_work, weight_slots=(0, 1))
+def _matmul(graph: Graph, node: Node, slot: int, shape: tuple[int, ...]) -> Layer | None:
+    data = graph.shapes.get(node.input(1 - slot))
     result = graph.shapes.get(node.outputs[0])
     if data is None or result is None or not shape or not data:
         return None
-    into = max(len(shape) - 2, 0) if weight_slot else len(shape) - 1
-    data_axis = len(data) - 1 if weight_slot else max(len(data) - 2, 0)
+    into = max(len(shape) - 2, 0) if slot else len(shape) - 1
+    data_axis = len(data) - 1 if slot else max(len(data) - 2, 0)
     if len(shape) == 1:
-        return Layer(
-            node, 1 - weight_slot, weight_slot, None, data_axis, None, len(result), 0, None, 1,
-            *shape, 1,
-        )  # fmt: skip
-    out = len(shape) - 1 if weight_slot else len(shape) - 2
+        return Layer(node, shape, 1 - slot, slot, None, data_axis, None, len(result), 0, None)
+    out = len(shape) - 1 if slot else len(shape) - 2
     # A vector of data loses its axis in the result: the other one is then the last.
-    output_axis = len(result) - 1 if weight_slot or len(data) == 1 else len(result) - 2
+    output_axis = len(result) - 1 if slot or len(data) == 1 else len(result) - 2
     if output_axis < 0:
         return None
     return Layer(
-        node, 1 - weight_slot, weight_slot, None, data_axis, output_axis, len(result), into, out,
-        1, shape[into], shape[out],
+        node, shape, 1 - slot, slot, None, data_axis, output_axis, len(result), into, out
     )  # fmt: skip
-
-
-_LAYERS: dict[str, Callable[[Graph, Node, tuple[int, ...]], Layer | None]] = {
-    "Conv": _conv,
-    "ConvTranspose": _conv_transpose,
-    "Gemm": _gemm,
-    "MatMul": _matmul,
-}
 
 
 def layer_of(graph: Graph, node: Node) -> Layer | None:
@@ -134,17 +277,16 @@ def layer_of(graph: Graph, node: Node) -> Layer | None:
     Returns:
         The layer.
     """
-    if node.domain or node.op not in _LAYERS:
+    operator = LAYER_OPERATORS.get((node.domain, node.op))
+    if operator is None:
         return None
-    constants = [slot for slot in (0, 1) if graph.value(node, slot) is not None]
-    if node.op != "MatMul":
-        constants = [slot for slot in constants if slot == 1]
+    constants = [slot for slot in operator.weight_slots if graph.value(node, slot) is not None]
     if len(constants) != 1:
         return None
     value = graph.value(node, constants[0])
     if value is None or not value.size:
         return None
-    return _LAYERS[node.op](graph, node, value.shape)
+    return operator.rule(graph, node, constants[0], value.shape)
 
 
 def layers(graph: Graph) -> Iterator[Layer]:
@@ -157,4 +299,27 @@ def layers(graph: Graph) -> Iterator[Layer]:
 
 def is_layer_operator(node: Node) -> bool:
     """Whether masks may speak of such nodes at all."""
-    return not node.domain and node.op in _LAYERS
+    return (node.domain, node.op) in LAYER_OPERATORS
+
+
+def multiply_adds(node: onnx.NodeProto, shapes: Mapping[str, Shape]) -> int:
+    """The multiply-adds of a node.
+
+    Args:
+        node: Any node.
+        shapes: Shapes by tensor name.
+
+    Returns:
+        How many; none for what is no layer, or where a size is not known.
+    """
+    operator = LAYER_OPERATORS.get((node.domain, node.op_type))
+    if operator is None:
+        return 0
+    data, weight, made = (
+        [size if isinstance(size, int) else 0 for size in shapes.get(name, unknown)]
+        for name, unknown in ((node.input[0], ()), (node.input[1], ()), (node.output[0], (0,)))
+    )
+    if not data or not weight:
+        return 0
+    attributes = {each.name: helper.get_attribute_value(each) for each in node.attribute}
+    return operator.work(attributes, data, weight, made)

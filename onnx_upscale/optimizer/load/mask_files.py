@@ -15,7 +15,7 @@ import numpy as np
 from onnx_upscale.errors import UsageError
 from onnx_upscale.optimizer.load.graph import Graph
 from onnx_upscale.optimizer.load.masking import LayerMask, resolve_masks
-from onnx_upscale.optimizer.load.masks import Mask, read_masks
+from onnx_upscale.optimizer.load.masks import Mask, document, read_masks
 
 _SUFFIXES = (".json", ".npz")
 
@@ -50,12 +50,13 @@ def mask_file(path: str | os.PathLike[str], masks: Mapping[str, Any], graph: Gra
         return _npz(read_masks(masks), graph)
     lines = [f"    {json.dumps(key)}: {json.dumps(sides)}" for key, sides in masks["masks"].items()]
     layers = ",\n".join(lines)
-    return f'{{\n  "version": 1,\n  "masks": {{\n{layers}\n  }}\n}}\n'.encode()
+    version = json.dumps(document({})["version"])
+    return f'{{\n  "version": {version},\n  "masks": {{\n{layers}\n  }}\n}}\n'.encode()
 
 
 def channels(mask: LayerMask) -> int:
     """How many channels the side that a mask is for has."""
-    return mask.layer.inputs if mask.side == "input" else mask.layer.outputs
+    return mask.layer.channels(mask.side)
 
 
 def _npz(masks: Iterable[Mask], graph: Graph) -> bytes:

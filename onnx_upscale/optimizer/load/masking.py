@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnx_upscale.errors import MaskError
+from onnx_upscale.optimizer.load.affine import Addend, addends
 from onnx_upscale.optimizer.load.graph import Graph, IntArray, Node, Override, Use
-from onnx_upscale.optimizer.load.layers import Layer, is_layer_operator, layer_of
+from onnx_upscale.optimizer.load.layers import LAYER_OPERATORS, Layer, is_layer_operator, layer_of
 from onnx_upscale.optimizer.load.masks import Mask
-from onnx_upscale.optimizer.load.values import Array
+from onnx_upscale.optimizer.load.sides import Side
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class LayerMask:
     """The pruned channels of one side of one layer."""
 
     layer: Layer
-    side: str
+    side: Side
     pruned: IntArray
 
 
@@ -44,17 +45,17 @@ def resolve_masks(graph: Graph, masks: Iterable[Mask]) -> tuple[LayerMask, ...]:
         for node in names.nodes(mask):
             if not is_layer_operator(node):
                 raise mask.error(
-                    f"node '{node.label}' is a {node.op}, which has no channels to mask"
+                    f"node '{node.title}' is a {node.op}, which has no channels to mask"
                 )
             layer = layer_of(graph, node)
             if layer is None:
                 raise mask.error(
-                    f"the weight of node '{node.label}' ({node.op}) is not constant, "
+                    f"the weight of node '{node.title}' ({node.op}) is not constant, "
                     "or the shapes it works on are not known"
                 )
-            if mask.side == "output" and layer.output_axis is None:
-                raise mask.error(f"node '{node.label}' has no output channels")
-            channels = layer.inputs if mask.side == "input" else layer.outputs
+            if mask.side is Side.OUTPUT and layer.output_axis is None:
+                raise mask.error(f"node '{node.title}' has no output channels")
+            channels = layer.channels(mask.side)
             resolved.append(LayerMask(layer, mask.side, mask.pruned(channels)))
     return tuple(resolved)
 
@@ -74,7 +75,9 @@ class _Names:
         if self._graph.constants.is_initializer(key):
             found = self._readers_of_weight(key)
             if not found:
-                raise mask.error("no Conv, ConvTranspose, Gemm or MatMul uses this as its weight")
+                *others, last = (operator for _, operator in LAYER_OPERATORS)
+                known = f"{', '.join(others)} or {last}"
+                raise mask.error(f"no {known} uses this as its weight")
             return found
         if key in self._by_name:
             return self._by_name[key]
@@ -123,7 +126,7 @@ def mask_graph(graph: Graph, masks: Iterable[LayerMask]) -> Graph:
     """
     overlay = _Overlay(graph)
     for mask in masks:
-        if mask.side == "input":
+        if mask.side is Side.INPUT:
             overlay.zero_inputs(mask.layer, mask.pruned)
         else:
             overlay.zero_outputs(mask.layer, mask.pruned)
@@ -141,93 +144,32 @@ class _Overlay:
         value = self._graph.value(self._graph.nodes[use[0]], use[1])
         if value is None:
             raise MaskError(
-                f"node '{self._graph.nodes[use[0]].label}': input {use[1]} is not constant"
+                f"node '{self._graph.nodes[use[0]].title}': input {use[1]} is not constant"
             )
         return Override(value)
 
-    def _zero(self, use: Use, axis: int, indices: IntArray) -> None:
-        before = self._override(use)
-        zeroed = (*before.zeroed, (axis, indices))
-        self.overrides[use] = dataclasses.replace(before, zeroed=zeroed)
-
-    def _zero_in_groups(self, layer: Layer, channels: IntArray, per_group: int) -> None:
-        """Zeroes what is no whole slice: positions along the second axis, group by group."""
-        before = self._override(layer.weight)
-        rows, columns, *window = before.original.shape
-        stays = np.ones((layer.groups, rows // layer.groups, columns), bool)
-        group, position = np.divmod(channels, per_group)
-        stays[group, :, position] = False
-        stays = stays.reshape(rows, columns, *(1,) * len(window))
-        stays = stays if before.stays is None else stays & before.stays
-        self.overrides[layer.weight] = dataclasses.replace(before, stays=stays)
-
     def zero_inputs(self, layer: Layer, channels: IntArray) -> None:
         """A layer ignores some input channels."""
-        if layer.groups == 1 or layer.node.op == "ConvTranspose":
-            self._zero(layer.weight, layer.weight_input_axis, channels)
-        else:
-            self._zero_in_groups(layer, channels, layer.inputs // layer.groups)
+        self._zero_weight(layer, Side.INPUT, channels)
 
     def zero_outputs(self, layer: Layer, channels: IntArray) -> None:
         """Some output channels are zero when they reach the activation."""
-        if layer.groups == 1 or layer.node.op == "Conv":
-            assert layer.weight_output_axis is not None
-            self._zero(layer.weight, layer.weight_output_axis, channels)
-        else:
-            self._zero_in_groups(layer, channels, layer.outputs // layer.groups)
-        if layer.bias_slot is not None and layer.node.input(layer.bias_slot):
-            self._zero_entries((layer.node.index, layer.bias_slot), layer.outputs, 1, 0, channels)
-        self._zero_affine(layer, channels)
+        self._zero_weight(layer, Side.OUTPUT, channels)
+        for addend in addends(self._graph, layer):
+            self._zero_entries(addend, layer.outputs, channels)
 
-    def _zero_entries(self, use: Use, count: int, rank: int, axis: int, channels: IntArray) -> None:
+    def _zero_weight(self, layer: Layer, side: Side, channels: IntArray) -> None:
+        weight = self._override(layer.weight)
+        self.overrides[layer.weight] = layer.zeroed(weight, side, channels)
+
+    def _zero_entries(self, addend: Addend, count: int, channels: IntArray) -> None:
         """Zeroes entries of a vector over channels, which is made one where it is a scalar."""
-        values = self._override(use).original
-        position = values.ndim - (rank - axis)
-        if position < 0 or values.shape[position] != count:
-            trailing = (1,) * (rank - axis - 1)
+        before = self._override(addend.use)
+        values, axis = before.original, addend.place(before.original)
+        if axis < 0 or values.shape[axis] != count:
+            trailing = (1,) * (addend.rank - addend.axis - 1)
             shape = np.broadcast_shapes(values.shape, (count, *trailing))
             values = np.broadcast_to(values, shape)
-            position = values.ndim - (rank - axis)
-            self.overrides[use] = Override(values)
-        self._zero(use, position, channels)
-
-    def _zero_affine(self, layer: Layer, channels: IntArray) -> None:
-        graph, tensor = self._graph, layer.node.outputs[0]
-        axis, rank = layer.output_axis, layer.result_rank
-        while axis is not None:
-            uses = graph.readers.get(tensor, ())
-            if len(uses) != 1 or tensor in graph.outputs or tensor in graph.captured:
-                return
-            node, slot = graph.nodes[uses[0][0]], uses[0][1]
-            if node.domain:
-                return
-            if node.op == "BatchNormalization" and slot == 0 and axis == 1:
-                if (
-                    node.attributes.get("training_mode", 0)
-                    or len([o for o in node.outputs if o]) > 1
-                ):
-                    return
-                if any(graph.value(node, index) is None for index in (1, 2)):
-                    return
-                for index in (1, 2):
-                    self._zero_entries((node.index, index), layer.outputs, 1, 0, channels)
-            elif node.op in ("Add", "Mul") and _is_per_channel(
-                graph.value(node, 1 - slot), rank, axis, layer.outputs
-            ):
-                if node.op == "Add":
-                    use = (node.index, 1 - slot)
-                    self._zero_entries(use, layer.outputs, rank, axis, channels)
-            else:
-                return
-            tensor = node.outputs[0]
-
-
-def _is_per_channel(value: Array | None, rank: int, axis: int, channels: int) -> bool:
-    """Whether a constant is a scalar, or has one value per channel of an axis."""
-    if value is None or value.ndim > rank:
-        return False
-    position = axis - (rank - value.ndim)
-    others = [size for index, size in enumerate(value.shape) if index != position]
-    return all(size == 1 for size in others) and (
-        position < 0 or value.shape[position] in (1, channels)
-    )
+            before, axis = Override(values), addend.place(values)
+        zeroed = (*before.zeroed, (axis, channels))
+        self.overrides[addend.use] = dataclasses.replace(before, zeroed=zeroed)

@@ -18,12 +18,19 @@ import numpy.typing as npt
 
 from onnx_upscale.errors import MaskError
 from onnx_upscale.optimizer.load.graph import IntArray
+from onnx_upscale.optimizer.load.sides import Side
 
 MaskSource = str | os.PathLike[str] | Mapping[str, Any] | None
 
-SIDES = ("input", "output")
+SIDES = tuple(side.value for side in Side)
+"""What sides are called in files."""
 _FORMS = ("prune", "keep", "mask")
 _VERSION = 1
+
+
+def document(masks: Mapping[str, Any]) -> dict[str, Any]:
+    """Masks, by layer and side, in the form of a mask file."""
+    return {"version": _VERSION, "masks": masks}
 
 
 @dataclass(frozen=True)
@@ -32,13 +39,13 @@ class Mask:
 
     Attributes:
         key: What the file calls the layer.
-        side: `input` or `output`.
+        side: The side of the layer.
         form: `prune` or `keep` (then `values` are indices), or `mask` (then 0 is pruned).
         values: Indices or flags.
     """
 
     key: str
-    side: str
+    side: Side
     form: str
     values: IntArray
 
@@ -130,10 +137,10 @@ def _parse(content: Any, where: str) -> tuple[Mask, ...]:
 
 def _parse_layer(key: str, sides: Any) -> tuple[Mask, ...]:
     fields = _fields(sides, f"mask '{key}'", SIDES)
-    return tuple(_parse_side(key, side, fields[side]) for side in SIDES if side in fields)
+    return tuple(_parse_side(key, side, fields[side]) for side in Side if side in fields)
 
 
-def _parse_side(key: str, side: str, value: Any) -> Mask:
+def _parse_side(key: str, side: Side, value: Any) -> Mask:
     where = f"mask '{key}', side '{side}'"
     form = "prune"
     if isinstance(value, Mapping):
@@ -194,4 +201,4 @@ def _parse_array(name: str, flags: npt.NDArray[Any], where: str) -> Mask:
             f"mask '{key}', side '{side}': expected a boolean or 0/1 vector, "
             f"found {flags.dtype} of shape {flags.shape}"
         )
-    return Mask(key, side, "mask", flags.astype(np.int64))
+    return Mask(key, Side(side), "mask", flags.astype(np.int64))

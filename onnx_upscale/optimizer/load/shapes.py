@@ -82,7 +82,21 @@ def infer_shapes(model: onnx.ModelProto) -> tuple[Mapping[str, Shape], Mapping[s
         Shapes and element types (`TensorProto.DataType`) by tensor name. A size is an int, the
         name of a symbolic dimension, or None where nothing is known.
     """
-    slim = with_shapes(skeleton(model))
+    return shapes_in(with_shapes(skeleton(model)), model)
+
+
+def shapes_in(
+    slim: onnx.ModelProto, model: onnx.ModelProto
+) -> tuple[Mapping[str, Shape], Mapping[str, int]]:
+    """Collects the shapes and types of a model after shape inference.
+
+    Args:
+        slim: The model without large weights, as `with_shapes` gives it.
+        model: The model with them.
+
+    Returns:
+        What `infer_shapes` does.
+    """
     shapes: dict[str, Shape] = {}
     types: dict[str, int] = {}
     for value in [*slim.graph.value_info, *slim.graph.output, *slim.graph.input]:

@@ -16,10 +16,11 @@ from onnx_upscale.optimizer.plan.cost import Costs
 from onnx_upscale.optimizer.plan.edits import Edit, Select, Shift, Widen
 from onnx_upscale.optimizer.plan.grow import grow_masks
 from onnx_upscale.optimizer.plan.keep import align
-from onnx_upscale.optimizer.plan.layout import Layout, is_empty, join_order, misfits
+from onnx_upscale.optimizer.plan.layout import Layout, is_empty, misfits
 from onnx_upscale.optimizer.plan.program import program
 from onnx_upscale.optimizer.plan.realizations import Reading, Writing
 from onnx_upscale.optimizer.plan.realize import realize_reader, realize_writer
+from onnx_upscale.optimizer.plan.strategy import Strategy
 from onnx_upscale.prices import Kernel, Prices
 
 __all__ = [
@@ -31,16 +32,17 @@ __all__ = [
     "Reading",
     "Select",
     "Shift",
+    "Strategy",
     "Widen",
     "Writing",
     "check_plan",
     "grow_masks",
     "is_empty",
-    "join_order",
     "plan",
 ]
 
-STRATEGIES = ("auto", "upscale", "gather", "constrained")
+STRATEGIES = tuple(strategy.value for strategy in Strategy)
+"""What strategies are called on the command line and in reports."""
 
 
 @dataclass(frozen=True)
@@ -96,19 +98,20 @@ class Plan:
         return value
 
 
-def plan(analysis: Analysis, strategy: str, prices: Prices) -> Plan:
+def plan(analysis: Analysis, strategy: Strategy | str, prices: Prices) -> Plan:
     """Decides what to emit.
 
     Args:
         analysis: The analysis.
-        strategy: One of `STRATEGIES`.
+        strategy: The strategy, or what it is called.
         prices: What work costs on the target that `auto` plans for.
 
     Returns:
         The plan.
     """
+    strategy = Strategy(strategy)
     costs = Costs(analysis.graph, prices)
-    kept = align(analysis, costs) if strategy == "auto" else analysis.needs
+    kept = align(analysis, costs) if strategy is Strategy.AUTO else analysis.needs
     kept, layout = _lay_out(analysis, kept, strategy)
     readers: dict[int, Reading] = {}
     writers: dict[int, Writing] = {}
@@ -169,7 +172,7 @@ def check_plan(plan: Plan) -> None:
             check_writer(plan.analysis, plan.layout, writing, plan.edits.get(index, ()))
 
 
-def _lay_out(analysis: Analysis, kept: Needs, strategy: str) -> tuple[Needs, Layout]:
+def _lay_out(analysis: Analysis, kept: Needs, strategy: Strategy) -> tuple[Needs, Layout]:
     """Orders all segments; one whose nodes cannot follow keeps all its channels as they were."""
     structure = analysis.structure
     roots, segments = structure.roots, structure.segments

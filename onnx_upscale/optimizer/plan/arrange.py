@@ -10,9 +10,10 @@ from onnx_upscale.optimizer.analyze import Needs, Segment, Structure
 from onnx_upscale.optimizer.load.graph import IntArray
 from onnx_upscale.optimizer.plan.order import perfect_order
 from onnx_upscale.optimizer.plan.paths import path_order
+from onnx_upscale.optimizer.plan.strategy import Strategy
 
 
-def arrange(structure: Structure, kept: Needs, segment: Segment, strategy: str) -> IntArray:
+def arrange(structure: Structure, kept: Needs, segment: Segment, strategy: Strategy) -> IntArray:
     """Orders the channels of a segment.
 
     Args:
@@ -27,14 +28,14 @@ def arrange(structure: Structure, kept: Needs, segment: Segment, strategy: str) 
     """
     original = segment.original
     wanted = _reader_sets(structure, kept, segment)
-    if strategy not in ("auto", "upscale") or not wanted:
+    if strategy not in (Strategy.AUTO, Strategy.UPSCALE) or not wanted:
         return original
     stay = original[kept.labels[original]]
     number = np.full(len(segment.roots), -1)
     number[np.searchsorted(segment.roots, stay)] = np.arange(len(stay))
     readers = [number[places] for places in wanted]
     parts = _parts(segment, number)
-    if strategy == "upscale":
+    if strategy is Strategy.UPSCALE:
         order = _grouped(path_order(len(stay), readers), parts)
     else:
         try:

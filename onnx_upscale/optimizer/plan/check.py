@@ -76,6 +76,6 @@ def check_writer(
 def _name(realization: Reading | Writing) -> str:
     """How messages call the node of a realization."""
     if isinstance(realization, Reading):
-        return f"reader '{realization.read.layer.node.label}' ({realization.name})"
+        return f"reader '{realization.read.layer.node.title}' ({realization.name})"
     layer = realization.write.layer
-    return f"writer '{layer.node.label if layer else '?'}' ({realization.name})"
+    return f"writer '{layer.node.title if layer else '?'}' ({realization.name})"

@@ -12,8 +12,6 @@ from onnx_upscale.optimizer.load.graph import Graph
 from onnx_upscale.optimizer.load.layers import Layer
 from onnx_upscale.prices import CopyWork, LayerWork, Prices
 
-_PRODUCTS = frozenset({"Gemm", "MatMul"})
-
 
 def positions(graph: Graph, tensor: str, without: Collection[int]) -> int:
     """How many positions a tensor has along all but some axes; unknown sizes count as one."""
@@ -26,11 +24,6 @@ def element_bytes(graph: Graph, tensor: str) -> int:
     """Size of one element of a tensor."""
     kind = graph.types.get(tensor, TensorProto.FLOAT) or TensorProto.FLOAT
     return int(helper.tensor_dtype_to_np_dtype(kind).itemsize) or 1
-
-
-def is_product(layer: Layer) -> bool:
-    """Whether a layer is a matrix product, a convolution otherwise."""
-    return layer.node.op in _PRODUCTS
 
 
 class Costs:
@@ -61,17 +54,13 @@ class Costs:
         return self._layers[key]
 
     def _work(self, layer: Layer) -> LayerWork:
-        weight = self._graph.constants[layer.node.inputs[layer.weight_slot]]
-        made = () if layer.output_axis is None else (layer.output_axis,)
-        tensor = layer.node.outputs[0]
-        if layer.node.op == "ConvTranspose":
-            tensor, made = layer.node.inputs[layer.data_slot], (layer.data_axis,)
+        tensor, axis = layer.stepping
         return LayerWork(
-            product=is_product(layer),
+            product=layer.product,
             inputs=layer.inputs,
             outputs=layer.outputs,
-            places=positions(self._graph, tensor, made),
-            window=weight.size * layer.groups // max(layer.inputs * layer.outputs, 1),
+            places=positions(self._graph, tensor, () if axis is None else (axis,)),
+            window=layer.window,
             item_bytes=element_bytes(self._graph, tensor),
             stride=math.prod(layer.node.attributes.get("strides", ())),
         )

@@ -6,6 +6,7 @@ import numpy as np
 
 from onnx_upscale.optimizer.analyze import Analysis
 from onnx_upscale.optimizer.load.masking import LayerMask
+from onnx_upscale.optimizer.load.sides import Side
 
 
 def grow_masks(analysis: Analysis) -> tuple[LayerMask, ...]:
@@ -35,7 +36,7 @@ def grow_masks(analysis: Analysis) -> tuple[LayerMask, ...]:
             fixed[roots[demand.labels]] = True
     gone = (pruned & ~fixed)[roots]
     return tuple(
-        LayerMask(read.layer, "input", np.flatnonzero(gone[read.inputs]))
+        LayerMask(read.layer, Side.INPUT, np.flatnonzero(gone[read.inputs]))
         for segment in structure.segments
         for read in segment.readers
         if gone[read.inputs].any()

@@ -10,7 +10,7 @@ import numpy as np
 from onnx_upscale.optimizer.analyze import Analysis, Needs, Segment
 from onnx_upscale.optimizer.load.graph import IntArray
 from onnx_upscale.optimizer.load.layers import Layer
-from onnx_upscale.optimizer.plan.cost import Costs, is_product
+from onnx_upscale.optimizer.plan.cost import Costs
 from onnx_upscale.prices import Counts
 
 # Keeping a channel can make others needed before it; few rounds settle that, and any is correct.
@@ -79,7 +79,7 @@ def _only_products(segment: Segment) -> bool:
     """Whether no convolution has to do with a segment."""
     layers = [writer.write.layer for writer in segment.writers]
     layers += [read.layer for read in segment.readers]
-    return all(layer is None or is_product(layer) for layer in layers)
+    return all(layer is None or layer.product for layer in layers)
 
 
 def _only_layers(segment: Segment) -> bool:
@@ -89,7 +89,7 @@ def _only_layers(segment: Segment) -> bool:
     layout costs more than any layer gains.
     """
     layers = [writer.write.layer for writer in segment.writers]
-    if segment.joins or segment.demands:
+    if segment.concatenations or segment.demands:
         return False
     return all(layer is not None and layer.groups == 1 for layer in layers)
 
@@ -108,7 +108,7 @@ def _around(kept: Needs, segment: Segment, costs: Costs) -> _Around:
         if labels is None:
             return otherwise
         there = int(np.count_nonzero(kept.labels[labels]))
-        return min(costs.prices.counts(there, is_product(layer)).aligned, len(labels))
+        return min(costs.prices.counts(there, layer.product).aligned, len(labels))
 
     writes = [writer.write for writer in segment.writers]
     reads = [(read.layer, read.outputs) for read in segment.readers]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from onnx_upscale.optimizer.analyze import Structure
-from onnx_upscale.optimizer.analyze.facts import Facts, Join, Tie
+from onnx_upscale.optimizer.analyze.facts import Facts, Tie
 from onnx_upscale.optimizer.analyze.weights import BoolArray
 from onnx_upscale.optimizer.load.graph import IntArray
 
@@ -22,8 +22,7 @@ class Layout:
 
     def __init__(self, roots: IntArray, kept: BoolArray, rank: IntArray, frozen: BoolArray) -> None:
         self._roots, self._kept, self._rank, self._frozen = roots, kept, rank, frozen
-        # The label arrays are held on to, so that their identity can serve as the key.
-        self._known: dict[int, tuple[IntArray, IntArray]] = {}
+        self._known: dict[bytes, IntArray] = {}
 
     def positions(self, labels: IntArray) -> IntArray:
         """The original positions that an axis keeps, in their new order.
@@ -37,11 +36,10 @@ class Layout:
         Returns:
             Original positions, shape (kept channels,).
         """
-        known = self._known.get(id(labels))
-        if known is None:
-            known = (labels, self._find(labels))
-            self._known[id(labels)] = known
-        return known[1]
+        axis = labels.tobytes()
+        if axis not in self._known:
+            self._known[axis] = self._find(labels)
+        return self._known[axis]
 
     def _find(self, labels: IntArray) -> IntArray:
         if len(labels) and self._frozen[labels[0]]:
@@ -94,25 +92,6 @@ def is_empty(facts: Facts, layout: Layout) -> bool:
     )
 
 
-def join_order(layout: Layout, join: Join) -> list[int] | None:
-    """In which order a Concat must take its parts to give its layout.
-
-    Args:
-        layout: The layout.
-        join: The Concat.
-
-    Returns:
-        Indices of the parts that keep a channel, or None if no order gives the layout.
-    """
-    starts = np.cumsum([0, *(len(part) for part in join.parts)])
-    whole = layout.positions(join.whole)
-    part_of = np.searchsorted(starts, whole, side="right") - 1
-    order = [int(part) for part in part_of[np.sort(np.unique(part_of, return_index=True)[1])]]
-    pieces = [starts[part] + layout.positions(join.parts[part]) for part in order]
-    laid = np.concatenate(pieces) if pieces else np.zeros(0, np.int64)
-    return order if np.array_equal(laid, whole) else None
-
-
 def _fits(layout: Layout, tie: Tie) -> bool:
     part = layout.positions(tie.part)
     grid = np.arange(len(tie.flat)).reshape(tie.outer, len(tie.part), tie.inner)
@@ -143,6 +122,7 @@ def _misfits_of(facts: Facts, layout: Layout) -> list[IntArray]:
     for tie in facts.ties:
         if not _fits(layout, tie):
             found += [tie.flat, tie.part]
-    if facts.join is not None and join_order(layout, facts.join) is None:
-        found += [facts.join.whole, *facts.join.parts]
+    concatenation = facts.concatenation
+    if concatenation is not None and concatenation.order(layout.positions) is None:
+        found += [concatenation.whole, *concatenation.parts]
     return found

@@ -98,7 +98,7 @@ def _total(value: Sequence[float], taken: Sequence[bool]) -> float:
 
 
 def _parts(size: int, sets: Sequence[IntArray]) -> tuple[IntArray, list[IntArray]]:
-    """Join channels that are in exactly the same sets: side by side they are in nobody's way.
+    """Merge channels that are in exactly the same sets: side by side they are in nobody's way.
 
     Args:
         size: Number of channels.

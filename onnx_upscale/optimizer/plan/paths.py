@@ -1,7 +1,7 @@
 """Order of channels by the path heuristic of UPSCALE (Wan et al., ICML 2023).
 
-Readers are vertices, two of them joined where they need a channel in common. A path on which
-only neighbours are joined is laid out as [only A][A and B][only B][B and C][only C]..., and every
+Readers are vertices, two of them linked where they need a channel in common. A path on which
+only neighbours are linked is laid out as [only A][A and B][only B][B and C][only C]..., and every
 reader on it is contiguous. The heaviest path, by channels covered, is laid out, then the heaviest
 among the readers that share nothing with it, and so on; all others have to gather. A reader that
 is a subset of another one is no vertex: it takes part in the order inside of that one, which is
@@ -115,13 +115,13 @@ def _largest(shared: IntArray) -> npt.NDArray[np.bool_]:
 def _heaviest_path(shared: IntArray) -> IntArray:
     """Return the vertices of a path that covers the most channels.
 
-    Vertices of the path are joined only if neighbours on it, which is why sizes less overlaps
+    Vertices of the path are linked only if neighbours on it, which is why sizes less overlaps
     of neighbours count its channels. All paths of a length are extended at once.
 
     Args:
         shared: Channels shared by two readers, shape (n, n). None is a proper subset.
     """
-    joined = shared > 0
+    linked = shared > 0
     sizes = shared.diagonal()
     paths = np.arange(len(sizes))[:, None]
     weight = sizes
@@ -132,11 +132,11 @@ def _heaviest_path(shared: IntArray) -> IntArray:
         if weight[top] > most:
             best, most = paths[top], int(weight[top])
         last = paths[:, -1]
-        at, reader = np.nonzero(free & joined[last])
+        at, reader = np.nonzero(free & linked[last])
         longer = weight[at] + sizes[reader] - shared[last[at], reader]
         keep = np.argsort(-longer, kind="stable")[:_BEAM]
         at, reader, weight = at[keep], reader[keep], longer[keep]
-        free = free[at] & ~joined[last[at]]
+        free = free[at] & ~linked[last[at]]
         paths = np.column_stack([paths[at], reader])
     return best
 

@@ -98,8 +98,6 @@ def _step(
         window = math.prod(node.attributes.get("kernel_shape", ()))
         axis = int(node.attributes.get("axis", 1))
         return Step(node.op, inputs, outputs, axis=axis, window=window, stride=stride)
-    weight = graph.value(node, layer.weight_slot)
-    size = 1 if weight is None else weight.size
     return Step(
         node.op,
         inputs,
@@ -107,7 +105,7 @@ def _step(
         axis=layer.data_axis,
         made_axis=layer.output_axis or 0,
         weighted=True,
-        window=size * layer.groups // max(layer.inputs * layer.outputs, 1),
+        window=layer.window,
         stride=stride,
         groups=groups,
     )

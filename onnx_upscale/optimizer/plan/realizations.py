@@ -16,7 +16,7 @@ import numpy as np
 from onnx_upscale.optimizer.analyze.facts import Read, Write
 from onnx_upscale.optimizer.analyze.weights import BoolArray
 from onnx_upscale.optimizer.load.graph import IntArray
-from onnx_upscale.optimizer.plan.cost import Costs, is_product
+from onnx_upscale.optimizer.plan.cost import Costs
 from onnx_upscale.optimizer.plan.edits import Edit, Select, Widen
 
 
@@ -120,7 +120,7 @@ class Slice(_Copy):
         """The narrowest window, and one of a count that the target likes."""
         size, wanted = len(needs), np.flatnonzero(needs)
         start, end = int(wanted[0]), int(wanted[-1]) + 1
-        counts = costs.prices.counts(end - start, is_product(read.layer))
+        counts = costs.prices.counts(end - start, read.layer.product)
         for width in dict.fromkeys((counts.least, counts.aligned)):
             if width < size:
                 first = min(start, size - width)
@@ -136,7 +136,7 @@ class Gather(_Copy):
     def ways(cls, read: Read, here: IntArray, needs: BoolArray, costs: Costs) -> Iterator[Reading]:
         """Just that, and with others up to a count that the target likes."""
         size, wanted = len(needs), np.flatnonzero(needs)
-        counts = costs.prices.counts(len(wanted), is_product(read.layer))
+        counts = costs.prices.counts(len(wanted), read.layer.product)
         for count in dict.fromkeys((counts.least, counts.aligned)):
             missing = min(count, size) - len(wanted)
             filled = np.sort(np.concatenate([wanted, np.flatnonzero(~needs)[:missing]]))
@@ -216,7 +216,7 @@ class Pad(Writing):
         if layer is None or layer.groups > 1 or layer.output_axis is None:
             return
         start, end = int(wanted[0]), int(wanted[-1]) + 1
-        width = min(costs.prices.counts(end - start, is_product(layer)).aligned, size)
+        width = min(costs.prices.counts(end - start, layer.product).aligned, size)
         start = min(start, size - width)
         if width < size:
             yield cls(write, here[start : start + width], start, size - start - width)

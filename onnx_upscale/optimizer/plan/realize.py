@@ -20,10 +20,11 @@ from onnx_upscale.optimizer.plan.realizations import (
     Writing,
     ZeroFill,
 )
+from onnx_upscale.optimizer.plan.strategy import Strategy
 
 
 def realize_reader(
-    kept: Needs, layout: Layout, costs: Costs, read: Read, strategy: str
+    kept: Needs, layout: Layout, costs: Costs, read: Read, strategy: Strategy
 ) -> Reading | None:
     """Chooses how a reader gets its channels.
 
@@ -45,17 +46,17 @@ def realize_reader(
     everything, wanted = np.arange(len(here)), np.flatnonzero(needs)
     if needs.all():
         return Whole(read, here, needs, everything)
-    if strategy == "constrained" or not needs.any():
+    if strategy is Strategy.CONSTRAINED or not needs.any():
         return ZeroFill(read, here, needs, everything)
-    if strategy == "auto":
+    if strategy is Strategy.AUTO:
         ways = [way for kind in READINGS for way in kind.ways(read, here, needs, costs)]
         return min(ways, key=lambda way: way.seconds(costs, made))
-    contiguous = strategy == "upscale" and wanted[-1] - wanted[0] + 1 == len(wanted)
+    contiguous = strategy is Strategy.UPSCALE and wanted[-1] - wanted[0] + 1 == len(wanted)
     return (Slice if contiguous else Gather)(read, here, needs, wanted)
 
 
 def realize_writer(
-    analysis: Analysis, layout: Layout, costs: Costs, write: Write, strategy: str
+    analysis: Analysis, layout: Layout, costs: Costs, write: Write, strategy: Strategy
 ) -> Writing:
     """Chooses how a writer fills its layout.
 
@@ -73,7 +74,7 @@ def realize_writer(
     zero = analysis.values[write.labels[here]] == 0
     if not zero.any():
         return WriteWhole(write, here)
-    if strategy != "auto" or layer is None or layer.groups > 1 or zero.all():
+    if strategy is not Strategy.AUTO or layer is None or layer.groups > 1 or zero.all():
         return WriteZeros(write, here)
     inputs = layer.inputs if write.inputs is None else len(layout.positions(write.inputs))
     ways = [way for kind in WRITINGS for way in kind.ways(write, here, zero, costs)]

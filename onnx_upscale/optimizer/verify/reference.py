@@ -27,12 +27,15 @@ import onnx
 from onnx import helper, numpy_helper
 
 from onnx_upscale.optimizer.load.masks import Mask
+from onnx_upscale.optimizer.load.sides import Side
 from onnx_upscale.optimizer.verify.session import Session
 
 Array: TypeAlias = "npt.NDArray[Any]"
 
-_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-_CONVOLUTIONS = ("Conv", "ConvTranspose")
+CONVOLUTIONS = {("", "Conv"), ("", "ConvTranspose")}
+"""Operators, by domain and type, that read and make channels on the second axis."""
+PRODUCTS = {("", "Gemm"), ("", "MatMul")}
+"""Operators that multiply matrices; a `transA` of theirs transposes the first."""
 _NOT_CONSTANT = ("Random", "Bernoulli", "Multinomial", "Dropout")
 
 
@@ -80,7 +83,7 @@ def reference_model(
         node = model.graph.node[each.node]
         weight_slot = wiring.weight_slot(node)
         kind = seen.types[node.output[0]]  # That of all that a layer reads and makes.
-        if each.mask.side == "input":
+        if each.mask.side is Side.INPUT:
             slot = 1 - weight_slot
             flags = _flags(each.mask, *seen.input_axis(node, slot)).astype(kind)
             earlier = factors.before.get((each.node, slot), 1)
@@ -152,7 +155,10 @@ class _Wiring:
                 continue
             if all(name in self.constants for name in node.output):
                 made.update(node.output)
-            elif node.op_type in _LAYERS and node.input[self.weight_slot(node)] in made:
+            elif (
+                _operator(node) in CONVOLUTIONS | PRODUCTS
+                and node.input[self.weight_slot(node)] in made
+            ):
                 found.append(index)
         return found
 
@@ -180,6 +186,10 @@ def _reads(node: onnx.NodeProto) -> list[str]:
     ]
     inner += [v.name for a in node.attribute for g in (a.g, *a.graphs) for v in g.output]
     return [name for name in (*node.input, *inner) if name]
+
+
+def _operator(node: onnx.NodeProto) -> tuple[str, str]:
+    return node.domain.removeprefix("ai.onnx"), node.op_type
 
 
 class _Seen:
@@ -214,18 +224,17 @@ class _Seen:
     def input_axis(self, node: onnx.NodeProto, slot: int) -> tuple[int, int]:
         """The axis of a layer's input that it contracts, from the end, and its channels."""
         shape = self._shapes[node.input[slot]]
-        if node.op_type in _CONVOLUTIONS:
+        if _operator(node) in CONVOLUTIONS:
             axis = 1 - len(shape)
-        elif node.op_type == "Gemm":
-            axis = -2 if _integer(node, "transA", 0) else -1
         else:
-            axis = -2 if slot == 1 and len(shape) > 1 else -1
+            turned = slot == 1 or _integer(node, "transA", 0)
+            axis = -2 if turned and len(shape) > 1 else -1
         return axis, shape[axis]
 
     def output_axis(self, node: onnx.NodeProto, weight_slot: int) -> tuple[int, int]:
         """The axis of a layer's result that holds its output channels, and how many there are."""
         shape = self._shapes[node.output[0]]
-        if node.op_type in _CONVOLUTIONS:
+        if _operator(node) in CONVOLUTIONS:
             axis = 1 - len(shape)
         else:
             from_left = weight_slot == 0 and len(self._shapes[node.input[1]]) > 1

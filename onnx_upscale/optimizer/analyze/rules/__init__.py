@@ -7,6 +7,7 @@ from onnx_upscale.optimizer.analyze.rules import (
     normalization,
     pooling,
     reshaping,
+    selection,
     spatial,
 )
 from onnx_upscale.optimizer.analyze.rules.table import RULES
@@ -19,5 +20,6 @@ __all__ = [
     "normalization",
     "pooling",
     "reshaping",
+    "selection",
     "spatial",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onnx_upscale.optimizer.analyze.context import Context, UnclearError
-from onnx_upscale.optimizer.analyze.facts import Carry
+from onnx_upscale.optimizer.analyze.facts import Carry, How, same_axis
 from onnx_upscale.optimizer.analyze.rules.table import rule
 from onnx_upscale.optimizer.load.graph import IntArray
 
@@ -24,17 +24,17 @@ def elementwise(node: Context) -> None:
     """Each output axis holds the channels of the inputs that have it in full."""
     shape = node.output_shape()
     for axis in range(len(shape)):
-        broadcast_axis(node, axis, len(shape), how="evaluate")
+        broadcast_axis(node, axis, len(shape), how=How.EVALUATE)
 
 
-def broadcast_axis(node: Context, axis: int, rank: int, how: str) -> None:
+def broadcast_axis(node: Context, axis: int, rank: int, how: How) -> None:
     """Couples the inputs along one axis of a broadcast result.
 
     Args:
         node: The node; every input takes part.
         axis: The axis of the result, from 0.
         rank: Rank of the result.
-        how: How known values pass (see `Carry`).
+        how: How known values pass.
     """
     slots = [slot for slot in range(len(node.node.inputs)) if node.has(slot)]
     places = {slot: axis - (rank - len(node.shape(slot))) for slot in slots}
@@ -54,19 +54,19 @@ def broadcast_axis(node: Context, axis: int, rank: int, how: str) -> None:
             opaque = True
     if opaque or len(full) < len(labelled):
         for slot in labelled:
-            node.pin(slot, places[slot], "joined with a tensor whose channels are not known")
+            node.pin(slot, places[slot], "coupled with a tensor whose channels are not known")
         return
     first = next(iter(full.values()))
     made = node.make(axis, channels)
     node.tie(made, first)
     for labels in full.values():
-        if labels is not first:
+        if not same_axis(labels, first):
             node.tie(labels, first)
     for slot in places:
         if slot not in full and node.constant(slot) is not None:
             # Counted from the end: a mask may make a vector of one value for all channels.
             node.param(slot, axis - rank, made)
-    if how != "none":
+    if how is not How.NONE:
         inputs: dict[int, IntArray | None] = {slot: full.get(slot) for slot in slots}
         node.carry(Carry(how, inputs, axis, made, annihilates=node.node.op == "Mul"))
 
@@ -86,7 +86,7 @@ def dropout(node: Context) -> None:
     if node.has(2) and (training is None or bool(training)):
         raise UnclearError("it may be in training mode")
     for axis, labels in node.axes(0).items():
-        node.pass_on(axis, labels, "same")
+        node.pass_on(axis, labels, How.SAME)
         if node.used(1):
             node.pass_on(axis, labels, output=1)
 
@@ -102,7 +102,7 @@ def quantize(node: Context) -> None:
     quantized = node.attribute("axis", 1) % rank if per_axis else -1
     for axis, labels in node.axes(0).items():
         made = node.pass_on(
-            axis, labels, "evaluate" if axis == quantized or not per_axis else "none"
+            axis, labels, How.EVALUATE if axis == quantized or not per_axis else How.NONE
         )
         if axis == quantized:
             node.param(1, 0, made)

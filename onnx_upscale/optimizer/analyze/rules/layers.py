@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onnx_upscale.optimizer.analyze.context import Context, UnclearError
-from onnx_upscale.optimizer.analyze.facts import Read, Write
+from onnx_upscale.optimizer.analyze.facts import How, Read, Write
 from onnx_upscale.optimizer.analyze.rules.elementwise import broadcast_axis
 from onnx_upscale.optimizer.analyze.rules.table import rule
 from onnx_upscale.optimizer.load.graph import IntArray
@@ -15,6 +15,11 @@ def has_padding(node: Context) -> bool:
     if node.attribute("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID"):
         return True
     return any(node.attribute("pads", ()))
+
+
+def _padded(node: Context, layer: Layer) -> bool:
+    """Whether some results of a convolution lack a part of its kernel."""
+    return layer.transposed or has_padding(node)
 
 
 @rule("Conv ConvTranspose")
@@ -31,7 +36,7 @@ def convolution(node: Context) -> None:
     if layer.groups > 1:
         _grouped(node, layer)
     else:
-        _contract(node, layer, padded=has_padding(node) or layer.node.op == "ConvTranspose")
+        contract(node, layer, padded=_padded(node, layer))
 
 
 def _grouped(node: Context, layer: Layer) -> None:
@@ -42,15 +47,21 @@ def _grouped(node: Context, layer: Layer) -> None:
     node.tie(labels, groups, inner=layer.inputs // layer.groups)
     made = node.make(1, layer.outputs)
     node.tie(made, groups, inner=layer.outputs // layer.groups)
-    node.param(layer.weight_slot, 0, made if layer.node.op == "Conv" else labels)
+    node.param(layer.weight_slot, 0, labels if layer.transposed else made)
     if node.has(2):
         node.param(2, 0, made)
     node.counts_groups(groups)
-    padded = has_padding(node) or layer.node.op == "ConvTranspose"
-    node.writes(Write(made, layer, padded, labels))
+    node.writes(Write(made, layer, _padded(node, layer), labels))
 
 
-def _contract(node: Context, layer: Layer, padded: bool) -> None:
+def contract(node: Context, layer: Layer, padded: bool) -> None:
+    """An ungrouped layer writes its output channels and reads its input channels.
+
+    Args:
+        node: The node; what becomes of its other axes is for its rule to say.
+        layer: How it uses its weight.
+        padded: Whether what an input channel of a known value adds is not the same everywhere.
+    """
     labels = node.axes(layer.data_slot).get(layer.data_axis)
     made: IntArray | None = None
     if layer.output_axis is not None and layer.weight_output_axis is not None:
@@ -73,7 +84,7 @@ def gemm(node: Context) -> None:
     if node.has(2) and node.constant(2) is None:
         raise UnclearError("its bias is not constant")
     node.pin_others(0, {layer.data_axis}, "rows of a Gemm")
-    _contract(node, layer, padded=node.attribute("beta", 1.0) == 0)
+    contract(node, layer, padded=layer.bias_factor == 0)
 
 
 @rule("MatMul")
@@ -96,7 +107,7 @@ def matmul(node: Context) -> None:
         else:
             node.pass_on(axis - len(data) + len(result), labels, slot=layer.data_slot)
     # What a known value adds differs from matrix to matrix of a batch, so only zeros are absorbed.
-    _contract(node, layer, padded=any(size != 1 for size in weight[:-2]))
+    contract(node, layer, padded=any(size != 1 for size in weight[:-2]))
 
 
 def _product_of_activations(node: Context) -> None:
@@ -115,8 +126,8 @@ def _product_of_activations(node: Context) -> None:
             if labels is not None:
                 node.pin(slot, axis, "contracted with a tensor whose channels are not known")
     if len(one) - 2 in left:
-        node.pass_on(rank - 2, left[len(one) - 2], "zero", slot=0)
+        node.pass_on(rank - 2, left[len(one) - 2], How.ZERO, slot=0)
     if len(other) - 1 in right:
-        node.pass_on(rank - 1, right[len(other) - 1], "zero", slot=1)
+        node.pass_on(rank - 1, right[len(other) - 1], How.ZERO, slot=1)
     for axis in range(rank - 2):
-        broadcast_axis(node, axis, rank, how="none")
+        broadcast_axis(node, axis, rank, how=How.NONE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from onnx_upscale.optimizer.analyze.context import Context, UnclearError
+from onnx_upscale.optimizer.analyze.facts import How
 from onnx_upscale.optimizer.analyze.rules.table import rule
 
 
@@ -26,7 +27,7 @@ def _per_channel(node: Context, params: range) -> None:
     node.pin_others(0, {1}, "normalized over")
     labels = node.axes(0).get(1)
     if labels is not None:
-        made = node.pass_on(1, labels, "evaluate")
+        made = node.pass_on(1, labels, How.EVALUATE)
         for slot in params:
             node.param(slot, 0, made)
 

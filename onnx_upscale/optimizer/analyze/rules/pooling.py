@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from onnx_upscale.optimizer.analyze.context import Context
+from onnx_upscale.optimizer.analyze.facts import How
 from onnx_upscale.optimizer.analyze.rules.layers import has_padding
 from onnx_upscale.optimizer.analyze.rules.table import rule
 
@@ -15,11 +16,11 @@ def pool(node: Context) -> None:
         return
     node.pin_others(0, {0, 1}, "pooled over")
     operator = node.node.op
-    how = "same"
+    how = How.SAME
     if operator.endswith("LpPool") or (
         operator == "AveragePool" and node.attribute("count_include_pad", 0) and has_padding(node)
     ):
-        how = "zero"
+        how = How.ZERO
     for axis in (0, 1):
         if axis in node.axes(0):
             node.pass_on(axis, node.axes(0)[axis], how)
@@ -27,13 +28,13 @@ def pool(node: Context) -> None:
 
 # What a reduction makes of channels that hold one value everywhere.
 _CARRIES = {
-    "ReduceMean": "same",
-    "ReduceMax": "same",
-    "ReduceMin": "same",
-    "ReduceSum": "zero",
-    "ReduceL1": "zero",
-    "ReduceL2": "zero",
-    "ReduceSumSquare": "zero",
+    "ReduceMean": How.SAME,
+    "ReduceMax": How.SAME,
+    "ReduceMin": How.SAME,
+    "ReduceSum": How.ZERO,
+    "ReduceL1": How.ZERO,
+    "ReduceL2": How.ZERO,
+    "ReduceSumSquare": How.ZERO,
 }
 _DROPS_ZEROS = frozenset({"ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare"})
 
@@ -55,7 +56,7 @@ def reduce(node: Context) -> None:
         if axis not in reduced:
             place = axis if keep else axis - sum(other < axis for other in reduced)
             # With nothing reduced, some of the family still compute (a square, a logarithm).
-            node.pass_on(place, labels, _CARRIES.get(operator, "none") if reduced else "none")
+            node.pass_on(place, labels, _CARRIES.get(operator, How.NONE) if reduced else How.NONE)
         elif operator.startswith("Arg"):
             node.pin(0, axis, "its indices are the result")
         else:
@@ -70,4 +71,4 @@ def cumulative_sum(node: Context) -> None:
         if given is None or axis == int(given.item()) % len(node.shape()):
             node.pin(0, axis, "summed in order")
         else:
-            node.pass_on(axis, labels, "zero")
+            node.pass_on(axis, labels, How.ZERO)

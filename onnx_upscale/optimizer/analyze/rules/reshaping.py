@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from onnx_upscale.optimizer.analyze.context import Context, UnclearError
-from onnx_upscale.optimizer.analyze.facts import Carry
+from onnx_upscale.optimizer.analyze.facts import Carry, How
 from onnx_upscale.optimizer.analyze.rules.table import rule
 from onnx_upscale.optimizer.load.graph import Shape
 
@@ -66,7 +66,7 @@ def _regroup(
         made = node.make(wide[0], _known(after[wide[0]]))
         node.tie(made, labels, outer, inner)
         flat = np.tile(np.repeat(labels, inner), outer)
-        node.carry(Carry("same", {0: flat}, wide[0], made))
+        node.carry(Carry(How.SAME, {0: flat}, wide[0], made))
         return
     if outer * inner > 1 or not wide:
         node.pin(0, axis, "merged and split again")
@@ -174,7 +174,7 @@ def expand(node: Context) -> None:
     for axis, labels in node.axes(0).items():
         place = axis + len(after) - len(before)
         if after[place] == len(labels):
-            node.pass_on(place, labels, "same")
+            node.pass_on(place, labels, How.SAME)
         else:
             node.pin(0, axis, "expanded")
 

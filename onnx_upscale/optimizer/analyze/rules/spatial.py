@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from onnx_upscale.optimizer.analyze.context import Context, UnclearError
+from onnx_upscale.optimizer.analyze.facts import How
 from onnx_upscale.optimizer.analyze.rules.table import rule
 
 
@@ -18,21 +19,21 @@ def pad(node: Context) -> None:
     amounts = {
         int(axis) % rank: (pads[index], pads[index + len(axes)]) for index, axis in enumerate(axes)
     }
-    how = "same" if node.attribute("mode", b"constant") != b"constant" else _border(node)
+    how = How.SAME if node.attribute("mode", b"constant") != b"constant" else _border(node)
     for axis, labels in node.axes(0).items():
         if any(amounts.get(axis, ())):
             node.pin(0, axis, "padded")
         else:
-            node.pass_on(axis, labels, how if any(map(any, amounts.values())) else "same")
+            node.pass_on(axis, labels, how if any(map(any, amounts.values())) else How.SAME)
 
 
-def _border(node: Context) -> str:
+def _border(node: Context) -> How:
     """How known values pass where a constant is mixed in: zero survives a border of zeros."""
     value = node.attribute("value", 0.0)
     if node.has(2):
         known = node.constant(2)
         value = None if known is None else known.item()
-    return "zero" if value == 0 else "none"
+    return How.ZERO if value == 0 else How.NONE
 
 
 @rule("Resize Upsample")
@@ -53,7 +54,7 @@ def resize(node: Context) -> None:
             node.pin(0, axis, "resized")
         else:
             # A crop mixes in a value for what lies outside.
-            node.pass_on(axis, labels, "none" if crops else "same")
+            node.pass_on(axis, labels, How.NONE if crops else How.SAME)
 
 
 def _whole(node: Context, axis: int, rank: int) -> bool:

@@ -1,0 +1,103 @@
+"""How nodes that count or place channels change with them: said by rules, carried out by apply.
+
+A rule that moves channels gives its node a `Rewrite`: told which positions of each axis are kept,
+it changes the node through an `Editor`. So all that is known of an operator stands in one file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+
+from onnx_upscale.optimizer.load.graph import IntArray, Node
+
+Positions: TypeAlias = "Callable[[IntArray], IntArray]"
+"""From the labels of an axis to the original positions that it keeps, in their new order."""
+
+
+class Editor(Protocol):
+    """A node of the emitted model, as its rewrite may change it."""
+
+    @property
+    def node(self) -> Node:
+        """The node as it was."""
+
+    @property
+    def opset(self) -> int:
+        """Version of the ONNX operator set."""
+
+    @property
+    def result(self) -> str:
+        """The name of its first output, as it is now."""
+
+    def attribute(self, name: str) -> Any:
+        """An attribute as it is now, or None."""
+
+    def set_attribute(self, name: str, value: Any) -> None:
+        """Gives an attribute another value; None takes it away."""
+
+    def integers(self, slot: int) -> list[int]:
+        """The constant integers at an input slot as they are now; empty where there are none."""
+
+    def set_integers(self, slot: int, name: str, values: Sequence[int] | IntArray) -> None:
+        """Puts constant integers at an input slot; the name is a proposal."""
+
+    def take_inputs(self, slots: Sequence[int]) -> None:
+        """Leaves only some inputs, in another order."""
+
+    def take_outputs(self, outputs: Sequence[int]) -> None:
+        """Leaves only some outputs, in another order."""
+
+    def bypass(self) -> None:
+        """Takes the node away where its readers may read its first input in place of its result."""
+
+    def gather_result(self, axis: int, chosen: IntArray) -> None:
+        """Takes places of an axis of its first output, behind the node."""
+
+    def replace_by_copies(self, axis: int, chosen: Mapping[int, IntArray]) -> None:
+        """Replaces the node by copies of its first input: for each output, places of an axis."""
+
+
+Rewrite: TypeAlias = "Callable[[Editor, Positions], None]"
+
+
+@dataclass(frozen=True)
+class Count:
+    """An attribute is the count of some channels."""
+
+    attribute: str
+    labels: IntArray
+
+    def __call__(self, editor: Editor, positions: Positions) -> None:
+        """Counts those that are kept."""
+        kept = positions(self.labels)
+        if not np.array_equal(kept, np.arange(len(self.labels))):
+            editor.set_attribute(self.attribute, len(kept))
+
+
+@dataclass(frozen=True)
+class Resize:
+    """An input holds the shape of the result.
+
+    Attributes:
+        slot: Its slot.
+        template: That shape as a constant.
+        axes: The labelled axes of the result.
+    """
+
+    slot: int
+    template: tuple[int, ...]
+    axes: Mapping[int, IntArray]
+
+    def __call__(self, editor: Editor, positions: Positions) -> None:
+        """Rewrites the shape if a labelled axis gets shorter."""
+        sizes = list(self.template)
+        changed = False
+        for axis, labels in self.axes.items():
+            sizes[axis] = len(positions(labels))
+            changed |= sizes[axis] != len(labels)
+        if changed:
+            editor.set_integers(self.slot, f"{editor.node.outputs[0]}.sizes", sizes)

@@ -1,0 +1,91 @@
+"""One node of the emitted model, in the hands of its rewrite."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from onnx_upscale.optimizer.apply.copies import select_node
+from onnx_upscale.optimizer.apply.surgery import Surgery
+from onnx_upscale.optimizer.load.graph import IntArray, Node
+
+
+class NodeEditor:
+    """What `analyze.rewrites.Editor` promises, on graphsurgeon's view of the graph.
+
+    Attributes:
+        node: The node as it was.
+    """
+
+    def __init__(self, surgery: Surgery, node: Node) -> None:
+        self.node = node
+        self._surgery, self._edited = surgery, surgery.nodes[node.index]
+
+    @property
+    def opset(self) -> int:
+        """Version of the ONNX operator set."""
+        return self._surgery.graph.opset
+
+    @property
+    def result(self) -> str:
+        """The name of its first output, as it is now."""
+        return str(self._edited.outputs[0].name)
+
+    def attribute(self, name: str) -> Any:
+        """An attribute as it is now, or None."""
+        return self._edited.attrs.get(name, self.node.attributes.get(name))
+
+    def set_attribute(self, name: str, value: Any) -> None:
+        """Gives an attribute another value; None takes it away."""
+        self._edited.attrs[name] = value
+
+    def integers(self, slot: int) -> list[int]:
+        """The constant integers at an input slot as they are now; empty where there are none."""
+        inputs = self._edited.inputs
+        if slot < len(inputs) and isinstance(getattr(inputs[slot], "values", None), np.ndarray):
+            return [int(value) for value in inputs[slot].values]
+        value = self._surgery.graph.value(self.node, slot)
+        return [] if value is None else [int(entry) for entry in value.ravel()]
+
+    def set_integers(self, slot: int, name: str, values: Sequence[int] | IntArray) -> None:
+        """Puts constant integers at an input slot; the name is a proposal."""
+        constant = self._surgery.integers(name, values)
+        self._surgery.replace_tensor(self.node.index, slot, constant)
+
+    def take_inputs(self, slots: Sequence[int]) -> None:
+        """Leaves only some inputs, in another order."""
+        self._edited.inputs = [self._edited.inputs[slot] for slot in slots]
+
+    def take_outputs(self, outputs: Sequence[int]) -> None:
+        """Leaves only some outputs, in another order."""
+        self._edited.outputs = [self._edited.outputs[output] for output in outputs]
+
+    def bypass(self) -> None:
+        """Takes the node away where its readers may read its first input in place of its result."""
+        graph, source, result = self._surgery.graph, self._edited.inputs[0], self._edited.outputs[0]
+        if result.name in graph.outputs or result.name in graph.captured:
+            return
+        if source.name not in graph.constants:
+            self._surgery.removed.add(self.node.index)
+            for reader in list(result.outputs):
+                reader.inputs = [source if tensor is result else tensor for tensor in reader.inputs]
+
+    def gather_result(self, axis: int, chosen: IntArray) -> None:
+        """Takes places of an axis of its first output, behind the node."""
+        name = self.node.outputs[0]
+        indices = self._surgery.integers(f"{name}.indices", chosen)
+        self._surgery.insert_after(
+            self.node.index, "Gather", f"{name}.gather_node", [indices], axis=axis
+        )
+
+    def replace_by_copies(self, axis: int, chosen: Mapping[int, IntArray]) -> None:
+        """Replaces the node by copies of its first input: for each output, places of an axis."""
+        surgery, index = self._surgery, self.node.index
+        surgery.removed.add(index)
+        source, targets = self._edited.inputs[0], list(self._edited.outputs)
+        self._edited.outputs.clear()
+        for output, places in chosen.items():
+            copy = select_node(surgery, source, axis, places, targets[output])
+            surgery.after.setdefault(index, []).append(copy)
