@@ -31,9 +31,10 @@ from onnx_upscale.optimizer.load import Loaded, MaskSource, ModelSource, load
 from onnx_upscale.optimizer.load.masking import LayerMask, mask_graph
 from onnx_upscale.optimizer.load.model import why_invalid
 from onnx_upscale.optimizer.plan import STRATEGIES, Plan, grow_masks, plan
-from onnx_upscale.optimizer.verify import Tolerance, Verification, input_sizes
+from onnx_upscale.optimizer.verify import Tolerance, Verification
 from onnx_upscale.prices import load_prices, target_warnings
 from onnx_upscale.proof import Proof, Sizes
+from onnx_upscale.running import input_sizes
 from onnx_upscale.stats import measure
 from onnx_upscale.tune import tuned_plan
 

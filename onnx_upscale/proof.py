@@ -19,12 +19,11 @@ from onnx_upscale.optimizer.verify import (
     Tolerance,
     Verification,
     View,
-    input_sizes,
-    random_inputs,
     reference_model,
     unchanged,
     verify,
 )
+from onnx_upscale.running import input_sizes, random_inputs
 
 Sizes: TypeAlias = "Mapping[str, tuple[int, ...]]"
 

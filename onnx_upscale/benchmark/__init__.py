@@ -28,7 +28,7 @@ from onnx_upscale.benchmark.statistics import (
 from onnx_upscale.benchmark.subjects import Sizes, Subject, read_subjects
 from onnx_upscale.errors import UsageError, VerifySetupError
 from onnx_upscale.optimizer.load import ModelSource
-from onnx_upscale.optimizer.verify import Session
+from onnx_upscale.running import Session
 
 __all__ = [
     "CATEGORIES",

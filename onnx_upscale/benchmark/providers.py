@@ -11,7 +11,7 @@ import onnxruntime
 from onnx import helper
 
 from onnx_upscale.errors import UsageError, VerifySetupError
-from onnx_upscale.optimizer.verify import Session
+from onnx_upscale.running import Session
 
 # By the names users know: onnxruntime's own, the preferred one first.
 _PROVIDERS: Mapping[str, tuple[str, ...]] = {

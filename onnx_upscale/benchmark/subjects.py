@@ -15,8 +15,7 @@ from onnx import external_data_helper, helper
 from onnx_upscale.errors import UpscaleError, UsageError
 from onnx_upscale.optimizer.load.model import ModelSource, read_model
 from onnx_upscale.optimizer.load.values import Array
-from onnx_upscale.optimizer.verify import input_sizes, random_inputs
-from onnx_upscale.optimizer.verify.inputs import model_inputs
+from onnx_upscale.running import input_sizes, model_inputs, random_inputs
 
 Sizes: TypeAlias = Mapping[str, tuple[int, ...]]
 

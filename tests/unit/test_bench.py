@@ -36,7 +36,7 @@ from onnx_upscale.benchmark.statistics import (
 from onnx_upscale.benchmark.text import comparison_rows, profile_rows
 from onnx_upscale.cli import main
 from onnx_upscale.errors import ModelError, UsageError, VerifySetupError
-from onnx_upscale.optimizer.verify import Session, session
+from onnx_upscale.running import Session, session
 
 BEFORE = b"what was there before"
 

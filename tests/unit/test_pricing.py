@@ -16,7 +16,6 @@ import onnx_upscale
 from build import Net
 from onnx_upscale.cli import main
 from onnx_upscale.errors import OutputError, UsageError
-from onnx_upscale.optimizer.verify import Session, input_sizes, random_inputs
 from onnx_upscale.prices import (
     AnalyticPrices,
     CopyWork,
@@ -32,6 +31,7 @@ from onnx_upscale.pricing import Errors, Priced, price
 from onnx_upscale.pricing.fit import fit, fit_family
 from onnx_upscale.pricing.measure import measure_one_by_one
 from onnx_upscale.pricing.shapes import planned
+from onnx_upscale.running import Session, input_sizes, random_inputs
 
 DIGITS = Path(__file__).parents[2] / "models" / "digits"
 

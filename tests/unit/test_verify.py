@@ -14,7 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 import onnx_upscale
 from build import Array, Net
 from onnx_upscale import UsageError, VerifyError, VerifySetupError
-from onnx_upscale.optimizer.verify import Session, Tolerance, input_sizes, random_inputs, verify
+from onnx_upscale.optimizer.verify import Tolerance, verify
+from onnx_upscale.running import Session, input_sizes, random_inputs
 
 Shape = Sequence["int | str | None"] | None
 

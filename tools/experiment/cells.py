@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 
 import onnx_upscale
-from onnx_upscale.optimizer.verify import Session
+from onnx_upscale.running import Session
 
 if TYPE_CHECKING:  # Results can be looked at without torch.
     from experiment.sources import Source

@@ -27,7 +27,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from onnx_upscale.optimizer.load.masks import Mask
-from onnx_upscale.optimizer.verify.session import Session
+from onnx_upscale.running import Session
 
 Array: TypeAlias = "npt.NDArray[Any]"
 
