@@ -9,11 +9,12 @@ from typing import Any
 import click
 import onnx
 
+import onnx_upscale
 from onnx_upscale.cli.console import exit_statuses, show, warn
 from onnx_upscale.cli.options import quiet, version
 from onnx_upscale.cli.paths import check_paths
 from onnx_upscale.cli.progress import progress_bar
-from onnx_upscale.criteria import CRITERIA, SCOPES, DataSource, Images, make_masks
+from onnx_upscale.criteria import CRITERIA, SCOPES, DataSource, Images
 from onnx_upscale.errors import UsageError
 from onnx_upscale.files import write_files
 from onnx_upscale.importers import FORMATS, read_imported
@@ -130,7 +131,9 @@ def _made(
     elif (mean, std, size) != (None, None, None):
         raise UsageError("--mean, --std and --size: are for a folder of images given with --data")
     with progress_bar(f"Scoring channels ({criterion})") as progress:
-        return make_masks(model, criterion, amount, data=source, progress=progress, **options)
+        return onnx_upscale.mask(
+            model, criterion, amount, data=source, progress=progress, **options
+        )
 
 
 def _imported(

@@ -22,7 +22,7 @@ from onnx_upscale.optimizer.load.model import ModelSource, read_model
 SCOPES = ("local", "global")
 
 
-def make_masks(
+def mask(
     model: ModelSource,
     criterion: str,
     amount: float,

@@ -16,7 +16,8 @@ from onnx import numpy_helper
 
 import onnx_upscale
 from build import Array, Net
-from onnx_upscale import DataError, ModelError, UpscaleError, UsageError, make_masks
+from onnx_upscale import DataError, ModelError, UpscaleError, UsageError
+from onnx_upscale import mask as make_masks
 from onnx_upscale.criteria import CRITERIA, Images
 from onnx_upscale.criteria.scales import batch_norm_scales
 from onnx_upscale.criteria.scores import fpgm, l1, l2, lamp

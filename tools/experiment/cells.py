@@ -91,7 +91,7 @@ def measure(cell: Cell, model: Path, unpruned: float, source: Source, runs: int)
     """
     calibration = source.calibration(cell.seed) if cell.criterion == "hrank" else None
     free, tied = (
-        onnx_upscale.make_masks(
+        onnx_upscale.mask(
             model,
             cell.criterion,
             cell.amount,
