@@ -158,7 +158,7 @@ def optimize(
     if strategy not in STRATEGIES:
         raise UsageError(f"unknown strategy '{strategy}' (known: {', '.join(STRATEGIES)})")
     if samples < 1:
-        raise UsageError("at least one sample is needed; use verify=False for none")
+        raise UsageError("at least one sample is needed; use `verify=False` for none")
     clock = _Clock()
     with clock.stage("load"):
         loaded = load(model, masks)
@@ -181,7 +181,7 @@ def optimize(
             try:
                 verification = proof.of(loaded, grown, emitted.model, planned)
             except VerifySetupError as error:
-                raise VerifySetupError(f"{error}; --no-verify does without") from None
+                raise VerifySetupError(f"{error}; `verify=False` does without") from None
     before = measure(loaded.graph.model, sizes)
     after = measure(emitted.model, sizes, emitted.added)
     path, content = _input_file(model)
@@ -267,7 +267,7 @@ def verify(
     proof = Proof(samples, seed, Tolerance(rtol, atol), inputs, verify_at)
     found = proof.of(loaded, grown, other, claimed)
     if not found.ok and found.pieces:
-        hint = "it may have been made with another strategy or target, or with --tune"
+        hint = "it may have been made with another strategy or target, or with `tune`"
         found = replace(found, failure=f"{found.failure}; or {hint}")
     _raise_if_different(found, {})
     return found

@@ -1,4 +1,8 @@
-"""The errors of the package: each message is the one line that a user needs."""
+"""The errors of the package: each message is the one line that a user needs.
+
+Messages name parameters in backticks (`verify_at`, `verify=False`); the command line shows its
+options in their place.
+"""
 
 from __future__ import annotations
 

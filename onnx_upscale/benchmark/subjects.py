@@ -75,7 +75,7 @@ def read_subjects(
     unknown = sorted((sizes or {}).keys() - known)
     if unknown:
         have = ", ".join(sorted(known)) or "none"
-        raise UsageError(f"--input {unknown[0]}: no model has such an input (they have: {have})")
+        raise UsageError(f"`inputs` {unknown[0]}: no model has such an input (they have: {have})")
     shapes = []
     for name, model, inputs in zip(names, read, aligned, strict=True):
         try:
@@ -154,8 +154,8 @@ def _check_equal(
             if one != first:
                 raise UsageError(
                     f"{name}: its input '{inputs[place]}' is {one}, but that of {names[0]} is "
-                    f"{first}: compare models of equal inputs, or give shapes with --input or "
-                    "--batch"
+                    f"{first}: compare models of equal inputs, or give shapes with `inputs` or "
+                    "`batch`"
                 )
 
 

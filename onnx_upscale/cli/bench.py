@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -11,6 +12,7 @@ import onnx_upscale
 from onnx_upscale.benchmark import PROVIDERS
 from onnx_upscale.benchmark.text import comparison_rows, headline, profile_rows
 from onnx_upscale.cli.console import exit_statuses, show, warn
+from onnx_upscale.cli.messages import as_options
 from onnx_upscale.cli.options import inputs, quiet
 from onnx_upscale.cli.paths import check_paths
 from onnx_upscale.files import write_files
@@ -63,6 +65,7 @@ def bench(
         results={"--json": json_file},
     )
     found = onnx_upscale.bench(models, profile=profile, **options)
+    found = replace(found, warnings=tuple(map(as_options, found.warnings)))
     if json_file is not None:
         text = json.dumps(found.to_json(), indent=2, allow_nan=False)
         write_files({json_file: f"{text}\n".encode()})

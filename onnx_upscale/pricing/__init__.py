@@ -84,11 +84,11 @@ def price(
         UsageError: There is no such provider here, or an option cannot be meant.
     """
     if provider not in PROVIDERS:
-        raise UsageError(f"--provider {provider}: unknown (known: {', '.join(PROVIDERS)})")
+        raise UsageError(f"`provider` {provider}: unknown (known: {', '.join(PROVIDERS)})")
     if threads < 0:
-        raise UsageError(f"--threads {threads}: must be at least 0")
+        raise UsageError(f"`threads` {threads}: must be at least 0")
     if not 0 < share <= 1:
-        raise UsageError(f"share {share}: must be above 0 and at most 1")
+        raise UsageError(f"`share` {share}: must be above 0 and at most 1")
     providers = execution_providers(provider)
     fallback = load_prices(provider)
     assert isinstance(fallback, AnalyticPrices)

@@ -256,9 +256,9 @@ class TestPrice:
     @pytest.mark.parametrize(
         ("options", "saying"),
         [
-            ({"provider": "tpu"}, "--provider tpu: unknown"),
-            ({"threads": -1}, "--threads -1"),
-            ({"share": 0.0}, "share 0.0"),
+            ({"provider": "tpu"}, "`provider` tpu: unknown"),
+            ({"threads": -1}, "`threads` -1"),
+            ({"share": 0.0}, "`share` 0.0"),
         ],
     )
     def test_bad_options(self, options: dict[str, Any], saying: str) -> None:

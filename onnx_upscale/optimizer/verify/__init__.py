@@ -133,7 +133,7 @@ class _Comparison:
         missing = set(at) - set(self._cuts.tensors)
         if missing:
             raise UsageError(
-                f"--verify-at {min(missing)}: no node of the model makes such a tensor from its "
+                f"`verify_at` {min(missing)}: no node of the model makes such a tensor from its "
                 "inputs"
             )
         self._forced = bool(at)
