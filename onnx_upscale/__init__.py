@@ -18,6 +18,7 @@ from onnx_upscale.exporter import Exported, export
 from onnx_upscale.importers import import_masks
 from onnx_upscale.optimizer.verify import Verification
 from onnx_upscale.pricing import Priced, price
+from onnx_upscale.report import Report
 
 __version__ = "0.1.0"
 
@@ -31,6 +32,7 @@ __all__ = [
     "ModelError",
     "OutputError",
     "Priced",
+    "Report",
     "Result",
     "UpscaleError",
     "UsageError",

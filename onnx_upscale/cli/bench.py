@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import Any
 
 import click
 
@@ -16,6 +15,7 @@ from onnx_upscale.cli.messages import as_options
 from onnx_upscale.cli.options import inputs, quiet
 from onnx_upscale.cli.paths import check_paths
 from onnx_upscale.files import write_files
+from onnx_upscale.options import Sizes
 from onnx_upscale.tables import table
 
 
@@ -57,14 +57,32 @@ from onnx_upscale.tables import table
 @quiet
 @exit_statuses
 def bench(
-    models: tuple[str, ...], json_file: str | None, quiet: bool, profile: bool, **options: Any
+    models: tuple[str, ...],
+    provider: str,
+    batch: int | None,
+    threads: int,
+    runs: int,
+    inputs: Sizes,
+    profile: bool,
+    memory: bool,
+    json_file: str | None,
+    quiet: bool,
 ) -> None:
     """Compare models in onnxruntime, run in turn; ratios are to the first."""
     check_paths(
         sources={f"model {number}": model for number, model in enumerate(models, 1)},
         results={"--json": json_file},
     )
-    found = onnx_upscale.bench(models, profile=profile, **options)
+    found = onnx_upscale.bench(
+        models,
+        provider=provider,
+        batch=batch,
+        threads=threads,
+        runs=runs,
+        inputs=inputs,
+        profile=profile,
+        memory=memory,
+    )
     found = replace(found, warnings=tuple(map(as_options, found.warnings)))
     if json_file is not None:
         text = json.dumps(found.to_json(), indent=2, allow_nan=False)

@@ -9,12 +9,15 @@ import click
 
 import onnx_upscale
 from onnx_upscale import tables
+from onnx_upscale.api import optimize_with, verify_with
 from onnx_upscale.cli.console import exit_statuses, show, warn
 from onnx_upscale.cli.options import comparison, quiet, strategy, target, version
 from onnx_upscale.cli.paths import check_paths
 from onnx_upscale.errors import VerifyError
 from onnx_upscale.files import write_files
+from onnx_upscale.options import Options
 from onnx_upscale.prices import BUILT_IN
+from onnx_upscale.report import Report
 
 
 @click.command()
@@ -56,21 +59,21 @@ def optimize(
         results={"OUT": out, "--report": report},
     )
     try:
-        result = onnx_upscale.optimize(model, masks, target=target, **options)
+        result = optimize_with(model, masks, Options(target=target, **options))
     except VerifyError as error:
-        if report is not None and error.report:
+        if report is not None and error.report is not None:
             write_files({report: _json(error.report)})
         raise
-    result.report["output"]["path"] = out
+    done = result.report.written_to(out)
     contents = {out: result.content}
     if report is not None:  # First, as OUT must be as it was if anything goes wrong.
-        contents = {report: _json(result.report)} | contents
+        contents = {report: _json(done)} | contents
     write_files(contents)
     if verbose:
-        show(*tables.details(result.report), err=True)
+        show(*tables.details(done), err=True)
     if not quiet:
-        warn([*result.report["warnings"], *result.report["verify"].get("warnings", ())])
-        show(*tables.summary(result.report))
+        warn([*done.warnings, *done.verify.warnings])
+        show(*tables.summary(done))
 
 
 @click.command()
@@ -107,11 +110,11 @@ def verify(
     **options: Any,
 ) -> None:
     """Check an earlier result again."""
-    found = onnx_upscale.verify(model, masks, out, **options)
+    found = verify_with(model, masks, out, Options(**options))
     if not quiet:
         warn(found.warnings)
         show(tables.equality(found.samples, found.max_abs, found.max_rel))
 
 
-def _json(report: dict[str, Any]) -> bytes:
-    return (json.dumps(report, indent=2, allow_nan=False) + "\n").encode()
+def _json(report: Report) -> bytes:
+    return (json.dumps(report.to_json(), indent=2, allow_nan=False) + "\n").encode()
