@@ -20,6 +20,7 @@ from onnx_upscale.errors import (
     VerifySetupError,
 )
 from onnx_upscale.files import check_writable, write_files
+from onnx_upscale.log import log_details
 from onnx_upscale.optimizer.analyze import Analysis
 from onnx_upscale.optimizer.analyze import analyze as analyze_graph
 from onnx_upscale.optimizer.apply import apply
@@ -213,6 +214,7 @@ def optimize_with(model: ModelSource, masks: MaskSource, options: Options) -> Re
         seconds=clock.rounded(),
     )
     _raise_if_different(verification, report)
+    log_details(report)
     return Result(emitted.model, report, content)
 
 

@@ -40,17 +40,6 @@ def equality(samples: int, max_abs: float, max_rel: float) -> str:
     )
 
 
-def details(report: Report) -> list[str]:
-    """Seconds per stage, and what was pinned by whom."""
-    stages = ", ".join(f"{stage} {seconds:.3f} s" for stage, seconds in report.seconds.items())
-    pinned = [
-        f"segment {segment.id} ({segment.channels} channels): {reason}"
-        for segment in report.segments
-        for reason in segment.pinned
-    ]
-    return [stages, "pinned:", *(f"  {line}" for line in pinned or ["nothing"])]
-
-
 def analysis_rows(analyzed: Analyzed, target: str) -> list[dict[str, Any]]:
     """One entry per segment, with what each strategy would copy in it."""
     plans = {strategy: segment_reports(analyzed.plan(strategy, target)) for strategy in STRATEGIES}

@@ -13,6 +13,7 @@ from onnx_upscale.api import optimize_with, verify_with
 from onnx_upscale.cli.console import exit_statuses, show, warn
 from onnx_upscale.cli.options import comparison, quiet, strategy, target, version
 from onnx_upscale.cli.paths import check_paths
+from onnx_upscale.cli.verbose import shown_log
 from onnx_upscale.errors import VerifyError
 from onnx_upscale.files import write_files
 from onnx_upscale.options import Options
@@ -59,7 +60,8 @@ def optimize(
         results={"OUT": out, "--report": report},
     )
     try:
-        result = optimize_with(model, masks, Options(target=target, **options))
+        with shown_log(verbose):
+            result = optimize_with(model, masks, Options(target=target, **options))
     except VerifyError as error:
         if report is not None and error.report is not None:
             write_files({report: _json(error.report)})
@@ -69,8 +71,6 @@ def optimize(
     if report is not None:  # First, as OUT must be as it was if anything goes wrong.
         contents = {report: _json(done)} | contents
     write_files(contents)
-    if verbose:
-        show(*tables.details(done), err=True)
     if not quiet:
         warn([*done.warnings, *done.verify.warnings])
         show(*tables.summary(done))
