@@ -19,7 +19,7 @@ from onnx_upscale.errors import (
     VerifyError,
     VerifySetupError,
 )
-from onnx_upscale.files import check_writable, write_files
+from onnx_upscale.files import write_file
 from onnx_upscale.log import log_details
 from onnx_upscale.optimizer.analyze import Analysis
 from onnx_upscale.optimizer.analyze import analyze as analyze_graph
@@ -94,8 +94,7 @@ class Result:
         Raises:
             OutputError: It cannot be written.
         """
-        check_writable(path)
-        write_files({path: self.content})
+        write_file(path, self.content)
 
 
 @dataclass(frozen=True)

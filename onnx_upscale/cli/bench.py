@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import click
@@ -14,7 +13,7 @@ from onnx_upscale.cli.console import exit_statuses, show, warn
 from onnx_upscale.cli.messages import as_options
 from onnx_upscale.cli.options import inputs, quiet
 from onnx_upscale.cli.paths import check_paths
-from onnx_upscale.files import write_files
+from onnx_upscale.files import json_file, write_file
 from onnx_upscale.options import Sizes
 from onnx_upscale.tables import table
 
@@ -53,7 +52,7 @@ from onnx_upscale.tables import table
     show_default=True,
     help="Measure peak memory, each model in a process of its own.",
 )
-@click.option("--json", "json_file", metavar="FILE", help="Write what was found as JSON.")
+@click.option("--json", "result", metavar="FILE", help="Write what was found as JSON.")
 @quiet
 @exit_statuses
 def bench(
@@ -65,13 +64,13 @@ def bench(
     inputs: Sizes,
     profile: bool,
     memory: bool,
-    json_file: str | None,
+    result: str | None,
     quiet: bool,
 ) -> None:
     """Compare models in onnxruntime, run in turn; ratios are to the first."""
     check_paths(
         sources={f"model {number}": model for number, model in enumerate(models, 1)},
-        results={"--json": json_file},
+        results={"--json": result},
     )
     found = onnx_upscale.bench(
         models,
@@ -84,9 +83,8 @@ def bench(
         memory=memory,
     )
     found = replace(found, warnings=tuple(map(as_options, found.warnings)))
-    if json_file is not None:
-        text = json.dumps(found.to_json(), indent=2, allow_nan=False)
-        write_files({json_file: f"{text}\n".encode()})
+    if result is not None:
+        write_file(result, json_file(found.to_json()))
     if quiet:
         return
     warn(found.warnings)

@@ -17,7 +17,7 @@ from onnx_upscale.cli.paths import check_paths
 from onnx_upscale.cli.progress import progress_bar
 from onnx_upscale.criteria import CRITERIA, SCOPES, DataSource, Images
 from onnx_upscale.errors import UsageError
-from onnx_upscale.files import write_files
+from onnx_upscale.files import write_file
 from onnx_upscale.importers import FORMATS, read_imported
 from onnx_upscale.optimizer.load.graph import build_graph
 from onnx_upscale.optimizer.load.mask_files import channels, check_suffix, mask_file
@@ -124,7 +124,7 @@ def mask(model: str, out: str, source: tuple[str, str] | None, quiet: bool, **gi
     else:
         masks, warnings = _imported(read, source, options)
     graph = build_graph(read)
-    write_files({out: mask_file(out, masks, graph)})
+    write_file(out, mask_file(out, masks, graph))
     if not quiet:
         warn(warnings)
         show(f"{out}: {_summary(resolve_masks(graph, read_masks(masks)))}")

@@ -15,10 +15,9 @@ from onnx_upscale.cli.options import comparison, quiet, strategy, target, versio
 from onnx_upscale.cli.paths import check_paths
 from onnx_upscale.cli.verbose import shown_log
 from onnx_upscale.errors import VerifyError
-from onnx_upscale.files import write_files
+from onnx_upscale.files import json_file, write_file, write_files
 from onnx_upscale.options import Options
 from onnx_upscale.prices import BUILT_IN
-from onnx_upscale.report import Report
 
 
 @click.command()
@@ -64,12 +63,12 @@ def optimize(
             result = optimize_with(model, masks, Options(target=target, **options))
     except VerifyError as error:
         if report is not None and error.report is not None:
-            write_files({report: _json(error.report)})
+            write_file(report, json_file(error.report.to_json()))
         raise
     done = result.report.written_to(out)
     contents = {out: result.content}
     if report is not None:  # First, as OUT must be as it was if anything goes wrong.
-        contents = {report: _json(done)} | contents
+        contents = {report: json_file(done.to_json())} | contents
     write_files(contents)
     if not quiet:
         warn([*done.warnings, *done.verify.warnings])
@@ -114,7 +113,3 @@ def verify(
     if not quiet:
         warn(found.warnings)
         show(tables.equality(found.samples, found.max_abs, found.max_rel))
-
-
-def _json(report: Report) -> bytes:
-    return (json.dumps(report.to_json(), indent=2, allow_nan=False) + "\n").encode()
