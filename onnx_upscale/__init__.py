@@ -1,8 +1,9 @@
 """Unconstrained channel pruning for ONNX: masks in, an equal and faster model out."""
 
+from onnx_upscale import rules
 from onnx_upscale.api import Analyzed, Result, analyze, optimize, verify
 from onnx_upscale.benchmark import Comparison, bench
-from onnx_upscale.criteria import Images, make_masks
+from onnx_upscale.criteria import Images, mask
 from onnx_upscale.errors import (
     DataError,
     MaskError,
@@ -15,7 +16,9 @@ from onnx_upscale.errors import (
 )
 from onnx_upscale.exporter import Exported, export
 from onnx_upscale.importers import import_masks
+from onnx_upscale.optimizer.verify import Verification
 from onnx_upscale.pricing import Priced, price
+from onnx_upscale.report import Report
 
 __version__ = "0.1.0"
 
@@ -29,9 +32,11 @@ __all__ = [
     "ModelError",
     "OutputError",
     "Priced",
+    "Report",
     "Result",
     "UpscaleError",
     "UsageError",
+    "Verification",
     "VerifyError",
     "VerifySetupError",
     "__version__",
@@ -39,8 +44,9 @@ __all__ = [
     "bench",
     "export",
     "import_masks",
-    "make_masks",
+    "mask",
     "optimize",
     "price",
+    "rules",
     "verify",
 ]

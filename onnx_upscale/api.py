@@ -3,41 +3,48 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import onnx
 
-from onnx_upscale import report as sections
 from onnx_upscale.errors import (
     ModelError,
     UpscaleError,
-    UsageError,
     VerifyError,
     VerifySetupError,
 )
-from onnx_upscale.files import check_writable, write_files
+from onnx_upscale.files import write_file
+from onnx_upscale.log import log_details
 from onnx_upscale.optimizer.analyze import Analysis
 from onnx_upscale.optimizer.analyze import analyze as analyze_graph
 from onnx_upscale.optimizer.apply import apply
 from onnx_upscale.optimizer.load import Loaded, MaskSource, ModelSource, load
 from onnx_upscale.optimizer.load.masking import LayerMask, mask_graph
 from onnx_upscale.optimizer.load.model import why_invalid
-from onnx_upscale.optimizer.plan import STRATEGIES, Plan, grow_masks, plan
-from onnx_upscale.optimizer.verify import Tolerance, Verification, input_sizes
+from onnx_upscale.optimizer.plan import Plan, grow_masks, plan
+from onnx_upscale.optimizer.verify import Tolerance, Verification
+from onnx_upscale.options import Options, Sizes
 from onnx_upscale.prices import load_prices, target_warnings
-from onnx_upscale.proof import Proof, Sizes
+from onnx_upscale.proof import prove
+from onnx_upscale.report import VERSION, Copies, Report
+from onnx_upscale.reporting import (
+    mask_counts,
+    price_warnings,
+    segment_reports,
+    size_of,
+    verify_report,
+)
+from onnx_upscale.running import input_sizes
 from onnx_upscale.stats import measure
 from onnx_upscale.tune import tuned_plan
 
-__all__ = ["Analyzed", "Result", "analyze", "optimize", "verify"]
+__all__ = ["Analyzed", "Result", "analyze", "optimize", "optimize_with", "verify", "verify_with"]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -70,17 +77,13 @@ class Result:
 
     Attributes:
         model: The emitted model.
-        report: What was done, in the form of the report file.
+        report: What was done; it also reads like the dictionary of the report file.
+        content: The model as a file's content; the same model gives the same bytes.
     """
 
     model: onnx.ModelProto
-    report: dict[str, Any]
-
-    @cached_property
-    def content(self) -> bytes:
-        """The model as a file's content; the same model gives the same bytes."""
-        content: bytes = self.model.SerializeToString(deterministic=True)
-        return content
+    report: Report
+    content: bytes = field(repr=False)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the model, in full or not at all.
@@ -91,8 +94,7 @@ class Result:
         Raises:
             OutputError: It cannot be written.
         """
-        check_writable(path)
-        write_files({path: self.content})
+        write_file(path, self.content)
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,6 @@ class Analyzed:
         return plan(analysis, strategy, load_prices(target))
 
 
-@_blaming_the_model
 def optimize(
     model: ModelSource,
     masks: MaskSource = None,
@@ -154,57 +155,66 @@ def optimize(
         UpscaleError: One of its subclasses says what is wrong with the input.
         VerifyError: The models differ; the error holds the report.
     """
-    if strategy not in STRATEGIES:
-        raise UsageError(f"unknown strategy '{strategy}' (known: {', '.join(STRATEGIES)})")
-    if samples < 1:
-        raise UsageError("at least one sample is needed; use verify=False for none")
+    options = Options(
+        strategy=strategy,
+        target=target,
+        tune=tune,
+        verify=verify,
+        samples=samples,
+        seed=seed,
+        rtol=rtol,
+        atol=atol,
+        inputs=inputs,
+        verify_at=verify_at,
+    )
+    return optimize_with(model, masks, options)
+
+
+@_blaming_the_model
+def optimize_with(model: ModelSource, masks: MaskSource, options: Options) -> Result:
+    """`optimize`, with its options as one value."""
     clock = _Clock()
     with clock.stage("load"):
         loaded = load(model, masks)
-    sizes = _sizes(loaded, inputs, strict=verify or tune)
+    sizes = _sizes(loaded, options.inputs, strict=options.verify or options.tune)
     with clock.stage("analyze"):
-        analysis, grown = _grown(analyze_graph(loaded.graph), strategy)
+        analysis, grown = _grown(analyze_graph(loaded.graph), options.strategy)
     with clock.stage("plan"):
-        prices = load_prices(target)
-        if tune and strategy == "auto":
+        prices = load_prices(options.target)
+        if options.tune and options.strategy == "auto":
             planned = tuned_plan(analysis, prices, sizes)
         else:
-            planned = plan(analysis, strategy, prices)
+            planned = plan(analysis, options.strategy, prices)
     with clock.stage("apply"):
         emitted = apply(planned)
-    result = Result(emitted.model, {})
     verification = None
-    if verify:
+    if options.verify:
         with clock.stage("verify"):
-            proof = Proof(samples, seed, Tolerance(rtol, atol), inputs, verify_at)
             try:
-                verification = proof.of(loaded, grown, emitted.model, planned)
+                verification = prove(loaded, grown, emitted.model, planned, options)
             except VerifySetupError as error:
-                raise VerifySetupError(f"{error}; --no-verify does without") from None
+                raise VerifySetupError(f"{error}; `verify=False` does without") from None
     before = measure(loaded.graph.model, sizes)
     after = measure(emitted.model, sizes, emitted.added)
-    path, content = _input_file(model)
-    result.report.update(
-        version=sections.VERSION,
-        input=sections.stats_section(
-            before, path, hashlib.sha256(content).hexdigest(), len(content)
-        ),
-        output=sections.stats_section(
-            after, None, hashlib.sha256(result.content).hexdigest(), len(result.content)
-        ),
-        masks=sections.masks_section(loaded),
-        strategy=strategy,
-        target=str(target),
+    content: bytes = emitted.model.SerializeToString(deterministic=True)
+    report = Report(
+        version=VERSION,
+        input=size_of(before, *_input_file(model)),
+        output=size_of(after, None, content),
+        masks=mask_counts(loaded),
+        strategy=options.strategy,
+        target=str(options.target),
         profile=prices.name,
         predicted_seconds=planned.seconds,
-        warnings=[*target_warnings(target), *sections.price_warnings(planned)],
-        segments=sections.segments_section(planned),
-        copies={"count": after.copies, "bytes": after.copied_bytes},
-        verify=sections.verify_section(verification),
-        seconds=sections.rounded(clock.seconds),
+        warnings=(*target_warnings(options.target), *price_warnings(planned)),
+        segments=segment_reports(planned),
+        copies=Copies(after.copies, after.copied_bytes),
+        verify=verify_report(verification),
+        seconds=clock.rounded(),
     )
-    _raise_if_different(verification, result.report)
-    return result
+    _raise_if_different(verification, report)
+    log_details(report)
+    return Result(emitted.model, report, content)
 
 
 @_blaming_the_model
@@ -222,7 +232,6 @@ def analyze(model: ModelSource, masks: MaskSource = None) -> Analyzed:
     return Analyzed(loaded, analyze_graph(loaded.graph))
 
 
-@_blaming_the_model
 def verify(
     model: ModelSource,
     masks: MaskSource,
@@ -259,20 +268,37 @@ def verify(
     Raises:
         VerifyError: The models differ.
     """
+    options = Options(
+        strategy=strategy,
+        target=target,
+        samples=samples,
+        seed=seed,
+        rtol=rtol,
+        atol=atol,
+        inputs=inputs,
+        verify_at=verify_at,
+    )
+    return verify_with(model, masks, emitted, options)
+
+
+@_blaming_the_model
+def verify_with(
+    model: ModelSource, masks: MaskSource, emitted: ModelSource, options: Options
+) -> Verification:
+    """`verify`, with its options as one value."""
     loaded, other = load(model, masks), load(emitted).graph.model
-    analysis, grown = _grown(analyze_graph(loaded.graph), strategy)
+    analysis, grown = _grown(analyze_graph(loaded.graph), options.strategy)
     # Where the channels of an earlier result are is not known, but a wrong claim shows.
-    claimed = plan(analysis, strategy, load_prices(target))
-    proof = Proof(samples, seed, Tolerance(rtol, atol), inputs, verify_at)
-    found = proof.of(loaded, grown, other, claimed)
+    claimed = plan(analysis, options.strategy, load_prices(options.target))
+    found = prove(loaded, grown, other, claimed, options)
     if not found.ok and found.pieces:
-        hint = "it may have been made with another strategy or target, or with --tune"
+        hint = "it may have been made with another strategy or target, or with `tune`"
         found = replace(found, failure=f"{found.failure}; or {hint}")
-    _raise_if_different(found, {})
+    _raise_if_different(found, None)
     return found
 
 
-def _raise_if_different(verification: Verification | None, report: dict[str, Any]) -> None:
+def _raise_if_different(verification: Verification | None, report: Report | None) -> None:
     if verification is not None and not verification.ok:
         raise VerifyError(f"verification failed: {verification.failure}", report)
 
@@ -303,10 +329,14 @@ def _input_file(model: ModelSource) -> tuple[str | None, bytes]:
 
 class _Clock:
     def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+        self._seconds: dict[str, float] = {}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         start = time.perf_counter()
         yield
-        self.seconds[name] = time.perf_counter() - start
+        self._seconds[name] = time.perf_counter() - start
+
+    def rounded(self) -> dict[str, float]:
+        """Seconds by stage, to the millisecond."""
+        return {name: round(seconds, 3) for name, seconds in self._seconds.items()}

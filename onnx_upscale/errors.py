@@ -1,8 +1,15 @@
-"""The errors of the package: each message is the one line that a user needs."""
+"""The errors of the package: each message is the one line that a user needs.
+
+Messages name parameters in backticks (`verify_at`, `verify=False`); the command line shows its
+options in their place.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from onnx_upscale.report import Report
 
 
 class UpscaleError(Exception):
@@ -33,12 +40,12 @@ class VerifyError(UpscaleError):
     """The emitted model differs from the masked model.
 
     Attributes:
-        report: The report of the run that failed, or an empty one.
+        report: The report of the run that failed, where it has one.
     """
 
-    def __init__(self, message: str, report: dict[str, Any] | None = None) -> None:
+    def __init__(self, message: str, report: Report | None = None) -> None:
         super().__init__(message)
-        self.report = report or {}
+        self.report = report
 
 
 class VerifySetupError(UpscaleError):

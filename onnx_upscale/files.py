@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from onnx_upscale.errors import OutputError
 
@@ -37,6 +39,25 @@ def same_file(one: PathLike, other: PathLike) -> bool:
         return os.path.samefile(one, other)
     except OSError:
         return _resolved(one) == _resolved(other)
+
+
+def json_file(document: Mapping[str, Any], indent: int = 2) -> bytes:
+    """A document as the content of a JSON file, in which there is no infinity and no NaN."""
+    return f"{json.dumps(document, indent=indent, allow_nan=False)}\n".encode()
+
+
+def write_file(path: PathLike, content: bytes) -> None:
+    """Writes one file, in full or not at all.
+
+    Args:
+        path: Where to.
+        content: What to write.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    check_writable(path)
+    write_files({path: content})
 
 
 def write_files(contents: Mapping[str, bytes] | Mapping[PathLike, bytes]) -> None:

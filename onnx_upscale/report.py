@@ -1,113 +1,219 @@
-"""The report: what was done, as JSON (version 1)."""
+"""The report: what was done, in version 1 of its form (docs/report.md).
+
+Each section is a frozen dataclass whose fields are, in their order, those of the JSON.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any
-
-from onnx_upscale.optimizer.load import Loaded
-from onnx_upscale.optimizer.plan import Plan
-from onnx_upscale.optimizer.plan.cost import Costs
-from onnx_upscale.optimizer.verify import Verification
-from onnx_upscale.stats import Stats
 
 VERSION = 1
 
 
-def masks_section(loaded: Loaded) -> dict[str, int]:
-    """How much the masks prune."""
-    pruned = {
-        side: sum(len(mask.pruned) for mask in loaded.masks if mask.side == side)
-        for side in ("input", "output")
-    }
-    return {
-        "targets": len({mask.layer.node.index for mask in loaded.masks}),
-        "pruned_inputs": pruned["input"],
-        "pruned_outputs": pruned["output"],
-    }
+@dataclass(frozen=True)
+class Section:
+    """A part of the report."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is written to a file: dictionaries, lists, and what JSON has."""
+        return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
 
 
-def segments_section(plan: Plan) -> list[dict[str, Any]]:
-    """Every segment with its writers and readers and how they get along."""
-    sections, costs = [], Costs(plan.analysis.structure.graph, plan.prices)
-    for segment in plan.analysis.structure.segments:
-        writers = [
-            {
-                "node": writer.node.title,
-                "channels": len(plan.writers[writer.node.index].positions),
-                "realization": plan.writers[writer.node.index].name,
-            }
-            for writer in segment.writers
-        ]
-        chosen = [plan.readers.get(read.layer.node.index) for read in segment.readers]
-        readers = [
-            {
-                "node": reader.read.layer.node.title,
-                "needed": reader.needed,
-                "read": len(reader.positions),
-                "realization": reader.name,
-                "bytes_copied": reader.bytes_copied(costs),
-            }
-            for reader in chosen
-            if reader is not None
-        ]
-        sections.append(
-            {
-                "id": segment.id,
-                "channels": len(segment.roots),
-                "needed": int(plan.analysis.needs.labels[segment.roots].sum()),
-                "kept": int(plan.kept.labels[segment.roots].sum()),
-                "writers": writers,
-                "readers": readers,
-                "pinned": sorted({d.reason for d in segment.demands if d.ordered}),
-                "needed_whole": sorted({d.reason for d in segment.demands if not d.ordered}),
-            }
-        )
-    return sections
+@dataclass(frozen=True)
+class Size(Section):
+    """What a model weighs.
+
+    Attributes:
+        path: Its file, or None for a model in memory.
+        sha256: Of the file.
+        bytes: Size of the file.
+        nodes: Count of nodes.
+        params: Count of weights.
+        macs: Multiply-adds per inference.
+    """
+
+    path: str | None
+    sha256: str
+    bytes: int
+    nodes: int
+    params: int
+    macs: int
 
 
-def price_warnings(plan: Plan) -> list[str]:
-    """What to say of prices that were not measured for a model's shapes."""
-    if not plan.estimated:
-        return []
-    families = ", ".join(plan.estimated)
-    lacks = f"profile '{plan.prices.name}' lacks shapes of this model"
-    return [f"{lacks}, which are estimated: {families}"]
+@dataclass(frozen=True)
+class MaskCounts(Section):
+    """How much the masks prune.
+
+    Attributes:
+        targets: Layers that masks name.
+        pruned_inputs: Channels they prune on input sides.
+        pruned_outputs: Channels they prune on output sides.
+    """
+
+    targets: int
+    pruned_inputs: int
+    pruned_outputs: int
 
 
-def stats_section(stats: Stats, path: str | None, sha256: str, size: int) -> dict[str, Any]:
-    """What a model weighs."""
-    return {
-        "path": path,
-        "sha256": sha256,
-        "bytes": size,
-        "nodes": stats.nodes,
-        "params": stats.params,
-        "macs": stats.macs,
-    }
+@dataclass(frozen=True)
+class WriterReport(Section):
+    """How one writer fills a segment.
+
+    Attributes:
+        node: The node.
+        channels: How many it computes.
+        realization: How.
+    """
+
+    node: str
+    channels: int
+    realization: str
 
 
-def verify_section(verification: Verification | None) -> dict[str, Any]:
-    """What the comparison found; JSON has no infinity, so what cannot be compared is null."""
-    if verification is None:
-        return {"ran": False, "samples": 0, "max_abs": None, "max_rel": None, "ok": None}
-    return {
-        "ran": True,
-        "samples": verification.samples,
-        "max_abs": _finite(verification.max_abs),
-        "max_rel": _finite(verification.max_rel),
-        "ok": verification.ok,
-        "warnings": list(verification.warnings),
-        "noise": None if verification.noise is None else _finite(verification.noise),
-        "pieces": verification.pieces,
-    }
+@dataclass(frozen=True)
+class ReaderReport(Section):
+    """How one reader gets its channels.
+
+    Attributes:
+        node: The node.
+        needed: For how many channels it has weights that are not zero.
+        read: How many it reads.
+        realization: How.
+        bytes_copied: Per inference.
+    """
+
+    node: str
+    needed: int
+    read: int
+    realization: str
+    bytes_copied: int
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+@dataclass(frozen=True)
+class SegmentReport(Section):
+    """A segment with its writers and readers.
+
+    Attributes:
+        id: Its number, from 0.
+        channels: How many it has in the original model.
+        needed: For how many of them anybody has a use.
+        kept: How many the emitted model computes.
+        writers: Its writers.
+        readers: Its readers, but for those that are not computed at all.
+        pinned: Why channels have to stay, all and in their order.
+        needed_whole: Why channels have to stay, in any order.
+    """
+
+    id: int
+    channels: int
+    needed: int
+    kept: int
+    writers: tuple[WriterReport, ...]
+    readers: tuple[ReaderReport, ...]
+    pinned: tuple[str, ...]
+    needed_whole: tuple[str, ...]
 
 
-def rounded(seconds: Mapping[str, float]) -> dict[str, float]:
-    """Seconds per stage, to the millisecond."""
-    return {stage: round(value, 3) for stage, value in seconds.items()}
+@dataclass(frozen=True)
+class Copies(Section):
+    """What the nodes that the optimizer added copy.
+
+    Attributes:
+        count: How many of them there are.
+        bytes: What they write per inference.
+    """
+
+    count: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class VerifyReport(Section):
+    """What the comparison found; JSON has no infinity, so what cannot be compared is None.
+
+    Attributes:
+        ran: Whether there was one.
+        samples: Random inputs.
+        max_abs: Largest difference.
+        max_rel: The same as a share of the largest value of its output.
+        ok: Whether the models are equal.
+        warnings: Why the comparison could not have failed, or proves little.
+        noise: How far the model is from itself, as a share; None where nobody had to ask.
+        pieces: At how many tensors the models were cut.
+    """
+
+    ran: bool = False
+    samples: int = 0
+    max_abs: float | None = None
+    max_rel: float | None = None
+    ok: bool | None = None
+    warnings: tuple[str, ...] = ()
+    noise: float | None = None
+    pieces: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is written to a file; most say nothing if it did not run."""
+        full = super().to_json()
+        return full if self.ran else {name: full[name] for name in list(full)[:5]}
+
+
+@dataclass(frozen=True)
+class Report(Section, Mapping[str, Any]):
+    """What was done.
+
+    It also reads like the dictionary that `to_json` makes: `report["copies"]["count"]`.
+
+    Attributes:
+        version: Of the form of the report.
+        input: The original model.
+        output: The emitted model.
+        masks: How much the masks prune.
+        strategy: The strategy.
+        target: The target as given.
+        profile: The prices that were used.
+        predicted_seconds: Latency of the emitted model by these prices.
+        warnings: Doubts about the target and its prices.
+        segments: Every segment and how its nodes get along.
+        copies: What is copied.
+        verify: What the comparison with the masked model found.
+        seconds: By stage.
+    """
+
+    version: int
+    input: Size
+    output: Size
+    masks: MaskCounts
+    strategy: str
+    target: str
+    profile: str
+    predicted_seconds: float
+    warnings: tuple[str, ...]
+    segments: tuple[SegmentReport, ...]
+    copies: Copies
+    verify: VerifyReport
+    seconds: Mapping[str, float]
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in set(self):
+            raise KeyError(name)
+        return _plain(getattr(self, name))
+
+    def __iter__(self) -> Iterator[str]:
+        return (field.name for field in fields(self))
+
+    def __len__(self) -> int:
+        return len(fields(self))
+
+    def written_to(self, path: str) -> Report:
+        """The report of a result that was written to a file."""
+        return replace(self, output=replace(self.output, path=path))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Section):
+        return value.to_json()
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
+    return dict(value) if isinstance(value, Mapping) else value

@@ -2,43 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from onnx_upscale.api import Analyzed
 from onnx_upscale.optimizer.plan import STRATEGIES
+from onnx_upscale.report import Report
+from onnx_upscale.reporting import segment_reports
 
 _MANY = 3
 
 
-def summary(report: Mapping[str, Any]) -> list[str]:
+def summary(report: Report) -> list[str]:
     """Before and after, the copies, and the proof, in a few lines."""
-    before, after, copies = report["input"], report["output"], report["copies"]
+    before, after, copies = report.input, report.output, report.copies
     rows = [
         ["", "before", "after", ""],
-        ["size", _bytes(before["bytes"]), _bytes(after["bytes"]), _change(before, after, "bytes")],
-        [
-            "weights",
-            _count(before["params"]),
-            _count(after["params"]),
-            _change(before, after, "params"),
-        ],
-        [
-            "multiply-adds",
-            _count(before["macs"]),
-            _count(after["macs"]),
-            _change(before, after, "macs"),
-        ],
-        ["nodes", str(before["nodes"]), str(after["nodes"]), ""],
-        ["copies", "0", str(copies["count"]), f"{_bytes(copies['bytes'])} per inference"],
+        ["size", *_change(_bytes, before.bytes, after.bytes)],
+        ["weights", *_change(_count, before.params, after.params)],
+        ["multiply-adds", *_change(_count, before.macs, after.macs)],
+        ["nodes", str(before.nodes), str(after.nodes), ""],
+        ["copies", "0", str(copies.count), f"{_bytes(copies.bytes)} per inference"],
     ]
-    proof, done = report["verify"], f"{after['path'] or 'model'}: strategy {report['strategy']}"
-    lines = [done, *table(rows)]
-    if proof["ran"]:
-        lines.append(equality(proof["samples"], proof["max_abs"], proof["max_rel"]))
+    proof = report.verify
+    if proof.max_abs is None or proof.max_rel is None:
+        last = "not verified"
     else:
-        lines.append("not verified")
-    return lines
+        last = equality(proof.samples, proof.max_abs, proof.max_rel)
+    return [f"{after.path or 'model'}: strategy {report.strategy}", *table(rows), last]
 
 
 def equality(samples: int, max_abs: float, max_rel: float) -> str:
@@ -49,37 +40,24 @@ def equality(samples: int, max_abs: float, max_rel: float) -> str:
     )
 
 
-def details(report: Mapping[str, Any]) -> list[str]:
-    """Seconds per stage, and what was pinned by whom."""
-    stages = ", ".join(f"{stage} {seconds:.3f} s" for stage, seconds in report["seconds"].items())
-    pinned = [
-        f"segment {segment['id']} ({segment['channels']} channels): {reason}"
-        for segment in report["segments"]
-        for reason in segment["pinned"]
-    ]
-    return [stages, "pinned:", *(f"  {line}" for line in pinned or ["nothing"])]
-
-
 def analysis_rows(analyzed: Analyzed, target: str) -> list[dict[str, Any]]:
     """One entry per segment, with what each strategy would copy in it."""
-    from onnx_upscale.report import segments_section
-
-    plans = {strategy: segments_section(analyzed.plan(strategy, target)) for strategy in STRATEGIES}
+    plans = {strategy: segment_reports(analyzed.plan(strategy, target)) for strategy in STRATEGIES}
     rows = []
-    for number, segment in enumerate(segments_section(analyzed.plan("gather", target))):
+    for number, segment in enumerate(segment_reports(analyzed.plan("gather", target))):
         copied = {
-            strategy: sum(reader["bytes_copied"] for reader in sections[number]["readers"])
-            for strategy, sections in plans.items()
+            strategy: sum(reader.bytes_copied for reader in segments[number].readers)
+            for strategy, segments in plans.items()
         }
         rows.append(
             {
-                "id": segment["id"],
-                "channels": segment["channels"],
-                "needed": segment["needed"],
-                "writers": [writer["node"] for writer in segment["writers"]],
-                "readers": {reader["node"]: reader["needed"] for reader in segment["readers"]},
-                "pinned": segment["pinned"],
-                "needed_whole": segment["needed_whole"],
+                "id": segment.id,
+                "channels": segment.channels,
+                "needed": segment.needed,
+                "writers": [writer.node for writer in segment.writers],
+                "readers": {reader.node: reader.needed for reader in segment.readers},
+                "pinned": list(segment.pinned),
+                "needed_whole": list(segment.needed_whole),
                 "bytes_copied": copied,
             }
         )
@@ -137,5 +115,5 @@ def _count(number: float) -> str:
     return f"{number:.2f} G"
 
 
-def _change(before: Mapping[str, Any], after: Mapping[str, Any], what: str) -> str:
-    return f"{after[what] / before[what] - 1:+.1%}" if before[what] else ""
+def _change(text: Callable[[float], str], before: int, after: int) -> tuple[str, str, str]:
+    return text(before), text(after), f"{after / before - 1:+.1%}" if before else ""

@@ -10,8 +10,8 @@ from onnx_upscale.benchmark import interleave
 from onnx_upscale.optimizer.analyze import Analysis
 from onnx_upscale.optimizer.apply import apply
 from onnx_upscale.optimizer.plan import Plan, plan
-from onnx_upscale.optimizer.verify import Session, random_inputs
 from onnx_upscale.prices import Prices
+from onnx_upscale.running import Session, random_inputs
 
 _ROUNDS, _SECONDS = 60, 15.0
 # Prices of copies to try, as multiples of the target's: from never mind them to never copy.

@@ -16,7 +16,7 @@ import onnx
 from onnx import numpy_helper
 
 import onnx_upscale
-from onnx_upscale.optimizer.verify import Session
+from onnx_upscale.running import Session
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ROOT / "models"

@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 import onnx_upscale
-from onnx_upscale.optimizer.verify import Session, Tolerance, difference
+from onnx_upscale.optimizer.verify import Tolerance, difference
+from onnx_upscale.running import Session
 
 MODELS = (
     "resnet18",

@@ -29,13 +29,11 @@ class _Enough(BaseException):
     """The time is over."""
 
 
-def realizations(report: dict[str, object], seen: Counter[str]) -> None:
+def realizations(report: onnx_upscale.Report, seen: Counter[str]) -> None:
     """Counts how readers and writers of a result get along."""
-    segments = report["segments"]
-    assert isinstance(segments, list)
-    for segment in segments:
-        for side in ("readers", "writers"):
-            seen.update(f"{side[:-1]} {each['realization']}" for each in segment[side])
+    for segment in report.segments:
+        seen.update(f"reader {each.realization}" for each in segment.readers)
+        seen.update(f"writer {each.realization}" for each in segment.writers)
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ import onnx_upscale
 from onnx_upscale.benchmark import interleave
 from onnx_upscale.optimizer.apply import apply
 from onnx_upscale.optimizer.plan import STRATEGIES
-from onnx_upscale.optimizer.verify import Session, input_sizes, random_inputs
+from onnx_upscale.running import Session, input_sizes, random_inputs
 
 MODELS = (
     "resnet18",

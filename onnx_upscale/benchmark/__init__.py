@@ -1,6 +1,6 @@
 """bench: compare models in onnxruntime, side by side.
 
-Everything that reports a latency in this project measures it here: the command, `--tune`, the demo
+Everything that reports a latency in this project measures it here: the command, `tune`, the demo
 and the tables of the documentation.
 """
 
@@ -28,7 +28,7 @@ from onnx_upscale.benchmark.statistics import (
 from onnx_upscale.benchmark.subjects import Sizes, Subject, read_subjects
 from onnx_upscale.errors import UsageError, VerifySetupError
 from onnx_upscale.optimizer.load import ModelSource
-from onnx_upscale.optimizer.verify import Session
+from onnx_upscale.running import Session
 
 __all__ = [
     "CATEGORIES",
@@ -131,7 +131,7 @@ def _check_options(
         raise UsageError("at least one model is needed")
     for option, value, least in (("runs", runs, 1), ("batch", batch, 1), ("threads", threads, 0)):
         if value is not None and value < least:
-            raise UsageError(f"--{option} {value}: must be at least {least}")
+            raise UsageError(f"`{option}` {value}: must be at least {least}")
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ def _doubts(provider: str, runs: int, profile: bool) -> list[str]:
     if runs < FEWEST:
         doubts.append(
             f"{runs} runs are too few for a 95% interval: the whole range is given; "
-            f"--runs {FEWEST} or more gives one"
+            f"`runs` {FEWEST} or more gives one"
         )
     if profile and provider != "cpu":
         doubts.append(

@@ -72,7 +72,7 @@ def peak_memory(
 
 def child() -> None:
     """What the process does that `peak_memory` starts: an order on stdin, bytes on stdout."""
-    from onnx_upscale.optimizer.verify import Session
+    from onnx_upscale.running import Session
 
     path, inputs, threads, providers = pickle.load(sys.stdin.buffer)
     before = _peak(fresh=True)

@@ -11,7 +11,7 @@ import onnxruntime
 from onnx import helper
 
 from onnx_upscale.errors import UsageError, VerifySetupError
-from onnx_upscale.optimizer.verify import Session
+from onnx_upscale.running import Session
 
 # By the names users know: onnxruntime's own, the preferred one first.
 _PROVIDERS: Mapping[str, tuple[str, ...]] = {
@@ -51,12 +51,12 @@ def execution_providers(provider: str) -> tuple[str, ...]:
             start here.
     """
     if provider not in _PROVIDERS:
-        raise UsageError(f"--provider {provider}: unknown (known: {', '.join(PROVIDERS)})")
+        raise UsageError(f"`provider` {provider}: unknown (known: {', '.join(PROVIDERS)})")
     wanted, offered = _PROVIDERS[provider], onnxruntime.get_available_providers()
     if wanted[0] not in offered:
         ours = [name for name, (first, *_) in _PROVIDERS.items() if first in offered]
         raise UsageError(
-            f"--provider {provider}: the installed onnxruntime does not have it (it offers "
+            f"`provider` {provider}: the installed onnxruntime does not have it (it offers "
             f"{', '.join(ours) or 'none of ours'}): install {_REQUIREMENTS[provider]}"
         )
     found = tuple(name for name in wanted if name in offered)
@@ -64,7 +64,7 @@ def execution_providers(provider: str) -> tuple[str, ...]:
         # onnxruntime itself would go on with the CPU.
         libraries = _LIBRARIES[provider].format(_cuda_version())
         raise UsageError(
-            f"--provider {provider}: onnxruntime has it, but cannot start it on this machine: it "
+            f"`provider` {provider}: onnxruntime has it, but cannot start it on this machine: it "
             f"needs an NVIDIA GPU with its driver, and the libraries of {libraries} where they are "
             "found"
         )

@@ -109,7 +109,7 @@ def indistinct(names: Sequence[str], ratios: Sequence[Estimate]) -> tuple[str, .
     return tuple(
         f"no difference can be told between '{names[0]}' and '{name}': the noise is larger "
         f"(ratio {ratio.median:.3f}, 95% interval {ratio.low:.3f} to {ratio.high:.3f}); "
-        "more --runs may tell"
+        "more `runs` may tell"
         for name, ratio in list(zip(names, ratios, strict=True))[1:]
         if ratio.contains(1.0)
     )

@@ -15,8 +15,7 @@ from onnx import external_data_helper, helper
 from onnx_upscale.errors import UpscaleError, UsageError
 from onnx_upscale.optimizer.load.model import ModelSource, read_model
 from onnx_upscale.optimizer.load.values import Array
-from onnx_upscale.optimizer.verify import input_sizes, random_inputs
-from onnx_upscale.optimizer.verify.inputs import model_inputs
+from onnx_upscale.running import input_sizes, model_inputs, random_inputs
 
 Sizes: TypeAlias = Mapping[str, tuple[int, ...]]
 
@@ -76,7 +75,7 @@ def read_subjects(
     unknown = sorted((sizes or {}).keys() - known)
     if unknown:
         have = ", ".join(sorted(known)) or "none"
-        raise UsageError(f"--input {unknown[0]}: no model has such an input (they have: {have})")
+        raise UsageError(f"`inputs` {unknown[0]}: no model has such an input (they have: {have})")
     shapes = []
     for name, model, inputs in zip(names, read, aligned, strict=True):
         try:
@@ -155,8 +154,8 @@ def _check_equal(
             if one != first:
                 raise UsageError(
                     f"{name}: its input '{inputs[place]}' is {one}, but that of {names[0]} is "
-                    f"{first}: compare models of equal inputs, or give shapes with --input or "
-                    "--batch"
+                    f"{first}: compare models of equal inputs, or give shapes with `inputs` or "
+                    "`batch`"
                 )
 
 

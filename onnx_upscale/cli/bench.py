@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
+from dataclasses import replace
 
 import click
 
@@ -11,9 +10,11 @@ import onnx_upscale
 from onnx_upscale.benchmark import PROVIDERS
 from onnx_upscale.benchmark.text import comparison_rows, headline, profile_rows
 from onnx_upscale.cli.console import exit_statuses, show, warn
+from onnx_upscale.cli.messages import as_options
 from onnx_upscale.cli.options import inputs, quiet
 from onnx_upscale.cli.paths import check_paths
-from onnx_upscale.files import write_files
+from onnx_upscale.files import json_file, write_file
+from onnx_upscale.options import Sizes
 from onnx_upscale.tables import table
 
 
@@ -51,21 +52,39 @@ from onnx_upscale.tables import table
     show_default=True,
     help="Measure peak memory, each model in a process of its own.",
 )
-@click.option("--json", "json_file", metavar="FILE", help="Write what was found as JSON.")
+@click.option("--json", "result", metavar="FILE", help="Write what was found as JSON.")
 @quiet
 @exit_statuses
 def bench(
-    models: tuple[str, ...], json_file: str | None, quiet: bool, profile: bool, **options: Any
+    models: tuple[str, ...],
+    provider: str,
+    batch: int | None,
+    threads: int,
+    runs: int,
+    inputs: Sizes,
+    profile: bool,
+    memory: bool,
+    result: str | None,
+    quiet: bool,
 ) -> None:
     """Compare models in onnxruntime, run in turn; ratios are to the first."""
     check_paths(
         sources={f"model {number}": model for number, model in enumerate(models, 1)},
-        results={"--json": json_file},
+        results={"--json": result},
     )
-    found = onnx_upscale.bench(models, profile=profile, **options)
-    if json_file is not None:
-        text = json.dumps(found.to_json(), indent=2, allow_nan=False)
-        write_files({json_file: f"{text}\n".encode()})
+    found = onnx_upscale.bench(
+        models,
+        provider=provider,
+        batch=batch,
+        threads=threads,
+        runs=runs,
+        inputs=inputs,
+        profile=profile,
+        memory=memory,
+    )
+    found = replace(found, warnings=tuple(map(as_options, found.warnings)))
+    if result is not None:
+        write_file(result, json_file(found.to_json()))
     if quiet:
         return
     warn(found.warnings)

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import click
 
+from onnx_upscale.cli.messages import as_options
 from onnx_upscale.errors import UpscaleError, VerifyError
 
 _FAILED, BAD_INPUT, _DIFFERENT = 1, 2, 3
@@ -24,9 +25,9 @@ def exit_statuses(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*args, **kwargs)
         except VerifyError as error:
-            fail(str(error), _DIFFERENT)
+            fail(as_options(str(error)), _DIFFERENT)
         except UpscaleError as error:
-            fail(str(error), BAD_INPUT)
+            fail(as_options(str(error)), BAD_INPUT)
         except KeyboardInterrupt:
             fail("interrupted")
         except MemoryError:
@@ -77,6 +78,6 @@ def _printable(line: str) -> str:
 
 
 def warn(warnings: Iterable[str]) -> None:
-    """Prints warnings."""
+    """Prints warnings of the library."""
     for warning in warnings:
-        say("warning", warning)
+        say("warning", as_options(warning))

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import click
 import onnx
 
+import onnx_upscale
 from onnx_upscale.cli.console import exit_statuses, show, warn
 from onnx_upscale.cli.options import quiet, version
 from onnx_upscale.cli.paths import check_paths
 from onnx_upscale.cli.progress import progress_bar
-from onnx_upscale.criteria import CRITERIA, SCOPES, DataSource, Images, make_masks
+from onnx_upscale.criteria import CRITERIA, SCOPES, DataSource, Images
 from onnx_upscale.errors import UsageError
-from onnx_upscale.files import write_files
+from onnx_upscale.files import write_file
 from onnx_upscale.importers import FORMATS, read_imported
 from onnx_upscale.optimizer.load.graph import build_graph
 from onnx_upscale.optimizer.load.mask_files import channels, check_suffix, mask_file
@@ -32,6 +34,25 @@ def _numbers(
         return None if value is None else tuple(float(number) for number in value.split(","))
     except ValueError:
         raise click.BadParameter(f"'{value}' is not of the form 0.5 or 0.5,0.5,0.5") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Options:
+    """What the command line says of the masks to make; None where it says nothing."""
+
+    criterion: str | None
+    amount: float | None
+    side: str
+    scope: str
+    constrained: bool
+    layers: tuple[str, ...]
+    skip: tuple[str, ...]
+    data: str | None
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+    size: int | None
+    batch_size: int
+    seed: int
 
 
 @click.command()
@@ -84,13 +105,14 @@ def _numbers(
 @quiet
 @version
 @exit_statuses
-def mask(model: str, out: str, source: tuple[str, str] | None, quiet: bool, **options: Any) -> None:
+def mask(model: str, out: str, source: tuple[str, str] | None, quiet: bool, **given: Any) -> None:
     """Make masks: with a pruning criterion, or from the result of another tool."""
+    options = _Options(**given)
     check_suffix(out)
     check_paths(
         sources={
             "the input model": model,
-            "the calibration data": options["data"],
+            "the calibration data": options.data,
             "the file to import": source[1] if source is not None else None,
         },
         results={"MASKS_OUT": out},
@@ -98,48 +120,52 @@ def mask(model: str, out: str, source: tuple[str, str] | None, quiet: bool, **op
     read = read_model(model)
     warnings: tuple[str, ...] = ()
     if source is None:
-        masks = _made(read, **options)
+        masks = _made(read, options)
     else:
-        masks, warnings = _imported(read, source, **options)
+        masks, warnings = _imported(read, source, options)
     graph = build_graph(read)
-    write_files({out: mask_file(out, masks, graph)})
+    write_file(out, mask_file(out, masks, graph))
     if not quiet:
         warn(warnings)
         show(f"{out}: {_summary(resolve_masks(graph, read_masks(masks)))}")
 
 
-def _made(
-    model: onnx.ModelProto,
-    criterion: str | None,
-    amount: float | None,
-    data: str | None,
-    mean: tuple[float, ...] | None,
-    std: tuple[float, ...] | None,
-    size: int | None,
-    **options: Any,
-) -> dict[str, Any]:
+def _made(model: onnx.ModelProto, options: _Options) -> dict[str, Any]:
+    criterion, data = options.criterion, options.data
     if criterion is None:
         raise UsageError("give a --criterion to make masks with, or --from to import some")
-    if amount is None:
+    if options.amount is None:
         raise UsageError("give the --amount of channels to prune, from 0 to 1")
     if data is not None and criterion != "hrank":
         raise UsageError(f"--data {data}: only criterion hrank looks at data")
     source: DataSource | None = data
     if data is not None and os.path.isdir(data):
-        source = Images(data, mean or Images.mean, std or Images.std, size)
-    elif (mean, std, size) != (None, None, None):
+        mean, std = options.mean or Images.mean, options.std or Images.std
+        source = Images(data, mean, std, options.size)
+    elif (options.mean, options.std, options.size) != (None, None, None):
         raise UsageError("--mean, --std and --size: are for a folder of images given with --data")
     with progress_bar(f"Scoring channels ({criterion})") as progress:
-        return make_masks(model, criterion, amount, data=source, progress=progress, **options)
+        return onnx_upscale.mask(
+            model,
+            criterion,
+            options.amount,
+            side=options.side,
+            scope=options.scope,
+            constrained=options.constrained,
+            layers=options.layers,
+            skip=options.skip,
+            data=source,
+            batch_size=options.batch_size,
+            seed=options.seed,
+            progress=progress,
+        )
 
 
 def _imported(
-    model: onnx.ModelProto,
-    source: tuple[str, str],
-    **options: Any,
+    model: onnx.ModelProto, source: tuple[str, str], options: _Options
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     own = ("criterion", "amount", "constrained", "layers", "skip", "data", "mean", "std", "size")
-    chosen = next((name for name in own if options[name] not in (None, False, ())), None)
+    chosen = next((name for name in own if getattr(options, name) not in (None, False, ())), None)
     if chosen is not None:
         raise UsageError(f"--{chosen}: has no meaning with --from, which takes masks as they are")
     imported = read_imported(*source, model)

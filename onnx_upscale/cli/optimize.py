@@ -9,11 +9,14 @@ import click
 
 import onnx_upscale
 from onnx_upscale import tables
+from onnx_upscale.api import optimize_with, verify_with
 from onnx_upscale.cli.console import exit_statuses, show, warn
 from onnx_upscale.cli.options import comparison, quiet, strategy, target, version
 from onnx_upscale.cli.paths import check_paths
+from onnx_upscale.cli.verbose import shown_log
 from onnx_upscale.errors import VerifyError
-from onnx_upscale.files import write_files
+from onnx_upscale.files import json_file, write_file, write_files
+from onnx_upscale.options import Options
 from onnx_upscale.prices import BUILT_IN
 
 
@@ -56,21 +59,20 @@ def optimize(
         results={"OUT": out, "--report": report},
     )
     try:
-        result = onnx_upscale.optimize(model, masks, target=target, **options)
+        with shown_log(verbose):
+            result = optimize_with(model, masks, Options(target=target, **options))
     except VerifyError as error:
-        if report is not None and error.report:
-            write_files({report: _json(error.report)})
+        if report is not None and error.report is not None:
+            write_file(report, json_file(error.report.to_json()))
         raise
-    result.report["output"]["path"] = out
+    done = result.report.written_to(out)
     contents = {out: result.content}
     if report is not None:  # First, as OUT must be as it was if anything goes wrong.
-        contents = {report: _json(result.report)} | contents
+        contents = {report: json_file(done.to_json())} | contents
     write_files(contents)
-    if verbose:
-        show(*tables.details(result.report), err=True)
     if not quiet:
-        warn([*result.report["warnings"], *result.report["verify"].get("warnings", ())])
-        show(*tables.summary(result.report))
+        warn([*done.warnings, *done.verify.warnings])
+        show(*tables.summary(done))
 
 
 @click.command()
@@ -107,11 +109,7 @@ def verify(
     **options: Any,
 ) -> None:
     """Check an earlier result again."""
-    found = onnx_upscale.verify(model, masks, out, **options)
+    found = verify_with(model, masks, out, Options(**options))
     if not quiet:
         warn(found.warnings)
         show(tables.equality(found.samples, found.max_abs, found.max_rel))
-
-
-def _json(report: dict[str, Any]) -> bytes:
-    return (json.dumps(report, indent=2, allow_nan=False) + "\n").encode()

@@ -16,7 +16,7 @@ from onnx_upscale.criteria.images import Images
 from onnx_upscale.errors import DataError
 from onnx_upscale.optimizer.load.shapes import Shape, shape_of
 from onnx_upscale.optimizer.load.values import Array
-from onnx_upscale.optimizer.verify.inputs import model_inputs
+from onnx_upscale.running import model_inputs
 
 DataSource: TypeAlias = "str | os.PathLike[str] | Array | Mapping[str, Array] | Images"
 

@@ -87,13 +87,13 @@ class Images:
                 f"is {dtype} of shape {found or 'unknown'}: give an .npz or .npy file"
             )
         if self.size is not None and self.size < 1:
-            raise DataError(f"--size {self.size}: must be at least 1")
+            raise DataError(f"`size` {self.size}: must be at least 1")
         sides = [side if isinstance(side, int) else self.size for side in shape[2:]]
         if None in sides:
-            raise DataError(f"the height or width of input '{value.name}' is symbolic: give --size")
+            raise DataError(f"the height or width of input '{value.name}' is symbolic: give `size`")
         height, width = (int(side or 0) for side in sides)
         if self.size is not None and self.size < max(height, width):
-            raise DataError(f"--size {self.size}: is less than the input's {height}x{width}")
+            raise DataError(f"`size` {self.size}: is less than the input's {height}x{width}")
         channels = shape[1]
         assert isinstance(channels, int)
         return channels, height, width, dtype
@@ -149,7 +149,7 @@ class ImageSamples:
 def _per_channel(option: str, values: Sequence[float], channels: int) -> Array:
     numbers = np.array(values, np.float64)
     if numbers.shape not in ((1,), (channels,)) or not np.isfinite(numbers).all():
-        raise DataError(f"--{option}: expected 1 or {channels} numbers, found {list(values)}")
+        raise DataError(f"`{option}`: expected 1 or {channels} numbers, found {list(values)}")
     if option == "std" and (numbers <= 0).any():
-        raise DataError(f"--std: must be more than 0, found {list(values)}")
+        raise DataError(f"`std`: must be more than 0, found {list(values)}")
     return numbers.reshape(-1, 1, 1)

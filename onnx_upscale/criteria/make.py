@@ -22,7 +22,7 @@ from onnx_upscale.optimizer.load.model import ModelSource, read_model
 SCOPES = ("local", "global")
 
 
-def make_masks(
+def mask(
     model: ModelSource,
     criterion: str,
     amount: float,
@@ -67,9 +67,9 @@ def make_masks(
     _check("side", side, SIDES)
     _check("scope", scope, SCOPES)
     if not 0 <= amount <= 1:
-        raise UsageError(f"--amount {amount}: must be from 0 to 1")
+        raise UsageError(f"`amount` {amount}: must be from 0 to 1")
     if batch_size < 1:
-        raise UsageError(f"--batch-size {batch_size}: must be at least 1")
+        raise UsageError(f"`batch_size` {batch_size}: must be at least 1")
     structure = find_structure(build_graph(read_model(model)))
     sites = find_sites(structure, side, layers, skip)
     chosen = CRITERIA[criterion]

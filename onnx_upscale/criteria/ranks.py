@@ -17,8 +17,7 @@ from onnx_upscale.optimizer.load.graph import Graph
 from onnx_upscale.optimizer.load.shapes import shape_of
 from onnx_upscale.optimizer.load.sides import Side
 from onnx_upscale.optimizer.load.values import Array
-from onnx_upscale.optimizer.verify import Session
-from onnx_upscale.optimizer.verify.inputs import model_inputs
+from onnx_upscale.running import Session, model_inputs
 
 Progress = Callable[[int, int], None]
 """Called with how much is done, of how much."""

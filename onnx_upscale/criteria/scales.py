@@ -45,7 +45,7 @@ def batch_norm_scales(structure: Structure, sites: Sequence[Site]) -> list[Score
             raise UsageError(
                 f"criterion bn: layer '{site.key}' has no BatchNormalization {where} it (exporters "
                 "often fold it into the weights): export without folding, leave the layer out "
-                "with --skip, or use another criterion"
+                "with `skip`, or use another criterion"
             )
         found.append(scales)
     return found

@@ -128,7 +128,7 @@ def _check_patterns(option: str, patterns: Sequence[str], names: Sequence[Sequen
             known = list(dict.fromkeys(name for called in names for name in called if name))
             close = difflib.get_close_matches(pattern, known, n=3, cutoff=0.4) or known[:3]
             raise UsageError(
-                f"--{option} {pattern}: matches no layer; closest: {', '.join(close) or 'none'}"
+                f"`{option}` {pattern}: matches no layer; closest: {', '.join(close) or 'none'}"
             )
 
 

@@ -71,7 +71,7 @@ def _of_weights(score: ScoreWeight) -> Callable[[Subject], list[Scores]]:
 def _hrank(subject: Subject) -> list[Scores]:
     if subject.data is None:
         raise UsageError(
-            "criterion hrank ranks feature maps: give calibration data with --data (an .npz or "
+            "criterion hrank ranks feature maps: give calibration data with `data` (an .npz or "
             ".npy file, or a folder of images)"
         )
     graph = subject.structure.graph

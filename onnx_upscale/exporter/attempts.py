@@ -129,7 +129,7 @@ def _all_failed(failures: Mapping[str, UpscaleError]) -> UpscaleError:
             return VerifyError(f"the exported model differs from the torch model: {error} ({what})")
     for error in failures.values():
         if isinstance(error, VerifySetupError):
-            return VerifySetupError(f"exported, but {error}; --no-verify does without the check")
+            return VerifySetupError(f"exported, but {error}; `verify=False` does without the check")
     return ModelError(f"the model cannot be exported: {_reasons(failures)}")
 
 

@@ -60,8 +60,7 @@ class Call:
         signature = inspect.signature(model.forward)
         if not args and not named:
             raise UsageError(
-                "no example arguments: give --input 1x3x224x224, or let FACTORY return "
-                f"(module, arguments); forward takes {_parameters(signature)}"
+                f"no example arguments: give `args`; forward takes {_parameters(signature)}"
             )
         try:
             bound = signature.bind(*args, **named)

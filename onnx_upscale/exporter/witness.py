@@ -19,7 +19,8 @@ from torch.utils import _pytree as pytree
 from onnx_upscale.errors import UsageError, VerifySetupError
 from onnx_upscale.exporter.call import Call, Tensors, path_name, random_like, unique
 from onnx_upscale.optimizer.load.values import Array
-from onnx_upscale.optimizer.verify import Difference, Session, Tolerance, difference
+from onnx_upscale.optimizer.verify import Difference, Tolerance, difference
+from onnx_upscale.running import Session
 
 # The batch size to export a symbolic batch with: exporters take 1 for a constant.
 _SMALLEST_SYMBOLIC = 2

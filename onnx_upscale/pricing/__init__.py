@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from collections.abc import Callable, Mapping
@@ -13,7 +12,7 @@ import onnxruntime
 
 from onnx_upscale.benchmark.providers import execution_providers
 from onnx_upscale.errors import UsageError
-from onnx_upscale.files import check_writable, write_files
+from onnx_upscale.files import json_file, write_file
 from onnx_upscale.prices import load_prices
 from onnx_upscale.prices.analytic import AnalyticPrices
 from onnx_upscale.prices.files import table_json
@@ -57,9 +56,7 @@ class Priced:
         Raises:
             OutputError: It cannot be written.
         """
-        check_writable(path)
-        text = json.dumps(self.to_json(), indent=1, allow_nan=False)
-        write_files({path: f"{text}\n".encode()})
+        write_file(path, json_file(self.to_json(), indent=1))
 
 
 def price(
@@ -84,11 +81,11 @@ def price(
         UsageError: There is no such provider here, or an option cannot be meant.
     """
     if provider not in PROVIDERS:
-        raise UsageError(f"--provider {provider}: unknown (known: {', '.join(PROVIDERS)})")
+        raise UsageError(f"`provider` {provider}: unknown (known: {', '.join(PROVIDERS)})")
     if threads < 0:
-        raise UsageError(f"--threads {threads}: must be at least 0")
+        raise UsageError(f"`threads` {threads}: must be at least 0")
     if not 0 < share <= 1:
-        raise UsageError(f"share {share}: must be above 0 and at most 1")
+        raise UsageError(f"`share` {share}: must be above 0 and at most 1")
     providers = execution_providers(provider)
     fallback = load_prices(provider)
     assert isinstance(fallback, AnalyticPrices)

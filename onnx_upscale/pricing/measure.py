@@ -14,9 +14,9 @@ import numpy as np
 import onnx
 
 from onnx_upscale.benchmark import interleave
-from onnx_upscale.optimizer.verify import Session, input_sizes, random_inputs
 from onnx_upscale.prices import Kernel
 from onnx_upscale.pricing.probes import probe_model
+from onnx_upscale.running import Session, input_sizes, random_inputs
 
 # Kernels in one model; sittings, each with all models loaded anew; rounds in each of them.
 _TOGETHER, _SITTINGS, _ROUNDS = 40, 5, 10

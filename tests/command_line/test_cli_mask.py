@@ -57,11 +57,11 @@ def refused(*arguments: str, saying: str, out: str = "out.json") -> None:
         assert (Path(out).read_bytes() if Path(out).exists() else None) == before
 
 
-def test_it_writes_what_make_masks_gives() -> None:
+def test_it_writes_what_the_function_gives() -> None:
     result = run("in.onnx", "out.json", "--criterion", "l1", "--amount", "0.5")
     assert result.exit_code == 0, result.output
     assert result.stdout == "out.json: 2 layers, 7 of 14 input channels pruned\n"
-    expected = onnx_upscale.make_masks("in.onnx", "l1", 0.5)
+    expected = onnx_upscale.mask("in.onnx", "l1", 0.5)
     assert json.loads(Path("out.json").read_text()) == expected
     assert onnx_upscale.optimize("in.onnx", "out.json").report["verify"]["ok"]
 
@@ -74,7 +74,7 @@ def test_options_reach_the_criterion() -> None:
     more.remove("none*")
     result = run("in.onnx", "out.json", *options, *more)
     assert result.output == ""
-    assert json.loads(Path("out.json").read_text()) == onnx_upscale.make_masks(
+    assert json.loads(Path("out.json").read_text()) == onnx_upscale.mask(
         "in.onnx", "random", 0.5, side="output", scope="global", seed=7, skip=["a"],
         constrained=True,
     )  # fmt: skip
@@ -108,7 +108,7 @@ def test_calibration_data_by_file_and_folder() -> None:
     np.save("data.npy", data)
     hrank = ["--criterion", "hrank", "--amount", "0.5"]
     assert run("in.onnx", "out.json", *hrank, "--data", "data.npy").exit_code == 0
-    assert json.loads(Path("out.json").read_text()) == onnx_upscale.make_masks(
+    assert json.loads(Path("out.json").read_text()) == onnx_upscale.mask(
         "in.onnx", "hrank", 0.5, data=data
     )
     pil = pytest.importorskip("PIL.Image")
@@ -119,7 +119,7 @@ def test_calibration_data_by_file_and_folder() -> None:
     told = ["--mean", "0.5,0.4,0.3", "--std", "0.2", "--size", "8"]
     assert run("in.onnx", "out.json", *hrank, "--data", "images", *told).exit_code == 0
     images = onnx_upscale.Images("images", (0.5, 0.4, 0.3), (0.2,), 8)
-    assert json.loads(Path("out.json").read_text()) == onnx_upscale.make_masks(
+    assert json.loads(Path("out.json").read_text()) == onnx_upscale.mask(
         "in.onnx", "hrank", 0.5, data=images
     )
     refused(*hrank, "--data", "images", "--mean", "a,b", saying="'a,b' is not of the form")

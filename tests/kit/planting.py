@@ -15,8 +15,9 @@ from onnx_upscale.optimizer.analyze import analyze
 from onnx_upscale.optimizer.apply import apply, masked_model
 from onnx_upscale.optimizer.load import load
 from onnx_upscale.optimizer.plan import plan
-from onnx_upscale.optimizer.verify import Session, input_sizes, random_inputs, verify
+from onnx_upscale.optimizer.verify import verify
 from onnx_upscale.prices import load_prices
+from onnx_upscale.running import Session, input_sizes, random_inputs
 from planted import ERRORS
 from strategies import Case, cases, everything
 from targets import TARGETS

@@ -16,7 +16,7 @@ from build import Net
 from experiment import results
 from experiment.cells import AMOUNTS, STRATEGIES, Cell, Row, accuracy, all_cells, measure
 from experiment.tables import accuracy_at, report
-from onnx_upscale.optimizer.verify import Session
+from onnx_upscale.running import Session
 
 
 def rows_of(cell: Cell, gain: float = 0.0) -> list[Row]:

@@ -36,7 +36,7 @@ from onnx_upscale.benchmark.statistics import (
 from onnx_upscale.benchmark.text import comparison_rows, profile_rows
 from onnx_upscale.cli import main
 from onnx_upscale.errors import ModelError, UsageError, VerifySetupError
-from onnx_upscale.optimizer.verify import Session, session
+from onnx_upscale.running import Session, session
 
 BEFORE = b"what was there before"
 
@@ -193,7 +193,7 @@ class TestInterleave:
 
 class TestProviders:
     def test_unknown(self) -> None:
-        with pytest.raises(UsageError, match=r"--provider tpu: unknown \(known: cpu, cuda"):
+        with pytest.raises(UsageError, match=r"`provider` tpu: unknown \(known: cpu, cuda"):
             bench(small(), provider="tpu")
 
     @pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
@@ -432,19 +432,19 @@ class TestInputs:
         assert bench(small(batch=3)).batch == 3
 
     def test_a_batch_that_does_not_fit(self) -> None:
-        saying = r"model 2: --batch 4: no input has a first axis of that size \('y' is 1x3x6x6\)"
+        saying = r"model 2: `batch` 4: no input has a first axis of that size \('y' is 1x3x6x6\)"
         with pytest.raises(UsageError, match=saying):
             bench(small(), small("y", batch=1), batch=4)
-        with pytest.raises(UsageError, match="--batch 4: no input has a first axis"):
+        with pytest.raises(UsageError, match="`batch` 4: no input has a first axis"):
             bench(small(), batch=4, inputs={"x": (2, 3, 6, 6)})
         # The sides of an image are no batch.
-        with pytest.raises(UsageError, match="--batch 4: no input"):
+        with pytest.raises(UsageError, match="`batch` 4: no input"):
             bench(small(batch=1, side="side"), batch=4)
 
     def test_shapes_that_do_not_fit(self) -> None:
-        with pytest.raises(UsageError, match=r"--input z: no model has such .*\(they have: x\)"):
+        with pytest.raises(UsageError, match=r"`inputs` z: no model has such .*\(they have: x\)"):
             bench(small(), inputs={"z": (1, 3, 6, 6)})
-        with pytest.raises(UsageError, match="model 1: --input x=1x3x7x7: does not fit"):
+        with pytest.raises(UsageError, match="model 1: `inputs` x=1x3x7x7: does not fit"):
             bench(small(), inputs={"x": (1, 3, 7, 7)})
 
     def test_no_inputs(self) -> None:
@@ -555,9 +555,9 @@ class TestComparison:
     @pytest.mark.parametrize(
         ("options", "saying"),
         [
-            ({"runs": 0}, "--runs 0: must be at least 1"),
-            ({"batch": 0}, "--batch 0: must be at least 1"),
-            ({"threads": -1}, "--threads -1: must be at least 0"),
+            ({"runs": 0}, "`runs` 0: must be at least 1"),
+            ({"batch": 0}, "`batch` 0: must be at least 1"),
+            ({"threads": -1}, "`threads` -1: must be at least 0"),
         ],
     )
     def test_options(self, options: dict[str, int], saying: str) -> None:

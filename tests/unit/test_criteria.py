@@ -16,7 +16,8 @@ from onnx import numpy_helper
 
 import onnx_upscale
 from build import Array, Net
-from onnx_upscale import DataError, ModelError, UpscaleError, UsageError, make_masks
+from onnx_upscale import DataError, ModelError, UpscaleError, UsageError
+from onnx_upscale import mask as make_masks
 from onnx_upscale.criteria import CRITERIA, Images
 from onnx_upscale.criteria.scales import batch_norm_scales
 from onnx_upscale.criteria.scores import fpgm, l1, l2, lamp
@@ -223,7 +224,7 @@ def test_hrank_needs_data_that_fits(tmp_path: Path) -> None:
             make_masks(model, "hrank", 0.5, data=data)
         return str(caught.value)
 
-    assert "--data" in says(None)
+    assert "`data`" in says(None)
     good = maps_of_rank([1, 2, 3, 4])
     assert "expected shape Nx4x4x4, found 1x4x4" in says(good[..., 0])
     assert "expected shape Nx4x4x4, found 1x3x4x4" in says(good[:, :3])
@@ -316,10 +317,10 @@ def test_bad_images_are_named(tmp_path: Path) -> None:
     assert "no such folder" in says(image_model(), Images(tmp_path / "none"))
     (tmp_path / "broken.png").write_bytes(b"no picture")
     assert "broken.png: not a readable image" in says(image_model(), tmp_path)
-    assert "give --size" in says(image_model(height="side"), tmp_path)
+    assert "give `size`" in says(image_model(height="side"), tmp_path)
     assert "is less than the input's 4x4" in says(image_model(), Images(tmp_path, size=3))
-    assert "--mean: expected 1 or 3 numbers" in says(image_model(), Images(tmp_path, mean=(1, 2)))
-    assert "--std: must be more than 0" in says(image_model(), Images(tmp_path, std=(0,)))
+    assert "`mean`: expected 1 or 3 numbers" in says(image_model(), Images(tmp_path, mean=(1, 2)))
+    assert "`std`: must be more than 0" in says(image_model(), Images(tmp_path, std=(0,)))
     assert "of shape batchx2x4x4" in says(passing_through(2).model("reader.0"), tmp_path)
 
 
@@ -365,7 +366,7 @@ def test_bn_follows_channels_through_joins() -> None:
 
 @pytest.mark.parametrize("side", ["input", "output"])
 def test_bn_says_where_there_is_none(side: str) -> None:
-    with pytest.raises(UsageError, match=r"layer 'conv0.weight' has no BatchNorm.*--skip"):
+    with pytest.raises(UsageError, match=r"layer 'conv0.weight' has no BatchNorm.*`skip`"):
         make_masks(chain(np.eye(4)), "bn", 0.5, side=side, layers=["conv0"])
 
 
@@ -486,7 +487,7 @@ def test_pixels_classes_and_groups_are_left_alone() -> None:
 def test_a_pattern_that_matches_nothing_lists_close_names() -> None:
     for option in ("layers", "skip"):
         patterns: dict[str, Any] = {option: ["conv0.wieght"]}
-        with pytest.raises(UsageError, match=rf"--{option} conv0.wieght: .*closest: conv0.weight"):
+        with pytest.raises(UsageError, match=rf"`{option}` conv0.wieght: .*closest: conv0.weight"):
             make_masks(net_of_layers(), "l1", 0.5, **patterns)
 
 
@@ -732,7 +733,7 @@ def test_what_cannot_be_meant_is_refused() -> None:
         make_masks(model, "l1", 0.5, side="both")
     with pytest.raises(UsageError, match="unknown scope"):
         make_masks(model, "l1", 0.5, scope="all")
-    with pytest.raises(UsageError, match="batch-size"):
+    with pytest.raises(UsageError, match="`batch_size` 0"):
         make_masks(model, "l1", 0.5, batch_size=0)
 
 

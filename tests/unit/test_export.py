@@ -16,7 +16,7 @@ from onnx import numpy_helper
 
 import onnx_upscale
 from onnx_upscale import Exported, export
-from onnx_upscale.optimizer.verify import Session
+from onnx_upscale.running import Session
 
 pytest.importorskip("torch")
 

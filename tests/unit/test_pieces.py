@@ -146,7 +146,7 @@ class TestVerifyAt:
         assert "differs from itself" in report["warnings"][-1]
 
     def test_no_such_tensor(self) -> None:
-        with pytest.raises(UsageError, match="--verify-at nowhere: no node"):
+        with pytest.raises(UsageError, match="`verify_at` nowhere: no node"):
             onnx_upscale.optimize(self.model(), MASKS, verify_at=["nowhere"])
 
 

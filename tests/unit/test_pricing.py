@@ -16,7 +16,6 @@ import onnx_upscale
 from build import Net
 from onnx_upscale.cli import main
 from onnx_upscale.errors import OutputError, UsageError
-from onnx_upscale.optimizer.verify import Session, input_sizes, random_inputs
 from onnx_upscale.prices import (
     AnalyticPrices,
     CopyWork,
@@ -33,6 +32,7 @@ from onnx_upscale.pricing.fit import fit, fit_family
 from onnx_upscale.pricing.measure import measure_one_by_one
 from onnx_upscale.pricing.probes import probe_model
 from onnx_upscale.pricing.shapes import planned
+from onnx_upscale.running import Session, input_sizes, random_inputs
 
 DIGITS = Path(__file__).parents[2] / "models" / "digits"
 
@@ -265,9 +265,9 @@ class TestPrice:
     @pytest.mark.parametrize(
         ("options", "saying"),
         [
-            ({"provider": "tpu"}, "--provider tpu: unknown"),
-            ({"threads": -1}, "--threads -1"),
-            ({"share": 0.0}, "share 0.0"),
+            ({"provider": "tpu"}, "`provider` tpu: unknown"),
+            ({"threads": -1}, "`threads` -1"),
+            ({"share": 0.0}, "`share` 0.0"),
         ],
     )
     def test_bad_options(self, options: dict[str, Any], saying: str) -> None:

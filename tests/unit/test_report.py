@@ -26,7 +26,7 @@ def sweep(strategy: str, folder: Path) -> tuple[dict[str, Any], onnx.ModelProto]
         MODELS / "digits.onnx", MODELS / "digits.masks.json", strategy=strategy, samples=1
     )
     result.save(folder / "out.onnx")
-    return result.report, onnx.load(folder / "out.onnx")
+    return result.report.to_json(), onnx.load(folder / "out.onnx")
 
 
 @pytest.mark.parametrize("strategy", ["auto", "upscale", "gather", "constrained"])

@@ -14,7 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 import onnx_upscale
 from build import Array, Net
 from onnx_upscale import UsageError, VerifyError, VerifySetupError
-from onnx_upscale.optimizer.verify import Session, Tolerance, input_sizes, random_inputs, verify
+from onnx_upscale.optimizer.verify import Tolerance, verify
+from onnx_upscale.running import Session, input_sizes, random_inputs
 
 Shape = Sequence["int | str | None"] | None
 
@@ -94,9 +95,9 @@ class TestDifferences:
 
     @pytest.mark.parametrize("value", [-1.0, np.nan, np.inf])
     def test_tolerance_that_cannot_be_meant(self, value: float) -> None:
-        with pytest.raises(UsageError, match="--rtol"):
+        with pytest.raises(UsageError, match="`rtol`"):
             Tolerance(rtol=value)
-        with pytest.raises(UsageError, match="--atol"):
+        with pytest.raises(UsageError, match="`atol`"):
             Tolerance(atol=value)
 
     def test_other_outputs(self) -> None:
@@ -228,9 +229,9 @@ class TestInputs:
     @pytest.mark.parametrize(
         ("shape", "chosen", "saying"),
         [
-            ([2, 3], (2, 4), "--input x=2x4: does not fit its shape 2x3"),
-            ([2, 3], (2,), "--input x=2: does not fit its shape 2x3"),
-            (["n", "n"], (2, 3), "--input x=2x3: does not fit its shape nxn"),
+            ([2, 3], (2, 4), "`inputs` x=2x4: does not fit its shape 2x3"),
+            ([2, 3], (2,), "`inputs` x=2: does not fit its shape 2x3"),
+            (["n", "n"], (2, 3), "`inputs` x=2x3: does not fit its shape nxn"),
             ([None, 3], (2, 2), r"does not fit its shape \?x3"),
         ],
     )
@@ -241,7 +242,7 @@ class TestInputs:
             input_sizes(typed(TensorProto.FLOAT, shape), {"x": chosen})
 
     def test_unknown_input(self) -> None:
-        with pytest.raises(UsageError, match=r"--input y: the model has no such input .*: x"):
+        with pytest.raises(UsageError, match=r"`inputs` y: the model has no such input .*: x"):
             input_sizes(typed(TensorProto.FLOAT, [1]), {"y": (1,)})
 
     def test_inputs_share_symbolic_sizes(self) -> None:
@@ -251,7 +252,7 @@ class TestInputs:
         sizes = input_sizes(model, {"b": (4, 5)})
         assert sizes == {"a": (4, 3), "b": (4, 5), "c": (5, 2)}
         assert verify(model, model, sizes={"b": (4, 5)}).ok
-        with pytest.raises(UsageError, match="--input c=6x2"):
+        with pytest.raises(UsageError, match="`inputs` c=6x2"):
             input_sizes(model, {"b": (4, 5), "c": (6, 2)})
 
     def test_initializers_that_are_listed_as_inputs(self) -> None:
@@ -264,7 +265,7 @@ class TestInputs:
         assert verify(model, model).ok
 
     def test_no_shape(self) -> None:
-        with pytest.raises(VerifySetupError, match="'x' has no shape: give one with --input"):
+        with pytest.raises(VerifySetupError, match="'x' has no shape: give one with `inputs`"):
             input_sizes(typed(TensorProto.FLOAT, None))
 
     def test_no_tensor(self) -> None:
@@ -281,7 +282,7 @@ class TestInputs:
     @pytest.mark.parametrize("sizes", [(10**18, 4), (10**6, 10**6, 10**6), (10**17,)])
     def test_too_large(self, sizes: tuple[int, ...]) -> None:
         model: Any = typed(TensorProto.FLOAT, None)
-        with pytest.raises(VerifySetupError, match="give smaller sizes with --input"):
+        with pytest.raises(VerifySetupError, match="give smaller sizes with `inputs`"):
             verify(model, model, sizes={"x": sizes})
 
 

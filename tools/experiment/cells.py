@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 
 import onnx_upscale
-from onnx_upscale.optimizer.verify import Session
+from onnx_upscale.running import Session
 
 if TYPE_CHECKING:  # Results can be looked at without torch.
     from experiment.sources import Source
@@ -91,7 +91,7 @@ def measure(cell: Cell, model: Path, unpruned: float, source: Source, runs: int)
     """
     calibration = source.calibration(cell.seed) if cell.criterion == "hrank" else None
     free, tied = (
-        onnx_upscale.make_masks(
+        onnx_upscale.mask(
             model,
             cell.criterion,
             cell.amount,

@@ -21,22 +21,18 @@ from onnx_upscale.optimizer.verify.difference import (
     difference,
     differences,
 )
-from onnx_upscale.optimizer.verify.inputs import input_sizes, random_inputs
 from onnx_upscale.optimizer.verify.noise import own_noise
 from onnx_upscale.optimizer.verify.pieces import View, compare_pieces, find_cuts, record, unchanged
 from onnx_upscale.optimizer.verify.reference import NodeMask, reference_model
-from onnx_upscale.optimizer.verify.session import Session
+from onnx_upscale.running import Session, input_sizes, random_inputs
 
 __all__ = [
     "Difference",
     "NodeMask",
-    "Session",
     "Tolerance",
     "Verification",
     "View",
     "difference",
-    "input_sizes",
-    "random_inputs",
     "reference_model",
     "unchanged",
     "verify",
@@ -137,7 +133,7 @@ class _Comparison:
         missing = set(at) - set(self._cuts.tensors)
         if missing:
             raise UsageError(
-                f"--verify-at {min(missing)}: no node of the model makes such a tensor from its "
+                f"`verify_at` {min(missing)}: no node of the model makes such a tensor from its "
                 "inputs"
             )
         self._forced = bool(at)

@@ -32,7 +32,7 @@ class Tolerance:
         """Refuses what cannot be meant."""
         for name, value in (("rtol", self.rtol), ("atol", self.atol)):
             if not 0 <= value < np.inf:
-                raise UsageError(f"--{name} {value}: must be a number from 0 on")
+                raise UsageError(f"`{name}` {value}: must be a number from 0 on")
 
     def allowed(self, dtype: np.dtype[Any], scale: float) -> float:
         """The largest difference of outputs of a type, where `scale` is the largest of them.

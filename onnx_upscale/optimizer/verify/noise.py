@@ -10,7 +10,7 @@ import onnx
 
 from onnx_upscale.optimizer.load.values import Array
 from onnx_upscale.optimizer.verify.difference import Tolerance, Values, differences
-from onnx_upscale.optimizer.verify.session import Session
+from onnx_upscale.running import Session
 
 # A few of the last bits of float32: a change of the inputs that rounding alone could make.
 _TINY = 1e-6

@@ -25,7 +25,7 @@ from onnx import helper
 
 from onnx_upscale.optimizer.load.values import Array
 from onnx_upscale.optimizer.verify.difference import Difference, Tolerance, Values, differences
-from onnx_upscale.optimizer.verify.session import Session
+from onnx_upscale.running import Session
 
 View: TypeAlias = "Callable[[str, Array], Array]"
 """What a tensor of the emitted model holds, from its name and value in the original."""

@@ -28,7 +28,7 @@ from onnx import helper, numpy_helper
 
 from onnx_upscale.optimizer.load.masks import Mask
 from onnx_upscale.optimizer.load.sides import Side
-from onnx_upscale.optimizer.verify.session import Session
+from onnx_upscale.running import Session
 
 Array: TypeAlias = "npt.NDArray[Any]"
 

@@ -48,7 +48,7 @@ def input_sizes(
     unknown = chosen.keys() - {value.name for value in inputs}
     if unknown:
         names = ", ".join(value.name for value in inputs)
-        raise UsageError(f"--input {min(unknown)}: the model has no such input (it has: {names})")
+        raise UsageError(f"`inputs` {min(unknown)}: the model has no such input (it has: {names})")
     named: dict[str, int] = {}
     for value in inputs:
         if value.name in chosen:
@@ -60,7 +60,7 @@ def input_sizes(
     if batch is not None and not any(shape[:1] == (batch,) for shape in shapes.values()):
         found = ", ".join(f"'{name}' is {_text(shape)}" for name, shape in shapes.items())
         raise UsageError(
-            f"--batch {batch}: no input has a first axis of that size ({found or 'no inputs'}): "
+            f"`batch` {batch}: no input has a first axis of that size ({found or 'no inputs'}): "
             "export the model with a symbolic batch, or leave the option out"
         )
     return shapes
@@ -78,12 +78,12 @@ def _bind(value: onnx.ValueInfoProto, sizes: tuple[int, ...], named: dict[str, i
             fits &= named.setdefault(dim, size) == size
     if not fits:
         wanted = "x".join("?" if dim is None else str(dim) for dim in declared)
-        raise UsageError(f"--input {value.name}={_text(sizes)}: does not fit its shape {wanted}")
+        raise UsageError(f"`inputs` {value.name}={_text(sizes)}: does not fit its shape {wanted}")
 
 
 def _default(value: onnx.ValueInfoProto, named: dict[str, int], batch: int) -> tuple[int, ...]:
     if not value.type.tensor_type.HasField("shape"):
-        raise VerifySetupError(f"input '{value.name}' has no shape: give one with --input")
+        raise VerifySetupError(f"input '{value.name}' has no shape: give one with `inputs`")
     shape = shape_of(value)
     sizes = []
     for axis, dim in enumerate(shape):
@@ -117,7 +117,7 @@ def random_inputs(
         return {value.name: _random(value, sizes[value.name], rng) for value in model_inputs(model)}
     except (ValueError, OverflowError, MemoryError):
         raise VerifySetupError(
-            "the inputs are too large to be made up: give smaller sizes with --input"
+            "the inputs are too large to be made up: give smaller sizes with `inputs`"
         ) from None
 
 

@@ -1,0 +1,105 @@
+"""Filling in the report, from what the verbs give."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+from onnx_upscale.optimizer.load import Loaded
+from onnx_upscale.optimizer.plan import Plan
+from onnx_upscale.optimizer.plan.cost import Costs
+from onnx_upscale.optimizer.verify import Verification
+from onnx_upscale.report import (
+    MaskCounts,
+    ReaderReport,
+    SegmentReport,
+    Size,
+    VerifyReport,
+    WriterReport,
+)
+from onnx_upscale.stats import Stats
+
+
+def size_of(stats: Stats, path: str | None, content: bytes) -> Size:
+    """What a model weighs.
+
+    Args:
+        stats: Its size and work.
+        path: Its file, or None for a model in memory.
+        content: The content of the file.
+    """
+    sha256 = hashlib.sha256(content).hexdigest()
+    return Size(path, sha256, len(content), stats.nodes, stats.params, stats.macs)
+
+
+def mask_counts(loaded: Loaded) -> MaskCounts:
+    """How much the masks prune."""
+    pruned = {
+        side: sum(len(mask.pruned) for mask in loaded.masks if mask.side == side)
+        for side in ("input", "output")
+    }
+    targets = len({mask.layer.node.index for mask in loaded.masks})
+    return MaskCounts(targets, pruned["input"], pruned["output"])
+
+
+def segment_reports(plan: Plan) -> tuple[SegmentReport, ...]:
+    """Every segment with its writers and readers and how they get along."""
+    reports, costs = [], Costs(plan.analysis.structure.graph, plan.prices)
+    for segment in plan.analysis.structure.segments:
+        writers = [(writer.node, plan.writers[writer.node.index]) for writer in segment.writers]
+        readers = [plan.readers.get(read.layer.node.index) for read in segment.readers]
+        reports.append(
+            SegmentReport(
+                id=segment.id,
+                channels=len(segment.roots),
+                needed=int(plan.analysis.needs.labels[segment.roots].sum()),
+                kept=int(plan.kept.labels[segment.roots].sum()),
+                writers=tuple(
+                    WriterReport(node.title, len(chosen.positions), chosen.name)
+                    for node, chosen in writers
+                ),
+                readers=tuple(
+                    ReaderReport(
+                        node=chosen.read.layer.node.title,
+                        needed=chosen.needed,
+                        read=len(chosen.positions),
+                        realization=chosen.name,
+                        bytes_copied=chosen.bytes_copied(costs),
+                    )
+                    for chosen in readers
+                    if chosen is not None
+                ),
+                pinned=tuple(sorted({d.reason for d in segment.demands if d.ordered})),
+                needed_whole=tuple(sorted({d.reason for d in segment.demands if not d.ordered})),
+            )
+        )
+    return tuple(reports)
+
+
+def price_warnings(plan: Plan) -> tuple[str, ...]:
+    """What to say of prices that were not measured for a model's shapes."""
+    if not plan.estimated:
+        return ()
+    families = ", ".join(plan.estimated)
+    lacks = f"profile '{plan.prices.name}' lacks shapes of this model"
+    return (f"{lacks}, which are estimated: {families}",)
+
+
+def verify_report(verification: Verification | None) -> VerifyReport:
+    """What the comparison found, if there was one."""
+    if verification is None:
+        return VerifyReport()
+    return VerifyReport(
+        ran=True,
+        samples=verification.samples,
+        max_abs=_finite(verification.max_abs),
+        max_rel=_finite(verification.max_rel),
+        ok=verification.ok,
+        warnings=verification.warnings,
+        noise=None if verification.noise is None else _finite(verification.noise),
+        pieces=verification.pieces,
+    )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,86 @@
+"""The report as a value: the same whether read by attributes, as a dictionary or as JSON."""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import onnx_upscale
+from onnx_upscale import Report, Result, UsageError, VerifyError
+from onnx_upscale.api import optimize_with
+from onnx_upscale.options import Options
+from onnx_upscale.report import ReaderReport, SegmentReport, Size, VerifyReport, WriterReport
+
+ROOT = Path(__file__).parents[2]
+MODEL, MASKS = ROOT / "models" / "digits.onnx", ROOT / "models" / "digits.masks.json"
+
+
+@pytest.fixture(scope="module")
+def result() -> Result:
+    return onnx_upscale.optimize(MODEL, MASKS, samples=1)
+
+
+def test_attributes_and_keys_say_the_same(result: Result) -> None:
+    report = result.report
+    document = report.to_json()
+    assert list(report) == list(document)
+    assert dict(report) == document
+    assert report["copies"]["count"] == report.copies.count > 0
+    assert report["output"]["params"] == report.output.params < report.input.params
+    assert report["segments"][0]["writers"][0]["node"] == report.segments[0].writers[0].node
+    assert report.get("nothing") is None
+    with pytest.raises(KeyError):
+        report["to_json"]
+
+
+def test_it_is_json(result: Result) -> None:
+    document = result.report.to_json()
+    assert json.loads(json.dumps(document, allow_nan=False)) == document
+
+
+def test_what_is_read_can_be_changed_without_changing_it(result: Result) -> None:
+    before = result.report.to_json()
+    result.report["segments"].clear()
+    result.report["seconds"]["load"] = -1.0
+    result.report.to_json()["output"]["path"] = "elsewhere"
+    assert result.report.to_json() == before
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        result.report.strategy = "gather"  # type: ignore[misc]
+
+
+def test_where_it_was_written_to(result: Result) -> None:
+    assert result.report.output.path is None
+    written = result.report.written_to("out.onnx")
+    assert written.output == dataclasses.replace(result.report.output, path="out.onnx")
+    assert dataclasses.replace(written, output=result.report.output) == result.report
+
+
+def test_a_comparison_that_did_not_run() -> None:
+    assert list(VerifyReport().to_json()) == ["ran", "samples", "max_abs", "max_rel", "ok"]
+    assert set(VerifyReport(ran=True).to_json()) > {"warnings", "noise", "pieces"}
+
+
+def test_the_page_names_every_field() -> None:
+    page = (ROOT / "docs" / "report.md").read_text()
+    named = set(re.findall(r"`(\w+)`", page))
+    kinds: tuple[Any, ...] = (
+        Report, Size, SegmentReport, WriterReport, ReaderReport, VerifyReport
+    )  # fmt: skip
+    assert [f.name for kind in kinds for f in dataclasses.fields(kind) if f.name not in named] == []
+
+
+def test_errors_hold_the_report() -> None:
+    with pytest.raises(VerifyError) as raised:
+        onnx_upscale.verify(MODEL, MASKS, MODEL)
+    assert raised.value.report is None
+
+
+def test_options_as_one_value(result: Result) -> None:
+    other = optimize_with(MODEL, str(MASKS), Options(samples=1))
+    assert other.content == result.content
+    for options in ({"strategy": "best"}, {"samples": 0}):
+        with pytest.raises(UsageError):
+            Options(**options)
