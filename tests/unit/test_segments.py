@@ -129,6 +129,12 @@ class TestModels:
         assert [len(part) for part in join.parts] == [2, 3]
         assert all(not other.joins for other in structure.segments[1:])
 
+    def test_a_constant_part_of_a_concat_is_a_set_too(self) -> None:
+        net = Net(17, x=(1, 2, 4, 4))
+        whole = net("Concat", self.conv(net, "a", "x", 2, 3), net.random(1, 2, 4, 4), axis=1)
+        segment = structure_of(net, self.conv(net, "b", whole, 5, 4)).segments[0]
+        assert [len(each) for each in sets(segment)] == [2, 3, 5]
+
     def test_a_depthwise_layer_is_a_writer_within_its_segment(self) -> None:
         net = Net(17, x=(1, 2, 4, 4))
         a = self.conv(net, "a", "x", 2, 3)
@@ -137,6 +143,36 @@ class TestModels:
         assert parties(first) == (["a", "wise"], ["b"])
         assert len(first.roots) == 3
         assert len(last.roots) == 4
+
+    def test_parts_of_concats_are_places_among_the_channels(self) -> None:
+        net = Net(17, x=(1, 2, 4, 4))
+        other = self.conv(net, "other", "x", 2, 6)
+        a, b = self.conv(net, "a", "x", 2, 3), self.conv(net, "b", "x", 2, 2)
+        whole = net("Concat", b, net("Concat", a, b, axis=1), axis=1)
+        segment = structure_of(net, other, self.conv(net, "c", whole, 7, 4)).segments[1]
+        assert segment.roots.tolist() == [6, 7, 8, 9, 10]
+        assert [part.tolist() for part in segment.parts] == [[0, 1, 2], [3, 4], [0, 1, 2, 3, 4]]
+
+    def test_a_root_of_a_grouped_layer_stands_for_its_channels(self) -> None:
+        net = Net(17, x=(1, 2, 4, 4))
+        a = self.conv(net, "a", "x", 2, 6)
+        grouped = net("Conv", a, net.random(4, 3, 1, 1), group=2)
+        first, last = structure_of(net, self.conv(net, "b", grouped, 4, 5)).segments
+        assert [(len(each.roots), each.times) for each in first.sets] == [(2, 2)]
+        assert [(len(each.roots), each.times) for each in last.sets] == [(5, 1)]
+
+    def test_concats_and_pools_take_whole_blocks(self) -> None:
+        net = Net(17, x=(1, 2, 4, 4))
+        a, b = self.conv(net, "a", "x", 2, 3), self.conv(net, "b", "x", 2, 2)
+        pooled = net("MaxPool", self.conv(net, "c", a, 3, 4), kernel_shape=[2, 2])
+        joined = net("Concat", a, b, axis=1)
+        outputs = self.conv(net, "d", pooled, 4, 6), self.conv(net, "e", joined, 5, 7)
+        found = {
+            len(each.roots): each.in_blocks
+            for segment in structure_of(net, *outputs).segments
+            for each in segment.sets
+        }
+        assert found == {2: True, 3: True, 5: False, 4: True, 6: False, 7: False}
 
     def test_labels_of_a_rule_that_gave_up_belong_to_no_segment(self) -> None:
         net = Net(17, x=(1, 2, 4, 4), fixed=(1, 3, 4, 4), free=(1, "k", 4, 4))
