@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import cache
@@ -97,7 +98,9 @@ Catch = Callable[[Case, str, str], bool]
 
 def first_caught(error: str | None, catch: Catch, models: int = MODELS) -> int | None:
     """How many models it takes until an error is caught; None if all of them are not enough."""
-    with ERRORS[error]() if error is not None else nullcontext():
+    with ERRORS[error]() if error is not None else nullcontext(), warnings.catch_warnings():
+        if error is not None:
+            warnings.simplefilter("ignore")  # Nobody would have seen them.
         for number, case in enumerate(generated()[:models]):
             for way in attempts(case, number):
                 try:
