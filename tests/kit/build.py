@@ -133,10 +133,17 @@ def weight_shape(model: onnx.ModelProto, name: str, slot: int = 1) -> tuple[int,
     return stored[found.input[slot]]
 
 
-def input_values(model: onnx.ModelProto, seed: int = 0) -> dict[str, Floats]:
-    """Random values for all inputs."""
+def input_values(model: onnx.ModelProto, seed: int = 0, batch: int = 2) -> dict[str, Floats]:
+    """Random values for all inputs; sizes that are not known become `batch`."""
     rng = np.random.default_rng(seed)
+    shapes = {value.name: shape_of(value) for value in model.graph.input}
     return {
-        value.name: rng.standard_normal(shape_of(value)).astype(np.float32)
-        for value in model.graph.input
+        name: rng.standard_normal([size or batch for size in shape]).astype(np.float32)
+        for name, shape in shapes.items()
     }
+
+
+def named_outputs(model: onnx.ModelProto, seed: int = 0, batch: int = 2) -> dict[str, Array]:
+    """What a model makes of random inputs, by name."""
+    names = [value.name for value in model.graph.output]
+    return dict(zip(names, run(model, input_values(model, seed, batch)), strict=True))

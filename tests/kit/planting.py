@@ -11,6 +11,7 @@ import onnx
 from hypothesis import HealthCheck, Phase, given, settings
 
 import onnx_upscale
+from case import Case
 from onnx_upscale.errors import VerifyError, VerifySetupError
 from onnx_upscale.optimizer.analyze import analyze
 from onnx_upscale.optimizer.apply import apply, masked_model
@@ -19,7 +20,7 @@ from onnx_upscale.optimizer.plan import plan
 from onnx_upscale.optimizer.verify import Session, input_sizes, random_inputs, verify
 from onnx_upscale.prices import load_prices
 from planted import ERRORS
-from strategies import Case, cases, everything
+from strategies import cases, everything
 from targets import TARGETS
 
 # Another release of hypothesis draws other models, so that some errors show later than here.

@@ -16,6 +16,7 @@ from onnx import numpy_helper
 
 import onnx_upscale
 from build import Array, Net
+from case import Case
 from onnx_upscale import DataError, ModelError, UpscaleError, UsageError, make_masks
 from onnx_upscale.criteria import CRITERIA, Images
 from onnx_upscale.criteria.scales import batch_norm_scales
@@ -26,7 +27,7 @@ from onnx_upscale.optimizer.analyze import analyze, find_structure
 from onnx_upscale.optimizer.load import load
 from onnx_upscale.optimizer.load.graph import build_graph
 from onnx_upscale.optimizer.plan import grow_masks
-from strategies import Case, cases
+from strategies import cases
 
 # Three channels of two weights each: norms 5, 13 and 0, the distances between them below.
 WEIGHT = np.array([[3.0, 4.0], [-5.0, 12.0], [0.0, 0.0]])
