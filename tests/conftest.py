@@ -1,8 +1,8 @@
 """What must be said before any test is read.
 
 How many random examples tests look at, as `--hypothesis-profile=long` is read first: `build`, the
-same every time, or `long`. And which modules of the kit assert, so
-that they tell the values, or have fixtures.
+same every time, or `long`. And which modules of the kit assert, so that they tell the values, or
+have fixtures.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-pytest.register_assert_rewrite("rule_cases")
+pytest.register_assert_rewrite("build", "rule_cases")
 pytest_plugins = ["command"]
 
 _COMMON: dict[str, Any] = {

@@ -16,7 +16,7 @@ import onnx
 import pytest
 
 import onnx_upscale
-from build import Floats, Net, input_values, run, weight_shape
+from build import Floats, Net, assert_close, input_values, run, weight_shape
 
 STRATEGIES = ("auto", "upscale", "gather", "constrained")
 
@@ -244,9 +244,7 @@ def _assert_equal(expected: onnx.ModelProto, emitted: onnx.ModelProto, what: str
         v.SerializeToString() for v in expected.graph.output
     ]
     inputs = input_values(expected)
-    for wanted, got in zip(run(expected, inputs), run(emitted, inputs), strict=True):
-        tolerance = 1e-5 + 1e-4 * float(np.abs(wanted[np.isfinite(wanted)]).max(initial=0))
-        np.testing.assert_allclose(got, wanted, rtol=0, atol=tolerance, err_msg=what)
+    assert_close(run(expected, inputs), run(emitted, inputs), what)
 
 
 def _left(model: onnx.ModelProto) -> int:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 
 import onnx_upscale
-from build import Net, named_outputs
+from build import Net, assert_close, named_outputs
 from case import Case
 from masked import masked
 from strategies import cases
@@ -29,10 +29,7 @@ WAYS = [*(("auto", target) for target in TARGETS), *((each, "as built in") for e
 
 def assert_equal(wanted: dict[str, Any], got: dict[str, Any]) -> None:
     assert list(got) == list(wanted)
-    for name, value in wanted.items():
-        assert got[name].shape == value.shape
-        scale = float(np.abs(value).max(initial=0.0))
-        np.testing.assert_allclose(got[name], value, rtol=0, atol=1e-5 + 1e-3 * scale, err_msg=name)
+    assert_close(list(wanted.values()), list(got.values()), str(list(wanted)), share=1e-3)
 
 
 def assert_same_interface(before: onnx.ModelProto, after: onnx.ModelProto) -> None:
