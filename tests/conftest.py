@@ -1,13 +1,19 @@
-"""How many random examples tests look at: `build`, the same every time, or `long`.
+"""What must be said before any test is read.
 
-They stand here as `--hypothesis-profile=long` is read before any test is.
+How many random examples tests look at, as `--hypothesis-profile=long` is read first: `build`, the
+same every time, or `long`. And which modules of the kit assert, so that they tell the values, or
+have fixtures.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+pytest.register_assert_rewrite("build", "rule_cases")
+pytest_plugins = ["command"]
 
 _COMMON: dict[str, Any] = {
     "deadline": None,

@@ -19,7 +19,10 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 import onnx_upscale
-from strategies import Case, cases, masked, run
+from build import named_outputs
+from case import Case
+from masked import masked
+from strategies import cases
 from targets import TARGETS
 
 _TARGETS_PER_MODEL = 3
@@ -64,7 +67,7 @@ def main() -> None:
     def check(case: Case, targets: list[str]) -> None:
         if time.monotonic() > end:
             raise _Enough
-        wanted = run(masked(case))
+        wanted = named_outputs(masked(case))
         ways = [("auto", target) for target in targets]
         ways += [(strategy, "as built in") for strategy in ("upscale", "gather", "constrained")]
         for strategy, target in ways:
@@ -75,7 +78,7 @@ def main() -> None:
             seen["results"] += 1
             if strategy == "constrained":
                 continue
-            for name, value in run(result.model).items():
+            for name, value in named_outputs(result.model).items():
                 scale = float(np.abs(wanted[name]).max(initial=0.0))
                 np.testing.assert_allclose(value, wanted[name], rtol=0, atol=1e-5 + 1e-3 * scale)
         seen["models"] += 1

@@ -179,6 +179,7 @@ class TestExport:
         assert warning.startswith("onnx-upscale: warning: exported by the torchscript exporter")
         assert "opset 13" in result.stdout or onnx.load("out.onnx").opset_import[0].version == 13
 
+    @pytest.mark.slow
     def test_as_a_process(self) -> None:
         command = [sys.executable, "-m", "onnx_upscale", "export", "nets:with_tuple", "out.onnx"]
         env = os.environ | {"PYTHONPATH": str(Path(onnx_upscale.__file__).parents[1])}

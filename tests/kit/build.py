@@ -119,6 +119,25 @@ def run(model: onnx.ModelProto, inputs: Mapping[str, Array]) -> list[Array]:
     return results
 
 
+def assert_close(
+    wanted: Sequence[Array], got: Sequence[Array], what: str = "", share: float = 1e-4
+) -> None:
+    """Outputs are equal up to rounding.
+
+    Args:
+        wanted: The outputs of one model.
+        got: Those of the other.
+        what: Says which, where they are not.
+        share: How far they may be apart, as a part of the largest value of each output.
+    """
+    for one, other in zip(wanted, got, strict=True):
+        assert other.shape == one.shape, what
+        finite = np.abs(one[np.isfinite(one)]).max(initial=0) if one.dtype.kind == "f" else 0
+        np.testing.assert_allclose(
+            other, one, rtol=0, atol=1e-5 + share * float(finite), err_msg=what
+        )
+
+
 def node(model: onnx.ModelProto, name: str) -> onnx.NodeProto | None:
     """The node of a name, if it is there."""
     return next((each for each in model.graph.node if each.name == name), None)
@@ -133,10 +152,17 @@ def weight_shape(model: onnx.ModelProto, name: str, slot: int = 1) -> tuple[int,
     return stored[found.input[slot]]
 
 
-def input_values(model: onnx.ModelProto, seed: int = 0) -> dict[str, Floats]:
-    """Random values for all inputs."""
+def input_values(model: onnx.ModelProto, seed: int = 0, batch: int = 2) -> dict[str, Floats]:
+    """Random values for all inputs; sizes that are not known become `batch`."""
     rng = np.random.default_rng(seed)
+    shapes = {value.name: shape_of(value) for value in model.graph.input}
     return {
-        value.name: rng.standard_normal(shape_of(value)).astype(np.float32)
-        for value in model.graph.input
+        name: rng.standard_normal([size or batch for size in shape]).astype(np.float32)
+        for name, shape in shapes.items()
     }
+
+
+def named_outputs(model: onnx.ModelProto, seed: int = 0, batch: int = 2) -> dict[str, Array]:
+    """What a model makes of random inputs, by name."""
+    names = [value.name for value in model.graph.output]
+    return dict(zip(names, run(model, input_values(model, seed, batch)), strict=True))

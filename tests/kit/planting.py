@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import cache
@@ -10,6 +11,7 @@ import onnx
 from hypothesis import HealthCheck, Phase, given, settings
 
 import onnx_upscale
+from case import Case
 from onnx_upscale.errors import VerifyError, VerifySetupError
 from onnx_upscale.optimizer.analyze import analyze
 from onnx_upscale.optimizer.apply import apply, masked_model
@@ -19,7 +21,7 @@ from onnx_upscale.optimizer.verify import verify
 from onnx_upscale.prices import load_prices
 from onnx_upscale.running import Session, input_sizes, random_inputs
 from planted import ERRORS
-from strategies import Case, cases, everything
+from strategies import cases, everything
 from targets import TARGETS
 
 # Another release of hypothesis draws other models, so that some errors show later than here.
@@ -98,7 +100,9 @@ Catch = Callable[[Case, str, str], bool]
 
 def first_caught(error: str | None, catch: Catch, models: int = MODELS) -> int | None:
     """How many models it takes until an error is caught; None if all of them are not enough."""
-    with ERRORS[error]() if error is not None else nullcontext():
+    with ERRORS[error]() if error is not None else nullcontext(), warnings.catch_warnings():
+        if error is not None:
+            warnings.simplefilter("ignore")  # Nobody would have seen them.
         for number, case in enumerate(generated()[:models]):
             for way in attempts(case, number):
                 try:

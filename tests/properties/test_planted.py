@@ -15,10 +15,12 @@ def test_there_are_enough_of_them() -> None:
     assert {"realizations", "weights", "biases", "emit"} < areas
 
 
+@pytest.mark.slow
 def test_nothing_is_caught_where_nothing_is_wrong() -> None:
     assert first_caught(None, caught_by_us, models=30) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", ERRORS)
 def test_verification_catches(error: str) -> None:
     assert first_caught(error, caught_by_us) is not None, f"not within {MODELS} models"

@@ -20,6 +20,7 @@ from targets import TARGETS
 OFTEN = 20
 
 
+@pytest.mark.slow
 def test_every_realization_is_emitted_on_generated_models() -> None:
     seen: Counter[str] = Counter()
     for number, case in enumerate(generated()):

@@ -14,11 +14,12 @@ from hypothesis import given, settings
 
 import onnx_upscale
 from build import Net
+from case import Case
 from onnx_upscale.optimizer.analyze.context import Context
 from onnx_upscale.optimizer.analyze.facts import Facts
 from onnx_upscale.optimizer.load.graph import Node
 from onnx_upscale.optimizer.load.layers import Layer
-from strategies import Case, cases
+from strategies import cases
 from targets import TARGETS
 
 

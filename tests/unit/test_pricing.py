@@ -238,6 +238,7 @@ class TestTables:
 
 
 class TestPrice:
+    @pytest.mark.slow
     def test_a_machine_is_measured_and_its_prices_used(self, tmp_path: Path) -> None:
         done: list[tuple[int, int]] = []
         priced = price(share=0.02, progress=lambda *each: done.append(each))

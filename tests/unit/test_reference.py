@@ -11,25 +11,21 @@ from hypothesis import given
 from onnx import TensorProto, helper, numpy_helper
 
 import onnx_upscale
-from build import Array, Net, run
+from build import Array, Net, assert_close, input_values, named_outputs, run
+from case import Case
+from masked import masked
 from onnx_upscale.errors import VerifyError
 from onnx_upscale.optimizer.load import load, masking
 from onnx_upscale.optimizer.load.masks import read_masks
 from onnx_upscale.optimizer.verify import NodeMask, reference_model
-from strategies import Case, cases, masked
-from strategies import run as run_all
+from strategies import cases
 
 PRUNED, CHANNELS = [1, 3], 4
 IMAGE = (1, CHANNELS, 5, 5)
 
 
 def inputs_of(model: onnx.ModelProto) -> dict[str, Array]:
-    rng = np.random.default_rng(7)
-    shapes = {
-        value.name: [dim.dim_value or 2 for dim in value.type.tensor_type.shape.dim]
-        for value in model.graph.input
-    }
-    return {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    return input_values(model, seed=7)
 
 
 def reference(model: onnx.ModelProto, masks: dict[str, Any]) -> onnx.ModelProto:
@@ -172,9 +168,9 @@ def test_without_masks_the_original_is_the_reference() -> None:
 @given(cases())
 def test_it_is_what_the_tests_say_the_masked_model_is(case: Case) -> None:
     masks = read_masks(case.document)
-    found = run_all(reference_model(case.model, masks, (), inputs_of(case.model)))
-    for name, value in run_all(masked(case)).items():
-        np.testing.assert_allclose(found[name], value, rtol=1e-3, atol=1e-4)
+    found = named_outputs(reference_model(case.model, masks, (), inputs_of(case.model)))
+    for name, value in named_outputs(masked(case)).items():
+        assert_close([value], [found[name]], name, share=1e-3)
 
 
 # An output mask behind a tensor whose shape nobody infers: the shift behind it must go as well.

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 
 import onnx_upscale
 from build import Net
+from case import Case
 from onnx_upscale.optimizer.analyze import analyze, find_structure
 from onnx_upscale.optimizer.analyze.weights import MaskedWeights, Weights
 from onnx_upscale.optimizer.apply import apply
@@ -17,7 +18,7 @@ from onnx_upscale.optimizer.load.masking import mask_graph, resolve_masks
 from onnx_upscale.optimizer.load.masks import read_masks
 from onnx_upscale.optimizer.plan import plan
 from onnx_upscale.prices import load_prices
-from strategies import Case, cases
+from strategies import cases
 
 PRICES = load_prices("cpu-avx512")
 

@@ -70,16 +70,17 @@ def find_segments(
     Returns:
         The segments, in the order in which the model first touches them.
     """
-    if not len(roots):
-        return ()
     arrays = _distinct_axes(roots, axes_of, facts)
+    if not arrays:
+        return ()
     pool = LabelPool()
     pool.fresh(len(roots))
     pool.couple(np.arange(len(roots)), roots)
     for axis in arrays:
         pool.couple(axis[:1], axis)
     group_of = pool.all_roots()
-    own = np.unique(roots)
+    # A rule that gave up may have made labels that are on no axis.
+    own = np.unique(np.concatenate(arrays))
     order = np.argsort(group_of[own], kind="stable")
     heads, starts = np.unique(group_of[own][order], return_index=True)
     members = dict(zip(heads.tolist(), np.split(own[order], starts[1:]), strict=True))

@@ -1,0 +1,95 @@
+"""The masked model as a user of the contract sees it, without anything of the package.
+
+It does not zero weights: it multiplies activations by 0 or 1 where the contract says that channels
+are ignored (before a layer) or zero (before the activation).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from build import Array
+from case import Case
+
+
+def masked(case: Case) -> onnx.ModelProto:
+    """The masked model: the model with activations multiplied by 0 or 1."""
+    before: dict[str, tuple[str, Array]] = {}
+    behind: dict[str, Array] = {}
+    for layer in case.layers:
+        for key in (layer.node, layer.weight, layer.result[0]):
+            sides = case.masks.get(key or "", {})
+            if "input" in sides:
+                tensor, axis, channels = layer.data
+                keep = _zeros_at(sides["input"], axis, channels)
+                _, others = before.get(layer.node, (tensor, keep))
+                before[layer.node] = tensor, keep * others
+            if "output" in sides:
+                tensor, axis, channels = layer.result
+                end = _end_of_affine(case.model, tensor, axis, channels, layer.rank)
+                keep = _zeros_at(sides["output"], axis, channels)
+                behind[end] = behind.get(end, np.ones_like(keep)) * keep
+    model = onnx.ModelProto()
+    model.CopyFrom(case.model)
+    del model.graph.node[:]
+
+    def multiply(tensor: str, keep: Array, result: str) -> None:
+        model.graph.initializer.append(numpy_helper.from_array(keep, f"{result}.mask"))
+        model.graph.node.append(helper.make_node("Mul", [tensor, f"{result}.mask"], [result]))
+
+    for original in case.model.graph.node:
+        node = onnx.NodeProto()
+        node.CopyFrom(original)
+        if node.name in before:
+            tensor, keep = before[node.name]
+            multiply(tensor, keep, f"{node.name}.input")
+            node.input[list(node.input).index(tensor)] = f"{node.name}.input"
+        masked_outputs = [name for name in node.output if name in behind]
+        for slot, name in enumerate(node.output):
+            node.output[slot] = f"{name}.raw" if name in behind else name
+        model.graph.node.append(node)
+        for name in masked_outputs:
+            multiply(f"{name}.raw", behind[name], name)
+    return model
+
+
+def _zeros_at(indices: list[int], axis: int, channels: int) -> Array:
+    keep = np.ones(channels, np.float32)
+    keep[indices] = 0
+    return keep.reshape(-1, *(1,) * (-axis - 1))
+
+
+def _end_of_affine(model: onnx.ModelProto, tensor: str, axis: int, channels: int, rank: int) -> str:
+    """Where an output mask acts: behind the affine operations attached straight to a layer."""
+    graph = model.graph
+    outputs = {value.name for value in graph.output}
+    constants = {t.name: tuple(t.dims) for t in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant":
+            constants[node.output[0]] = tuple(node.attribute[0].t.dims)
+    while True:
+        readers = [node for node in graph.node for name in _reads(node) if name == tensor]
+        if len(readers) != 1 or tensor in outputs:
+            return tensor
+        (node,) = readers
+        others = [name for name in node.input if name != tensor]
+        if node.op_type == "BatchNormalization":
+            if axis + rank != 1:
+                return tensor
+        elif node.op_type in ("Add", "Mul"):
+            shape = constants.get(others[0]) if others else None
+            per_channel = _zeros_at([], axis, channels).shape
+            if shape is None or (math.prod(shape) != 1 and shape != per_channel):
+                return tensor
+        else:
+            return tensor
+        tensor = node.output[0]
+
+
+def _reads(node: onnx.NodeProto) -> list[str]:
+    inner = [name for a in node.attribute for n in a.g.node for name in _reads(n)]
+    return [*node.input, *inner]

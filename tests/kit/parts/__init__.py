@@ -1,0 +1,1 @@
+"""What random models are made of: each part adds something, where something in them fits."""

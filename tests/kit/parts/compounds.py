@@ -1,0 +1,134 @@
+"""Parts made of other parts: branches that meet, and layers in a row."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import strategies as st
+
+from builder import Builder, image_sizes
+from parts.layers import conv, matmul, some_conv
+from parts.movement import sequence
+from parts.values import activation, batch_norm
+
+
+def join(b: Builder) -> None:
+    data = b.pick(b.draw(st.sampled_from([4, 2, 3])))
+    if data is None:
+        return
+    shape = b.shapes[data]
+    other = b.pick(len(shape), lambda s: s == shape) or data
+    op = b.draw(st.sampled_from(["Add", "Mul", "Sub", "Max"]))
+    if op == "Mul":  # Keeps values small.
+        other = b.one("Tanh", [other], shape)
+    b.one(op, [data, other], shape)
+
+
+def residual(b: Builder) -> None:
+    data = b.pick(4)
+    if data is None:
+        return
+    inner = conv(b, data, image_sizes(b.shapes[data])[1], 3, 1)
+    inner = activation(b, inner) or inner
+    out = b.one("Add", [data, inner], b.shapes[data])
+    if b.chance(0.5):
+        b.one("Relu", [out], b.shapes[data])
+
+
+def gate(b: Builder) -> None:
+    """Squeeze and excite."""
+    data = b.pick(4)
+    if data is None:
+        return
+    n, channels, *_ = image_sizes(b.shapes[data])
+    pooled = b.one("GlobalAveragePool", [data], (n, channels, 1, 1))
+    inner = b.one("Relu", [conv(b, pooled, 3)], (n, 3, 1, 1))
+    gate = b.one("Sigmoid", [conv(b, inner, channels)], (n, channels, 1, 1))
+    b.one("Mul", [data, gate], b.shapes[data])
+
+
+def concat(b: Builder) -> None:
+    rank = b.draw(st.sampled_from([4, 2]))
+    data = b.pick(rank)
+    if data is None:
+        return
+    shape = b.shapes[data]
+    count = b.draw(st.integers(1, 2))
+    parts = [data]
+    for _ in range(count):
+        parts.append(b.pick(rank, lambda s: s[2:] == shape[2:]) or data)
+    if b.chance(0.3):
+        parts.append(b.one("Relu", [data], shape))
+    if b.chance(0.1) and b.batch == 1:
+        fixed = (1, 2, *(int(size) for size in shape[2:]))
+        parts.insert(0, b.constant(b.numbers(*fixed)))
+        b.shapes[parts[0]] = fixed
+    total = sum(int(b.shapes[part][1]) for part in parts)
+    if total <= 24:
+        b.one("Concat", parts, (shape[0], total, *shape[2:]), axis=1)
+    b.shapes = {k: v for k, v in b.shapes.items() if not k.startswith("c")}
+
+
+def conv_bn(b: Builder) -> None:
+    some_conv(b)
+    data = b.pick(4)
+    batch_norm(b, data)
+    if data is not None:
+        activation(b, list(b.shapes)[-1])
+
+
+def products(b: Builder) -> None:
+    """Products in a row and side by side; the second may absorb constants of the first."""
+    if b.pick(3) is None:
+        sequence(b)
+    data = b.pick(3)
+    if data is None:
+        return
+    width, outs = b.draw(st.integers(2, 8)), b.draw(st.integers(2, 8))
+    first = matmul(b, data, width)
+    assert first is not None
+    known = b.one("Sigmoid", [first], b.shapes[first])
+    ends = [matmul(b, known, outs), matmul(b, data, outs)]
+    shape = b.shapes[ends[0] or ""]
+    total = b.one("Add", [end for end in ends if end], shape)
+    matmul(b, b.one("Relu", [total], shape))
+
+
+def image(b: Builder) -> None:
+    """Channels last for one layer, then back."""
+    data = b.pick(4)
+    if data is None:
+        return
+    n, channels, h, w = image_sizes(b.shapes[data])
+    turned = b.one("Transpose", [data], (n, h, w, channels), perm=[0, 2, 3, 1])
+    outs = b.draw(st.integers(1, 6))
+    out = matmul(b, turned, outs)
+    assert out is not None
+    b.one("Transpose", [out], (n, outs, h, w), perm=[0, 3, 1, 2])
+
+
+def attention(b: Builder) -> None:
+    """Two heads; the contraction axes of queries and keys are coupled."""
+    if b.pick(3) is None:
+        sequence(b)
+    data = b.pick(3)
+    if data is None:
+        return
+    n, length, channels = b.shapes[data]
+    assert isinstance(channels, int)
+    heads, width = 2, b.draw(st.integers(1, 3))
+    parts = []
+    for order in ([0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3]):
+        whole = matmul(b, data, heads * width)
+        assert whole is not None
+        sizes = b.constant([0, 0, heads, width], np.int64)
+        cut = b.one("Reshape", [whole, sizes], (n, length, heads, width))
+        before = (n, length, heads, width)
+        shape = tuple(before[axis] for axis in order)
+        parts.append(b.one("Transpose", [cut], shape, perm=order))
+    scores = b.one("MatMul", parts[:2], (n, heads, length, length))
+    scores = b.one("Softmax", [scores], (n, heads, length, length), axis=3)
+    mixed = b.one("MatMul", [scores, parts[2]], (n, heads, length, width))
+    turned = b.one("Transpose", [mixed], (n, length, heads, width), perm=[0, 2, 1, 3])
+    sizes = b.constant([0, 0, heads * width], np.int64)
+    flat = b.one("Reshape", [turned, sizes], (n, length, heads * width))
+    matmul(b, flat, channels)

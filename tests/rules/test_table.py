@@ -1,0 +1,38 @@
+"""Every rule has a case in one of the families."""
+
+from __future__ import annotations
+
+import test_elementwise
+import test_layers
+import test_movement
+import test_normalization
+import test_pooling
+import test_reshaping
+import test_spatial
+
+from onnx_upscale.optimizer.analyze.rules import RULES
+from rule_cases import NEWEST, OPSETS, SINCE, UNKNOWN
+
+FAMILIES = (
+    test_elementwise,
+    test_layers,
+    test_movement,
+    test_normalization,
+    test_pooling,
+    test_reshaping,
+    test_spatial,
+)
+
+
+def test_the_table_names_every_rule() -> None:
+    """A rule that is added without a case here is found out."""
+    seen = {
+        node.op_type
+        for family in FAMILIES
+        for case in family.CASES
+        if case.since <= NEWEST
+        for opset in [max(o for o in OPSETS if o <= case.until)]
+        for node in case.model(opset, {}).graph.node
+    }
+    known = {op for _, op in RULES if SINCE.get(op, UNKNOWN) <= NEWEST}
+    assert known - seen == {"ArgMin", "Shape"}

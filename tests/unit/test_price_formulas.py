@@ -1,0 +1,296 @@
+"""Prices of layers, copies and kernels, each term reckoned by hand, and what tables add up."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+import pytest
+
+from onnx_upscale.prices import (
+    AnalyticPrices,
+    CopyWork,
+    Counts,
+    Kernel,
+    LayerWork,
+    TablePrices,
+)
+from onnx_upscale.prices.kernels import FAMILIES, features
+from onnx_upscale.prices.table import Measured
+
+
+def formulas(**changes: Any) -> AnalyticPrices:
+    """Prices that are easy to reckon with: blocks of 8, counts in fours, all else free."""
+    numbers = {
+        field.name: 0.0
+        for field in dataclasses.fields(AnalyticPrices)
+        if field.name.startswith("seconds_")
+    }
+    given = {"near_bytes": 10**9, "far": 1.0, "layouts": 2, "block": 8, "align": 4}
+    slower = {"few_pointwise": 1.0, "unaligned": 1.0, "unaligned_pointwise": 1.0}
+    return AnalyticPrices("mine", "", **numbers | given | slower | changes)
+
+
+class TestLayers:
+    """Every term of the price of a layer, by hand: 10 places, and a window of 9 or of 1."""
+
+    @pytest.mark.parametrize(
+        ("inputs", "outputs", "macs"),
+        [
+            (16, 8, 16 * 8),
+            (16, 4, 16 * 8),  # Whole blocks are computed.
+            (16, 12, 16 * 16),
+            (12, 8, 16 * 8),
+            (20, 20, 24 * 24),
+            (7, 8, 7 * 8),  # Fewer inputs than a block are read as they are.
+            (4, 12, 4 * 16),
+            (16, 5, 16 * 5),  # No multiple of four leaves the blocks.
+            (9, 8, 9 * 8),
+            (7, 9, 7 * 9),
+        ],
+    )
+    def test_multiply_adds_of_a_window(self, inputs: int, outputs: int, macs: int) -> None:
+        prices = formulas(seconds_per_mac=2.0, few_pointwise=100.0, unaligned_pointwise=100.0)
+        assert prices.layer(LayerWork(False, inputs, outputs, 10, 9, 4)) == 2 * 10 * 9 * macs
+
+    @pytest.mark.parametrize(
+        ("inputs", "outputs", "macs"),
+        [
+            (16, 12, 16 * 16),
+            (8, 8, 8 * 8),
+            (7, 12, 7 * 16 * 3),
+            (16, 5, 16 * 5 * 5),
+            (9, 8, 9 * 8 * 5),
+            (7, 9, 7 * 9 * 5),
+        ],
+    )
+    def test_multiply_adds_without_a_window(self, inputs: int, outputs: int, macs: int) -> None:
+        prices = formulas(
+            seconds_per_mac=2.0, few_pointwise=3.0, unaligned=100.0, unaligned_pointwise=5.0
+        )
+        assert prices.layer(LayerWork(False, inputs, outputs, 10, 1, 4)) == 2 * 10 * macs
+
+    def test_what_leaving_the_blocks_takes(self) -> None:
+        odd, even = LayerWork(False, 16, 5, 10, 9, 4), LayerWork(False, 16, 8, 10, 9, 4)
+        odd_point = LayerWork(False, 16, 5, 10, 1, 4)
+        for change, window, point in (
+            ({"seconds_per_mac": 1.0, "unaligned": 7.0}, 7 * 10 * 9 * 16 * 5, 10 * 16 * 5),
+            ({"seconds_per_unrolled": 1.0}, 10 * 9 * 16, 0),
+            ({"seconds_per_node": 1.0}, 3, 0),
+            ({"seconds_per_source_byte": 1.0}, 5 * 10 * 4, 5 * 10 * 4),
+        ):
+            prices = formulas(**change)
+            assert (prices.layer(odd), prices.layer(odd_point)) == (window, point)
+            assert prices.layer(even) == (10 * 9 * 16 * 8 if "seconds_per_mac" in change else 0)
+
+    def test_a_product_has_no_blocks_and_reads_its_weight_once(self) -> None:
+        work = LayerWork(True, 7, 5, 10, 1, 4)
+        assert formulas(seconds_per_product_mac=2.0).layer(work) == 2 * 7 * 5 * 10
+        assert formulas(seconds_per_product_weight_byte=2.0).layer(work) == 2 * 7 * 5 * 4
+        assert formulas(seconds_per_mac=1.0, seconds_per_node=1.0).layer(work) == 0
+
+
+class TestCopies:
+    """32 channels are read and 6 written, each at 10 places of 4 bytes."""
+
+    @pytest.mark.parametrize("contiguous", [False, True])
+    def test_channels_in_front_change_their_layout(self, contiguous: bool) -> None:
+        work = CopyWork(32, 6, 10, contiguous, False, 4)
+        assert formulas(seconds_per_source_byte=2.0).copy(work) == 2 * 32 * 10 * 4
+        assert formulas(seconds_per_copied_byte=2.0).copy(work) == 2 * 6 * 10 * 4
+        assert formulas(seconds_per_node=2.0).copy(work) == 2
+        assert formulas(seconds_per_gathered=1.0, seconds_per_row=1.0).copy(work) == 0
+
+    @pytest.mark.parametrize(("near", "seconds"), [(240, 960), (239, 3 * 960)])
+    def test_what_fits_no_cache_takes_longer(self, near: int, seconds: int) -> None:
+        prices = formulas(seconds_per_copied_byte=4.0, near_bytes=near, far=3.0)
+        assert prices.copy(CopyWork(32, 6, 10, True, False, 4)) == seconds
+
+    @pytest.mark.parametrize(
+        ("name", "gathered", "sliced"),
+        [
+            ("seconds_per_gathered", 10 * 6, 0),
+            ("seconds_per_copied_byte", 0, 10 * 6 * 4),
+            ("seconds_per_row", 0, 10),
+            ("seconds_per_node", 1, 1),
+            ("seconds_per_source_byte", 0, 0),
+        ],
+    )
+    def test_channels_at_the_end(self, name: str, gathered: int, sliced: int) -> None:
+        prices = formulas(**{name: 1.0})
+        assert prices.copy(CopyWork(32, 6, 10, False, True, 4)) == gathered
+        assert prices.copy(CopyWork(32, 6, 10, True, True, 4)) == sliced
+
+
+class TestCounts:
+    @pytest.mark.parametrize(
+        ("least", "aligned", "whole"),
+        [(1, 4, 8), (4, 4, 8), (5, 8, 8), (8, 8, 8), (9, 12, 16), (16, 16, 16), (17, 20, 24)],
+    )
+    def test_the_next_that_kernels_take(self, least: int, aligned: int, whole: int) -> None:
+        assert formulas().counts(least, product=False) == Counts(least, aligned, whole)
+
+    def test_products_like_any(self) -> None:
+        assert formulas().counts(9, product=True) == Counts(9, 9, 9)
+
+
+class TestKernels:
+    """Each family, by hand: 3 channels in, 8 made, at 10 places, with a window of 9."""
+
+    @pytest.mark.parametrize(
+        ("family", "name", "seconds"),
+        [
+            ("overhead", "seconds_per_node", 1),
+            ("overhead", "seconds_per_copied_byte", 0),
+            ("gather", "seconds_per_copied_byte", 4 * 10 * 8),
+            ("slice", "seconds_per_copied_byte", 4 * 10 * 8),
+            ("concat", "seconds_per_copied_byte", 4 * 10 * 8),
+            ("concat", "seconds_per_source_byte", 0),
+            ("gather_last", "seconds_per_gathered", 10 * 8),
+            ("gather_last", "seconds_per_copied_byte", 0),
+            ("slice_last", "seconds_per_row", 10),
+            ("slice_last", "seconds_per_copied_byte", 4 * 10 * 8),
+            ("simple", "seconds_per_source_byte", 4 * 10 * 8 * 9),
+            ("reorder_in", "seconds_per_source_byte", 4 * 10 * 8 * 9),
+            ("costly", "seconds_per_source_byte", 4 * 10 * 8 * 9 * 2),
+            ("pool", "seconds_per_source_byte", 4 * 10 * 8 * 9 / 2),
+            ("direct", "seconds_per_mac", 3 * 8 * 10 * 9),
+            ("product", "seconds_per_product_mac", 3 * 8 * 10),
+        ],
+    )
+    def test_one_term(self, family: str, name: str, seconds: float) -> None:
+        assert formulas(**{name: 1.0}).kernel(Kernel(family, 3, 8, 10, window=9)) == seconds
+
+    @pytest.mark.parametrize("family", FAMILIES)
+    def test_each_is_a_node(self, family: str) -> None:
+        kernel = Kernel(family, 8, 8, 10, window=9)
+        assert formulas(seconds_per_node=1.0).kernel(kernel) == 1
+
+    @pytest.mark.parametrize(
+        ("family", "slower"), [("depthwise", 3), ("depthwise_plain", 12), ("grouped_plain", 1.5)]
+    )
+    def test_groups_share_the_inputs(self, family: str, slower: float) -> None:
+        kernel = Kernel(family, 12, 8, 10, window=9, groups=4)
+        assert formulas(seconds_per_mac=1.0).kernel(kernel) == 12 / 4 * 8 * 10 * 9 * slower
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "groups", "family", "counted"),
+    [
+        (7, 9, 1, "few", (7, 16)),
+        (8, 8, 1, "direct", (8, 8)),
+        (12, 9, 1, "direct", (16, 16)),
+        (9, 8, 1, "unrolled", (9, 8)),
+        (8, 8, 8, "depthwise", (8, 8)),
+        (12, 12, 12, "depthwise", (16, 16)),
+        (10, 10, 10, "depthwise_plain", (10, 10)),
+        (8, 16, 8, "grouped_plain", (8, 16)),
+        (16, 32, 2, "grouped", (16, 32)),
+        (16, 24, 2, "grouped_plain", (16, 24)),
+        (24, 16, 2, "grouped_plain", (24, 16)),
+    ],
+)
+def test_the_kernel_of_a_convolution(
+    inputs: int, outputs: int, groups: int, family: str, counted: tuple[int, int]
+) -> None:
+    kernel = formulas().convolution(inputs, outputs, 10, 9, 4, groups)
+    assert (kernel.family, kernel.inputs, kernel.outputs) == (family, *counted)
+    assert (kernel.places, kernel.window, kernel.stride) == (10, 9, 4)
+    assert kernel.groups == (kernel.inputs if family == "depthwise" else groups)
+    if groups == 1:
+        pointwise = "pointwise" if family == "direct" else f"{family}_pointwise"
+        assert formulas().convolution(inputs, outputs, 10, 1, 4, 1).family == pointwise
+
+
+class TestTables:
+    """What a table adds up: here every kernel takes a fixed time, by its family."""
+
+    SECONDS: ClassVar = {
+        **{
+            "direct": 1.0,
+            "unrolled": 2.0,
+            "product": 5.0,
+            "reorder_in": 10.0,
+            "reorder_out": 100.0,
+        },
+        **{"gather": 1e3, "slice": 2e3, "gather_last": 3e3, "slice_last": 4e3},
+    }
+
+    def table(self, layouts: int = 2) -> TablePrices:
+        near = Kernel("", 16, 16, 10)
+        measured = {
+            family: Measured((each, 0, 0, 0, 0, 0, 0), (near,), (each,))
+            for family, each in self.SECONDS.items()
+        }
+        return TablePrices("mine", formulas(layouts=layouts), measured)
+
+    @pytest.mark.parametrize(
+        ("product", "inputs", "layouts", "seconds"),
+        [
+            (False, 16, 1, 1),
+            (False, 18, 1, 2),
+            (False, 16, 2, 1),
+            (False, 18, 2, 2 + 100 + 10),
+            (True, 18, 2, 5),
+        ],
+    )
+    def test_layers_outside_the_blocks_are_reordered_before_and_after(
+        self, product: bool, inputs: int, layouts: int, seconds: float
+    ) -> None:
+        work = LayerWork(product, inputs, 16, 10, 1 if product else 9, 4)
+        assert self.table(layouts).layer(work) == pytest.approx(seconds)
+
+    @pytest.mark.parametrize(
+        ("contiguous", "last", "layouts", "seconds"),
+        [
+            (False, False, 2, 1000 + 100 + 10),
+            (True, False, 2, 2000 + 100 + 10),
+            (False, False, 1, 1000),
+            (False, True, 2, 3000),
+            (True, True, 2, 4000),
+        ],
+    )
+    def test_copies_need_the_plain_layout_unless_channels_come_last(
+        self, contiguous: bool, last: bool, layouts: int, seconds: float
+    ) -> None:
+        work = CopyWork(16, 8, 10, contiguous, last, 4)
+        assert self.table(layouts).copy(work) == pytest.approx(seconds)
+        dear = self.table(layouts).with_copies_costing(3.0)
+        assert dear.copy(work) == pytest.approx(3 * seconds)
+
+    def test_reorders_are_of_what_is_read_and_of_what_is_made(self) -> None:
+        """Here each element takes a second: 18 x 10 x 4 are read, 16 x 10 made."""
+        per_element = (0, 0, 0, 1.0, 0, 0, 0)
+        near = Kernel("", 16, 16, 20)
+        measured = Measured(per_element, (near,), (16 * 20,))
+        for family, elements in (("reorder_out", 18 * 10 * 4), ("reorder_in", 16 * 10)):
+            prices = TablePrices("mine", formulas(), {family: measured})
+            assert prices.layer(LayerWork(False, 18, 16, 10, 9, 4, stride=4)) == elements
+        for family, elements in (("reorder_out", 18 * 10), ("reorder_in", 7 * 10)):
+            prices = TablePrices("mine", formulas(), {family: measured})
+            assert prices.copy(CopyWork(18, 7, 10, False, False, 4)) == elements
+
+    def test_what_lies_far_away_is_left_to_the_formulas(self) -> None:
+        measured = Measured((5.0, 0, 0, 0, 0, 0, 0), (Kernel("", 16, 16, 16),), (5.0,))
+        prices = TablePrices("mine", formulas(seconds_per_product_mac=1.0), {"product": measured})
+        near, far = Kernel("product", 16, 16, 256), Kernel("product", 16, 16, 257)
+        assert (prices.knows(near), prices.knows(far)) == (True, False)
+        assert (prices.kernel(near), prices.kernel(far)) == (5.0, 16 * 16 * 257)
+        assert not prices.knows(Kernel("direct", 16, 16, 16))
+
+    @pytest.mark.parametrize(("doublings", "share"), [(0, 0.0225), (1, 1.3225), (2, 17.2225)])
+    def test_a_correction_fades_with_the_distance(self, doublings: int, share: float) -> None:
+        """What was measured took twice what was fitted; 1 / share is its weight, against 0.3."""
+        measured = Measured((5.0, 0, 0, 0, 0, 0, 0), (Kernel("", 16, 16, 16),), (10.0,))
+        found = measured.seconds_of(Kernel("product", 16, 16, 16 << doublings))
+        assert found == pytest.approx(5 * 2 ** (1 / share / (1 / share + 0.3)))
+
+
+def test_the_numbers_of_a_kernel() -> None:
+    """One, multiply-adds, elements read, made, weights, outputs, elements unrolled."""
+    plain, grouped = Kernel("direct", 3, 8, 10, 9, 4), Kernel("grouped", 6, 8, 10, 9, 1, 2)
+    assert features([plain, grouped]).tolist() == [
+        [1, 3 * 8 * 10 * 9, 3 * 10 * 4, 8 * 10, 3 * 8 * 9, 8, 3 * 10 * 9],
+        [1, 6 * 8 // 2 * 10 * 9, 6 * 10, 8 * 10, 6 * 8 // 2 * 9, 8, 6 * 10 * 9],
+    ]
+    assert features([]).shape == (0, 7)
