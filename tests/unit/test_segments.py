@@ -180,4 +180,4 @@ class TestModels:
         (segment,) = structure_of(net, net("Concat", "fixed", a, "free", axis=1)).segments
         assert parties(segment) == (["a"], [])
         assert len(segment.roots) == 5
-        assert segment.demands[0].reason == "Concat: it joins parts of unknown size"
+        assert segment.demands[0].reason == "Concat: it concatenates parts of unknown size"

@@ -65,17 +65,23 @@ def find_needs(
         for axes in facts.inputs.values()
         for labels in axes.values()
     ]
-    live_before: dict[int, BoolArray] = {}
+    outputs = {
+        read.layer.node.index: None if read.outputs is None else roots[read.outputs]
+        for read in reads
+    }
+    live_before: dict[int, int] = {}
     columns: dict[int, BoolArray] = {}
     changed = True
     while changed:
         changed = False
         for read in reads:
             index = read.layer.node.index
-            live = _live_outputs(read, needed, roots)
-            if index in live_before and np.array_equal(live, live_before[index]):
-                continue
-            live_before[index] = live
+            made = outputs[index]
+            live = np.ones(read.layer.outputs, bool) if made is None else needed[made]
+            count = int(np.count_nonzero(live))
+            if live_before.get(index) == count:
+                continue  # What is needed only grows, so that equal counts are equal sets.
+            live_before[index] = count
             columns[index] = _needed_inputs(read, live, values, weights)
             inputs = roots[read.inputs]
             if columns[index].any():
@@ -87,12 +93,6 @@ def find_needs(
             if not needed[roots[labels]].any():
                 needed[roots[labels[0]]] = changed = True
     return Needs(needed[roots], columns)
-
-
-def _live_outputs(read: Read, needed: BoolArray, roots: IntArray) -> BoolArray:
-    if read.outputs is None:
-        return np.ones(read.layer.outputs, bool)
-    return needed[roots[read.outputs]]
 
 
 def _needed_inputs(

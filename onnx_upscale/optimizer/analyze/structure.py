@@ -17,6 +17,7 @@ from onnx_upscale.optimizer.analyze.segments import Segment, find_segments
 from onnx_upscale.optimizer.analyze.sizes import Sizes, trace_sizes
 from onnx_upscale.optimizer.analyze.weights import Weights
 from onnx_upscale.optimizer.load.graph import Graph, IntArray
+from onnx_upscale.optimizer.load.layers import Layer, layers
 
 _OLDEST_OPSET = 7
 
@@ -40,6 +41,11 @@ class Structure:
     demands: tuple[Demand, ...]
     roots: IntArray
     weights: Weights
+
+    @cached_property
+    def layers(self) -> Mapping[int, Layer]:
+        """The layers by the index of their node, those that no rule could make sense of as well."""
+        return {layer.node.index: layer for layer in layers(self.graph)}
 
     @cached_property
     def segments(self) -> tuple[Segment, ...]:

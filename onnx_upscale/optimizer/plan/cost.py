@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from dataclasses import replace
+from functools import cache
 
 from onnx import TensorProto, helper
 
@@ -22,7 +22,11 @@ def positions(graph: Graph, tensor: str, without: Collection[int]) -> int:
 
 def element_bytes(graph: Graph, tensor: str) -> int:
     """Size of one element of a tensor."""
-    kind = graph.types.get(tensor, TensorProto.FLOAT) or TensorProto.FLOAT
+    return _item_bytes(graph.types.get(tensor, TensorProto.FLOAT) or TensorProto.FLOAT)
+
+
+@cache
+def _item_bytes(kind: int) -> int:
     return int(helper.tensor_dtype_to_np_dtype(kind).itemsize) or 1
 
 
@@ -32,7 +36,7 @@ class Costs:
     def __init__(self, graph: Graph, prices: Prices) -> None:
         self._graph, self.prices = graph, prices
         self._layers: dict[tuple[int, int, int], float] = {}
-        self._works: dict[int, LayerWork] = {}
+        self._sites: dict[int, tuple[int, int, int]] = {}
 
     def layer(self, layer: Layer, inputs: int, outputs: int) -> float:
         """One ungrouped layer with given channel counts.
@@ -47,23 +51,21 @@ class Costs:
         """
         key = layer.node.index, inputs, outputs
         if key not in self._layers:
-            if layer.node.index not in self._works:
-                self._works[layer.node.index] = self._work(layer)
-            work = replace(self._works[layer.node.index], inputs=inputs, outputs=outputs)
+            if layer.node.index not in self._sites:
+                self._sites[layer.node.index] = self._site(layer)
+            places, item_bytes, stride = self._sites[layer.node.index]
+            work = LayerWork(
+                layer.product, inputs, outputs, places, layer.window, item_bytes, stride
+            )
             self._layers[key] = self.prices.layer(work)
         return self._layers[key]
 
-    def _work(self, layer: Layer) -> LayerWork:
+    def _site(self, layer: Layer) -> tuple[int, int, int]:
+        """What the work of a layer depends on besides its counts: places, bytes, stride."""
         tensor, axis = layer.stepping
-        return LayerWork(
-            product=layer.product,
-            inputs=layer.inputs,
-            outputs=layer.outputs,
-            places=positions(self._graph, tensor, () if axis is None else (axis,)),
-            window=layer.window,
-            item_bytes=element_bytes(self._graph, tensor),
-            stride=math.prod(layer.node.attributes.get("strides", ())),
-        )
+        places = positions(self._graph, tensor, () if axis is None else (axis,))
+        stride = math.prod(layer.node.attributes.get("strides", ()))
+        return places, element_bytes(self._graph, tensor), stride
 
     def copy(
         self, tensor: str, axis: int, source: int, channels: int, contiguous: bool = True

@@ -22,7 +22,9 @@ class Layout:
 
     def __init__(self, roots: IntArray, kept: BoolArray, rank: IntArray, frozen: BoolArray) -> None:
         self._roots, self._kept, self._rank, self._frozen = roots, kept, rank, frozen
+        # By labels, and by roots: most axes of a segment hold the same channels.
         self._known: dict[bytes, IntArray] = {}
+        self._laid: dict[bytes, IntArray] = {}
 
     def positions(self, labels: IntArray) -> IntArray:
         """The original positions that an axis keeps, in their new order.
@@ -38,13 +40,16 @@ class Layout:
         """
         axis = labels.tobytes()
         if axis not in self._known:
-            self._known[axis] = self._find(labels)
+            roots = self._roots[labels]
+            channels = roots.tobytes()
+            if channels not in self._laid:
+                self._laid[channels] = self._find(labels, roots)
+            self._known[axis] = self._laid[channels]
         return self._known[axis]
 
-    def _find(self, labels: IntArray) -> IntArray:
+    def _find(self, labels: IntArray, roots: IntArray) -> IntArray:
         if len(labels) and self._frozen[labels[0]]:
             return np.arange(len(labels))
-        roots = self._roots[labels]
         stretch = stretches(roots)
         order = np.lexsort((self._rank[roots], stretch))
         return order[self._kept[labels[order]]]
@@ -94,6 +99,8 @@ def is_empty(facts: Facts, layout: Layout) -> bool:
 
 def _fits(layout: Layout, tie: Tie) -> bool:
     part = layout.positions(tie.part)
+    if tie.outer == tie.inner == 1:
+        return np.array_equal(layout.positions(tie.flat), part)
     grid = np.arange(len(tie.flat)).reshape(tie.outer, len(tie.part), tie.inner)
     return np.array_equal(layout.positions(tie.flat), grid[:, part].ravel())
 

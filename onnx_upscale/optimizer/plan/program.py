@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from onnx_upscale.optimizer.analyze import Analysis
+from onnx_upscale.optimizer.analyze import Analysis, Structure
 from onnx_upscale.optimizer.analyze.facts import Facts
-from onnx_upscale.optimizer.load.graph import Graph, Node
-from onnx_upscale.optimizer.load.layers import Layer, layer_of
+from onnx_upscale.optimizer.load.graph import Node
+from onnx_upscale.optimizer.load.layers import Layer
 from onnx_upscale.optimizer.plan.edits import Edit, Select, Widen
 from onnx_upscale.optimizer.plan.layout import Layout, is_empty
 from onnx_upscale.optimizer.plan.realizations import Writing
@@ -19,10 +19,10 @@ from onnx_upscale.prices import Program, Step
 class _Program:
     """Steps so far, and the shapes of what they make."""
 
-    def __init__(self, graph: Graph, layout: Layout) -> None:
+    def __init__(self, structure: Structure, layout: Layout) -> None:
         self.steps: list[Step] = []
         self.shapes: dict[str, tuple[int, ...]] = {}
-        self._graph, self._layout = graph, layout
+        self._graph, self._layers, self._layout = structure.graph, structure.layers, layout
         self._copies: dict[tuple[str, int, bytes], str] = {}
 
     def known(self, name: str, axes: Mapping[int, Any]) -> None:
@@ -38,7 +38,7 @@ class _Program:
 
     def add(self, facts: Facts, writing: Writing | None, edits: Sequence[Edit]) -> None:
         """Takes one more node, with the copies before and behind it."""
-        node, layer = facts.node, layer_of(self._graph, facts.node)
+        node, layer = facts.node, self._layers.get(facts.node.index)
         inputs = [
             name
             for name in node.inputs
@@ -61,7 +61,7 @@ class _Program:
         groups = 1 if layer is None else layer.groups
         if facts.group_labels is not None:
             groups = len(self._layout.positions(facts.group_labels))
-        self.steps.append(_step(self._graph, node, layer, tuple(inputs), narrow, groups))
+        self.steps.append(_step(node, layer, tuple(inputs), narrow, groups))
         if narrow != outputs:
             assert layer is not None
             self.steps.append(Step("Pad", narrow, outputs, axis=layer.output_axis or 0))
@@ -86,7 +86,6 @@ class _Program:
 
 
 def _step(
-    graph: Graph,
     node: Node,
     layer: Layer | None,
     inputs: tuple[str, ...],
@@ -130,7 +129,7 @@ def program(
     """
     structure = analysis.structure
     graph = structure.graph  # Shapes are all that matters here, and masks cost copies of weights.
-    made = _Program(graph, layout)
+    made = _Program(structure, layout)
     for value in graph.model.graph.input:
         made.known(value.name, structure.axes.get(value.name, {}))
     for facts in structure.facts:
