@@ -57,6 +57,7 @@ def check(case: Case, ways: list[tuple[str, str]]) -> None:
     assert case.model.SerializeToString(deterministic=True) == content
 
 
+@pytest.mark.slow
 @given(cases(), st.lists(st.sampled_from(WAYS), min_size=4, max_size=4, unique=True))
 def test_generated(case: Case, ways: list[tuple[str, str]]) -> None:
     check(case, ways)

@@ -311,7 +311,6 @@ class TestMemory:
         net = Net(17, x=["batch", 1000])
         return net.model(net("MatMul", "x", net.random(1000, megabytes * 250)))
 
-    @pytest.mark.slow
     def test_a_process_of_its_own(self) -> None:
         inputs = {"x": np.ones((1, 1000), np.float32)}
         held = np.ones(150_000_000, np.uint8)  # What the caller holds is not counted.

@@ -212,7 +212,6 @@ class TestTheUsersModel:
 
 
 class TestNames:
-    @pytest.mark.slow
     @pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
     def test_every_weight_of_a_transformer(
         self, exporter: str, monkeypatch: pytest.MonkeyPatch
@@ -333,7 +332,6 @@ class TestFallbacks:
         sizes = [v.type.tensor_type.shape.dim[0] for v in exported.model.graph.input]
         assert [size.dim_param or size.dim_value for size in sizes] == ["batch", 5]
 
-    @pytest.mark.slow
     def test_opset(self) -> None:
         exported = export(Tiny(), image(), None, opset=13)
         assert exported.model.opset_import[0].version == 13
