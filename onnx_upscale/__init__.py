@@ -1,5 +1,8 @@
 """Unconstrained channel pruning for ONNX: masks in, an equal and faster model out."""
 
+import warnings
+from typing import Any
+
 from onnx_upscale import rules
 from onnx_upscale.api import Analyzed, Result, analyze, optimize, verify
 from onnx_upscale.benchmark import Comparison, bench
@@ -50,3 +53,11 @@ __all__ = [
     "rules",
     "verify",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The names of earlier versions."""
+    if name == "make_masks":
+        warnings.warn("make_masks is called mask now", DeprecationWarning, stacklevel=2)
+        return mask
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

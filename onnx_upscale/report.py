@@ -5,7 +5,7 @@ Each section is a frozen dataclass whose fields are, in their order, those of th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -159,11 +159,11 @@ class VerifyReport(Section):
         return full if self.ran else {name: full[name] for name in list(full)[:5]}
 
 
-@dataclass(frozen=True)
-class Report(Section, Mapping[str, Any]):
+@dataclass(frozen=True, eq=False)
+class Report(Section, dict[str, Any]):
     """What was done.
 
-    It also reads like the dictionary that `to_json` makes: `report["copies"]["count"]`.
+    It is also the dictionary that `to_json` makes: `report["copies"]["count"]`.
 
     Attributes:
         version: Of the form of the report.
@@ -195,16 +195,8 @@ class Report(Section, Mapping[str, Any]):
     verify: VerifyReport
     seconds: Mapping[str, float]
 
-    def __getitem__(self, name: str) -> Any:
-        if name not in set(self):
-            raise KeyError(name)
-        return _plain(getattr(self, name))
-
-    def __iter__(self) -> Iterator[str]:
-        return (field.name for field in fields(self))
-
-    def __len__(self) -> int:
-        return len(fields(self))
+    def __post_init__(self) -> None:
+        self.update(self.to_json())
 
     def written_to(self, path: str) -> Report:
         """The report of a result that was written to a file."""

@@ -155,6 +155,13 @@ def test_the_model_stays_as_it_is() -> None:
     assert model.SerializeToString(deterministic=True) == before
 
 
+def test_the_name_of_earlier_versions_warns() -> None:
+    with pytest.warns(DeprecationWarning, match="called mask now"):
+        assert onnx_upscale.make_masks is onnx_upscale.mask
+    with pytest.raises(AttributeError, match="no attribute 'make_mask'"):
+        _ = onnx_upscale.make_mask
+
+
 def test_quantized_weights_are_scored_by_their_values() -> None:
     net = Net(17, x=["batch", 2, 3, 3])
     tensor = net("Relu", square(net.random(3, 2), net, "x", "stem"))

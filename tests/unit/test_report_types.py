@@ -39,6 +39,7 @@ def test_attributes_and_keys_say_the_same(result: Result) -> None:
 def test_it_is_json(result: Result) -> None:
     document = result.report.to_json()
     assert json.loads(json.dumps(document, allow_nan=False)) == document
+    assert json.loads(json.dumps(result.report)) == document == result.report
 
 
 def test_what_is_read_can_be_changed_without_changing_it(result: Result) -> None:
