@@ -63,7 +63,7 @@ def coupled_units(structure: Structure, sites: Sequence[Site]) -> list[IntArray]
         elif sites[0].side is Side.OUTPUT and facts.write is not None:
             layer = facts.write.layer
             if layer is None or layer.groups == 1:
-                stay[roots[facts.write.labels]] = True
+                stay[roots[facts.write.outputs]] = True
     units, fresh = [], len(roots)
     for site in sites:
         if site.labels is None:

@@ -114,7 +114,7 @@ def _sides(structure: Structure, side: Side) -> Iterator[Site]:
         if side is Side.INPUT:
             labels = None if read is None else read.inputs
         else:
-            labels = None if write is None else write.labels
+            labels = None if write is None else write.outputs
         yield Site(layer, side, layer_key(graph, layer), labels)
 
 

@@ -64,7 +64,7 @@ def _labels(structure: Structure, name: str, is_output: bool, place: str) -> Int
     (layer, *_) = layers_of(structure.graph, f"{name}.weight")
     facts = next(each for each in structure.facts if each.node.index == layer.node.index)
     if is_output and facts.write is not None:
-        return facts.write.labels
+        return facts.write.outputs
     if facts.read is not None and not is_output:
         return facts.read.inputs
     if facts.write is not None and facts.write.inputs is not None:

@@ -217,7 +217,7 @@ def _() -> Any:
 @error("needs: every reader absorbs whatever is known")
 def _() -> Any:
     def change(f: Any, read: Any, *rest: Any) -> Any:
-        return f(dataclasses.replace(read, absorbs=True), *rest)
+        return f(dataclasses.replace(read, padded=False), *rest)
 
     return wrapped(needs, "_needed_inputs", change)
 

@@ -91,7 +91,7 @@ def test_constrained_output_masks_agree(name: str, scope: str) -> None:
     for mask in loaded.masks:
         write = writes[mask.layer.node.index]
         assert write is not None
-        for channel, root in enumerate(structure.roots[write.labels].tolist()):
+        for channel, root in enumerate(structure.roots[write.outputs].tolist()):
             assert gone.setdefault(root, channel in mask.pruned) == (channel in mask.pruned)
     assert any(gone.values())
     if (

@@ -32,7 +32,7 @@ def find_constants(structure: Structure, graph: Graph, weights: MaskedWeights) -
     values = np.full(len(structure.roots), np.nan)
     for facts in structure.facts:
         if facts.write is not None and facts.write.layer is not None:
-            values[facts.write.labels] = _written(graph, facts.write, values, weights)
+            values[facts.write.outputs] = _written(graph, facts.write, values, weights)
         for carry in facts.carries:
             values[carry.outputs] = _carried(graph, facts, carry, values)
     values[~np.isfinite(values)] = np.nan

@@ -23,6 +23,7 @@ from onnx_upscale.optimizer.analyze.labels import LabelPool
 from onnx_upscale.optimizer.analyze.rewrites import Count, Resize, Rewrite
 from onnx_upscale.optimizer.analyze.sizes import Sizes
 from onnx_upscale.optimizer.load.graph import Graph, IntArray, Node, Shape
+from onnx_upscale.optimizer.load.layers import Layer
 from onnx_upscale.optimizer.load.values import Array
 
 # Each takes some dozens of bytes, and a few bytes of a model can ask for any number.
@@ -201,13 +202,17 @@ class Context:
         labels, tensor = self.axes(slot)[axis], self.node.inputs[slot]
         self._demands.append(Demand(tensor, slot, axis, labels, ordered, reason, unless_zero))
 
-    def reads(self, read: Read) -> None:
-        """The node is a reader."""
-        self._read = read
+    def contracts(
+        self, layer: Layer, inputs: IntArray | None, outputs: IntArray | None, padded: bool
+    ) -> None:
+        """The node is a layer: a reader of one axis, and a writer of another (see `Contraction`).
 
-    def writes(self, write: Write) -> None:
-        """The node is a writer."""
-        self._write = write
+        A grouped one is no reader: its input channels go with its output channels, by groups.
+        """
+        if inputs is not None and layer.groups == 1:
+            self._read = Read(layer, inputs, outputs, padded)
+        if outputs is not None:
+            self._write = Write(layer, inputs, outputs, padded)
 
     def concatenates(self, concatenation: Concatenation) -> None:
         """The node lays parts of an axis side by side."""
@@ -219,7 +224,7 @@ class Context:
 
     def embeds(self, labels: IntArray) -> None:
         """The node looks rows up in a constant table."""
-        self._write = Write(labels, None, False, None)
+        self._write = Write(None, None, labels, padded=False)
 
     def counts_groups(self, labels: IntArray) -> None:
         """The attribute `group` is the count of these channels, one per group of a layer."""

@@ -104,35 +104,39 @@ class Demand:
 
 
 @dataclass(frozen=True)
-class Read:
-    """A layer contracts an axis with its constant weight.
+class Contraction:
+    """A layer contracts an axis with its constant weight, and makes another anew.
 
     Attributes:
-        inputs: Labels of the axis it reads.
-        outputs: Labels of the axis it makes, or None where that axis is opaque.
-        absorbs: Whether channels of any known value may move into the bias; if not, only zeros.
+        layer: How it uses its weight, or None for an embedding, which contracts nothing.
+        inputs: Labels of the axis it contracts, or None where that is opaque.
+        outputs: Labels of the axis it makes, or None where that is opaque.
+        padded: Whether what an input channel adds differs from place to place even if its value
+            does not, as zeros from outside mix in.
     """
+
+    layer: Layer | None
+    inputs: IntArray | None
+    outputs: IntArray | None
+    padded: bool
+
+    @property
+    def absorbs(self) -> bool:
+        """Whether channels of any known value may move into the bias; if not, only zeros."""
+        return self.outputs is not None and not self.padded
+
+
+class Read(Contraction):
+    """The reading side of a contraction."""
 
     layer: Layer
     inputs: IntArray
-    outputs: IntArray | None
-    absorbs: bool
 
 
-@dataclass(frozen=True)
-class Write:
-    """A node makes the channels of an axis anew.
+class Write(Contraction):
+    """The writing side of a contraction."""
 
-    Attributes:
-        layer: How it uses its weight, or None for an embedding.
-        padded: Whether zeros from outside the input mix into its results.
-        inputs: Labels of what it contracts, or None where that is opaque.
-    """
-
-    labels: IntArray
-    layer: Layer | None
-    padded: bool
-    inputs: IntArray | None
+    outputs: IntArray
 
 
 class How(Word):

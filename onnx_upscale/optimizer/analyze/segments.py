@@ -148,7 +148,7 @@ def _parties(
     demands: dict[int, list[Demand]] = {head: [] for head in heads}
     for facts in all_facts:
         if facts.write is not None:
-            writers[group_of[facts.write.labels[0]]].append(Writer(facts.node, facts.write))
+            writers[group_of[facts.write.outputs[0]]].append(Writer(facts.node, facts.write))
         if facts.read is not None:
             readers[group_of[facts.read.inputs[0]]].append(facts.read)
         if facts.concatenation is not None:

@@ -65,7 +65,7 @@ def _collect(plan: Plan, index: int, cuts: dict[Use, Cut]) -> None:
         value = graph.value(facts.node, param.slot)
         place = None if value is None else param.place(value)
         if place is not None:
-            own = writer is not None and same_axis(param.labels, writer.write.labels)
+            own = writer is not None and same_axis(param.labels, writer.write.outputs)
             positions = writer.positions if writer and own else layout.positions(param.labels)
             takes.append((param.slot, place, positions))
     if reader is not None:

@@ -168,7 +168,7 @@ def check_plan(plan: Plan) -> None:
     for index, reading in plan.readers.items():
         check_reader(plan.layout, plan.kept, reading, plan.edits.get(index, ()))
     for index, writing in plan.writers.items():
-        if len(plan.layout.positions(writing.write.labels)):
+        if len(plan.layout.positions(writing.write.outputs)):
             check_writer(plan.analysis, plan.layout, writing, plan.edits.get(index, ()))
 
 

@@ -66,10 +66,10 @@ def check_writer(
             raise PlanError(f"{_name(writing)} is shifted where it has other channels")
         if isinstance(edit, Widen):
             carried = np.pad(carried, (edit.before, edit.after), constant_values=_ZERO)
-    wanted, added = layout.positions(writing.write.labels), carried == _ZERO
+    wanted, added = layout.positions(writing.write.outputs), carried == _ZERO
     if len(carried) != len(wanted) or not np.array_equal(carried[~added], wanted[~added]):
         raise PlanError(f"{_name(writing)} does not fill its layout")
-    if (analysis.values[writing.write.labels[wanted[added]]] != 0).any():
+    if (analysis.values[writing.write.outputs[wanted[added]]] != 0).any():
         raise PlanError(f"{_name(writing)} has zeros where something else is known")
 
 

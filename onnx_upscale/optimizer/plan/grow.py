@@ -31,7 +31,7 @@ def grow_masks(analysis: Analysis) -> tuple[LayerMask, ...]:
             unused = ~analysis.weights.reaching(read.layer, everything)
             pruned[roots[read.inputs[unused]]] = True
         for writer in segment.writers:
-            pruned[roots[writer.write.labels[values[writer.write.labels] == 0]]] = True
+            pruned[roots[writer.write.outputs[values[writer.write.outputs] == 0]]] = True
         for demand in segment.demands:
             fixed[roots[demand.labels]] = True
     gone = (pruned & ~fixed)[roots]

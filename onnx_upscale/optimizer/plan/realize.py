@@ -70,8 +70,8 @@ def realize_writer(
     Returns:
         The choice.
     """
-    here, layer = layout.positions(write.labels), write.layer
-    zero = analysis.values[write.labels[here]] == 0
+    here, layer = layout.positions(write.outputs), write.layer
+    zero = analysis.values[write.outputs[here]] == 0
     if not zero.any():
         return WriteWhole(write, here)
     if strategy is not Strategy.AUTO or layer is None or layer.groups > 1 or zero.all():

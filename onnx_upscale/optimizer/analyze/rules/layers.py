@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onnx_upscale.optimizer.analyze.context import Context, UnclearError
-from onnx_upscale.optimizer.analyze.facts import How, Read, Write
+from onnx_upscale.optimizer.analyze.facts import How
 from onnx_upscale.optimizer.analyze.rules.elementwise import broadcast_axis
 from onnx_upscale.optimizer.analyze.rules.table import rule
 from onnx_upscale.optimizer.load.graph import IntArray
@@ -51,7 +51,7 @@ def _grouped(node: Context, layer: Layer) -> None:
     if node.has(2):
         node.param(2, 0, made)
     node.counts_groups(groups)
-    node.writes(Write(made, layer, _padded(node, layer), labels))
+    node.contracts(layer, labels, made, _padded(node, layer))
 
 
 def contract(node: Context, layer: Layer, padded: bool) -> None:
@@ -67,12 +67,10 @@ def contract(node: Context, layer: Layer, padded: bool) -> None:
     if layer.output_axis is not None and layer.weight_output_axis is not None:
         made = node.make(layer.output_axis, layer.outputs)
         node.param(layer.weight_slot, layer.weight_output_axis, made)
-        node.writes(Write(made, layer, padded, labels))
         bias = node.constant(layer.bias_slot) if layer.bias_slot is not None else None
         if bias is not None and layer.bias_slot is not None:
             node.param(layer.bias_slot, -1, made)
-    if labels is not None:
-        node.reads(Read(layer, labels, made, absorbs=not padded and made is not None))
+    node.contracts(layer, labels, made, padded)
 
 
 @rule("Gemm")
