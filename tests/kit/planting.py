@@ -25,7 +25,7 @@ from strategies import cases, everything
 from targets import TARGETS
 
 # Another release of hypothesis draws other models, so that some errors show later than here.
-MODELS = 150
+MODELS = 50
 # Between them every realization occurs on small models. Real prices would round nearly all counts
 # of channels up to what they were.
 WAYS = (
