@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from onnx_upscale.optimizer.plan.order import contiguous, perfect_order
+from onnx_upscale.optimizer.plan.order import _hopeless, contiguous, perfect_order
 from onnx_upscale.optimizer.plan.paths import path_order
 from onnx_upscale.optimizer.plan.pq_tree import PQTree
 
@@ -404,6 +404,29 @@ class TestPerfectOrder:
         runs = [perfect_order(size, [], readers, value) for _ in range(2)]
         assert runs[0][0].tolist() == runs[1][0].tolist()
         assert runs[0][1] == runs[1][1]
+
+
+class TestHopeless:
+    def test_a_set_that_holds_parts_of_three_others(self) -> None:
+        parts = [np.array([0, 1]), np.array([2, 3]), np.array([4, 5])]
+        wanted = [np.array([0, 2, 4]), np.array([0, 2, 3]), np.array([1, 2, 3, 4]), np.array([0])]
+        assert _hopeless(6, parts, wanted).tolist() == [True, False, False, False]
+
+    def test_parts_that_overlap_count_once(self) -> None:
+        parts = [np.array([0, 1]), np.array([0, 1, 2]), np.array([0, 1, 2, 3]), np.array([4, 5])]
+        assert not _hopeless(6, parts, [np.array([0, 4])])[0]
+
+    @given(st.data())
+    def test_the_tree_takes_none_of_them(self, data: st.DataObject) -> None:
+        cuts = sorted(data.draw(st.sets(st.integers(1, 11), max_size=5)))
+        parts = [part for part in np.split(np.arange(12), cuts) if len(part)]
+        tree = PQTree(12)
+        for part in parts:
+            assert tree.reduce(part)
+        some = data.draw(st.sets(st.integers(0, 11), min_size=1))
+        wanted = np.array(sorted(some))
+        if _hopeless(12, parts, [wanted])[0]:
+            assert not copy.deepcopy(tree).reduce(wanted)
 
 
 class TestContiguous:
