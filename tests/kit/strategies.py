@@ -22,8 +22,13 @@ def chain(b: Builder, *parts: Part) -> None:
     data = b.pick(4)
     if data is None:
         return
-    made = layers.conv(b, data, b.draw(st.integers(2, 8)))
-    made = values.activation(b, made) or made
+    channels = b.draw(st.integers(2, 8))
+    made = layers.conv(b, data, channels)
+    if parts and b.chance(0.5):  # Some channels certainly hold a value that is not zero.
+        b.given[made] = {"output": np.flatnonzero(b.some(channels)).tolist()}
+        made = b.one(b.draw(st.sampled_from(values.NOT_ZERO_AT_ZERO)), [made], b.shapes[made])
+    else:
+        made = values.activation(b, made) or made
     drawn = b.draw(st.lists(st.sampled_from(_ONE_TO_ONE), max_size=0 if parts else 2))
     for part in (*parts, *drawn):
         made = b.through(made, part)

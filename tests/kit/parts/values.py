@@ -10,6 +10,7 @@ from builder import Builder
 from case import Dims
 
 ACTIVATIONS = ("Relu", "Sigmoid", "HardSigmoid", "Softplus", "Cos", "Elu", "Abs", "Tanh", "Neg")
+NOT_ZERO_AT_ZERO = ("Sigmoid", "HardSigmoid", "Softplus", "Cos")
 
 
 def activation(b: Builder, data: str | None = None) -> str | None:
