@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -88,7 +90,8 @@ def recover(
     source = data_source(data, mean, std, size)
     if source is None:
         raise UsageError("give inputs of the model with --data")
-    with progress_bar("Recovering") as progress:
+    # What the user's code prints is no result of this command.
+    with progress_bar("Recovering") as progress, contextlib.redirect_stdout(sys.stderr):
         recovered = onnx_upscale.recover(
             model, masks, source, count=count, strength=strength, seed=seed, progress=progress
         )

@@ -50,7 +50,7 @@ def compare_outputs(
         wanted = reference.run(batch.inputs)
         for session, found in zip(sessions, sums, strict=True):
             for name, value in session.run(batch.inputs).items():
-                if value.dtype.kind == "f":
+                if value.dtype.kind == "f" and value.shape == wanted[name].shape:
                     more = _Sums.of(_present(wanted[name], batch), _present(value, batch))
                     found[name] = found[name] + more if name in found else more
     return [_fidelities(found) for found in sums]
@@ -73,11 +73,12 @@ class _Sums:
 
     @classmethod
     def of(cls, wanted: Array, got: Array) -> _Sums:
-        comparable = wanted.ndim == 2 and wanted.shape[1] > 1 and wanted.shape == got.shape
+        comparable = wanted.ndim == 2 and wanted.shape[1] > 1
+        finite = np.isfinite(wanted) & np.isfinite(got)  # Scores that are masked are not.
         agreeing = int((wanted.argmax(1) == got.argmax(1)).sum()) if comparable else 0
         return cls(
-            float(np.square(got - wanted).sum()),
-            float(np.square(wanted).sum()),
+            float(np.square(got[finite] - wanted[finite]).sum()),
+            float(np.square(wanted[finite]).sum()),
             agreeing,
             len(wanted) if comparable else 0,
         )

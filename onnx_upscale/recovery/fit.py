@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from onnx_upscale.errors import DataError
-from onnx_upscale.optimizer.load.graph import Graph
+from onnx_upscale.optimizer.analyze.weights import BoolArray
+from onnx_upscale.optimizer.load.graph import Graph, IntArray
 from onnx_upscale.optimizer.load.values import Array
 from onnx_upscale.recovery.columns import columns, count_positions, draw, laid_out, matrix
 from onnx_upscale.recovery.model import Repaired, along_outputs
@@ -25,7 +26,8 @@ class Fit:
         reader: The reader.
         dense: Its weight in the dense model, as matrices of all its columns.
         weight: Its weight in the masked model, as matrices of the columns that are fitted.
-        fitted: Which columns these are; of a grouped reader, all of them.
+        fitted: Which columns these are: those that any group keeps.
+        stays: Per group, which of these it keeps itself, shape (groups, fitted).
         rng: Draws positions.
         moments: Those so far.
     """
@@ -33,7 +35,8 @@ class Fit:
     reader: Reader
     dense: Floats
     weight: Floats
-    fitted: slice | np.typing.NDArray[np.int64]
+    fitted: IntArray
+    stays: BoolArray
     rng: np.random.Generator
     moments: Moments | None = field(default=None)
 
@@ -53,13 +56,11 @@ class Fit:
         layer = reader.layer
         dense = matrix(layer, graph.constants[layer.node.inputs[layer.weight_slot]])
         kept = _kept_columns(reader, dense.shape[-1])
-        weight = matrix(layer, repaired.value(layer.weight))
-        weight = np.where(kept[:, np.newaxis], weight, 0.0)
-        fitted: slice | np.typing.NDArray[np.int64] = slice(None)
-        if layer.groups == 1:
-            fitted = np.flatnonzero(kept[0])
+        fitted = np.flatnonzero(kept.any(0))
+        stays = kept[:, fitted]
+        weight = matrix(layer, repaired.value(layer.weight))[..., fitted] * stays[:, np.newaxis]
         rng = np.random.default_rng([seed, layer.node.index])
-        return cls(reader, dense, weight[..., fitted], fitted, rng)
+        return cls(reader, dense, weight, fitted, stays, rng)
 
     def add(self, dense: Array, seen: Array, positions: int) -> None:
         """Adds the moments of a batch.
@@ -76,13 +77,14 @@ class Fit:
         chosen = draw(count_positions(layer, dense.shape), positions, self.rng)
         if not len(chosen):
             return
-        wanted = self.dense @ columns(layer, dense, chosen)
+        whole = columns(layer, dense, chosen)
         read = columns(layer, seen, chosen)[:, self.fitted]
-        if not (np.isfinite(wanted).all() and np.isfinite(read).all()):
+        if not (np.isfinite(whole).all() and np.isfinite(read).all()):
             raise DataError(
                 f"what layer '{layer.node.title}' reads holds infinities or NaNs on the samples: "
                 "are they scaled as the model expects?"
             )
+        wanted, read = self.dense @ whole, read * self.stays[..., np.newaxis]
         if self.reader.scales_only:
             # One column per output: what the reader makes of its input so far.
             read = (self.weight @ read).reshape(-1, 1, len(chosen))
@@ -131,7 +133,7 @@ class Fit:
         repaired.write(reader.bias, (bias + along).astype(bias.dtype))
 
 
-def _kept_columns(reader: Reader, count: int) -> np.typing.NDArray[np.bool_]:
+def _kept_columns(reader: Reader, count: int) -> BoolArray:
     """Which columns of each group are of a kept channel, shape (groups, columns)."""
     channels = reader.kept.reshape(reader.layer.groups, -1)
     return np.repeat(channels, count // channels.shape[1], axis=1)
