@@ -10,12 +10,14 @@ import numpy as np
 from onnx_upscale.errors import DataError
 from onnx_upscale.optimizer.analyze.weights import BoolArray
 from onnx_upscale.optimizer.load.graph import Graph, IntArray
-from onnx_upscale.optimizer.load.values import Array
 from onnx_upscale.recovery.columns import columns, count_positions, draw, laid_out, matrix
 from onnx_upscale.recovery.model import Repaired, along_outputs
 from onnx_upscale.recovery.moments import Floats, Moments
 from onnx_upscale.recovery.readers import Reader
 from onnx_upscale.recovery.repair import Repair, repair
+from onnx_upscale.recovery.walk import Pair
+
+_POSITIONS = 64  # Of each sample: more add little, for neighbours are alike.
 
 
 @dataclass
@@ -62,19 +64,19 @@ class Fit:
         rng = np.random.default_rng([seed, layer.node.index])
         return cls(reader, dense, weight, fitted, stays, rng)
 
-    def add(self, dense: Array, seen: Array, positions: int) -> None:
+    def add(self, pair: Pair) -> None:
         """Adds the moments of a batch.
 
         Args:
-            dense: What the reader reads in the dense model.
-            seen: What it reads in the model under repair.
-            positions: How many positions of the batch to look at, at most.
+            pair: What the reader reads in both models, among other things.
 
         Raises:
             DataError: There are infinities or NaNs.
         """
         layer = self.reader.layer
-        chosen = draw(count_positions(layer, dense.shape), positions, self.rng)
+        dense, seen = pair.dense[self.reader.data], pair.seen[self.reader.data]
+        total = count_positions(layer, dense.shape)
+        chosen = draw(total, _POSITIONS * pair.present, self.rng)
         if not len(chosen):
             return
         whole = columns(layer, dense, chosen)

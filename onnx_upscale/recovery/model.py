@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-import onnx
 from onnx import numpy_helper
 
 from onnx_upscale.optimizer.apply.emit import emit
 from onnx_upscale.optimizer.apply.surgery import Surgery
 from onnx_upscale.optimizer.apply.weights import Cut, write_constants
 from onnx_upscale.optimizer.load.graph import Graph, Use
-from onnx_upscale.optimizer.load.subgraphs import reads
 from onnx_upscale.optimizer.load.values import Array
 from onnx_upscale.recovery.readers import Reader
 
@@ -103,38 +101,3 @@ def _add_bias(surgery: Surgery, reader: Reader) -> None:
     surgery.replace_tensor(*reader.bias, bias)
     if layer.bias_factor != 1.0:
         surgery.nodes[layer.node.index].attrs["beta"] = 1.0
-
-
-def up_to(model: onnx.ModelProto, tensors: Iterable[str], graph: Graph) -> onnx.ModelProto:
-    """The part of a model that it takes to compute some tensors, with these as its outputs.
-
-    Args:
-        model: The model.
-        tensors: Names of the tensors; those that are inputs of the model are left out.
-        graph: Says of which type they are.
-
-    Returns:
-        A new model with the same inputs.
-    """
-    given = {value.name for value in model.graph.input}
-    wanted = [name for name in dict.fromkeys(tensors) if name not in given]
-    needed = set(wanted)
-    nodes = []
-    for node in reversed(model.graph.node):
-        if needed.intersection(node.output):
-            nodes.append(node)
-            needed.update(reads(node))
-    part = onnx.ModelProto(ir_version=model.ir_version)
-    part.opset_import.extend(model.opset_import)
-    part.functions.extend(model.functions)
-    part.graph.name = model.graph.name or "graph"
-    part.graph.node.extend(reversed(nodes))
-    # Models of IR version 3 list their initializers there as well.
-    stored = {tensor.name for tensor in model.graph.initializer} - needed
-    part.graph.input.extend(v for v in model.graph.input if v.name not in stored)
-    part.graph.initializer.extend(t for t in model.graph.initializer if t.name in needed)
-    part.graph.sparse_initializer.extend(model.graph.sparse_initializer)
-    for name in wanted:
-        kind = graph.types.get(name, onnx.TensorProto.FLOAT)
-        part.graph.output.append(onnx.helper.make_tensor_value_info(name, kind, None))
-    return part

@@ -56,10 +56,19 @@ class Found:
     Attributes:
         readers: In topological order.
         left: Titles of the others, by reason.
+        levels: Per tensor that is not as in the dense model, how many readers to repair lie one
+            behind the other before it.
     """
 
     readers: tuple[Reader, ...]
     left: dict[str, list[str]]
+    levels: dict[str, int]
+
+    @property
+    def by_level(self) -> list[list[Reader]]:
+        """The readers of each level, of which none lies behind another; the first level first."""
+        every = sorted({reader.level for reader in self.readers})
+        return [[each for each in self.readers if each.level == level] for level in every]
 
 
 def find_readers(analysis: Analysis) -> Found:
@@ -73,7 +82,7 @@ def find_readers(analysis: Analysis) -> Found:
     """
     graph, structure = analysis.graph, analysis.structure
     masked = {index for index, _ in graph.overrides}
-    levels: dict[str, int] = {}  # Of the tensors that are not as in the dense model.
+    levels: dict[str, int] = {}
     readers: list[Reader] = []
     left: dict[str, list[str]] = {}
     for node in graph.nodes:
@@ -93,7 +102,7 @@ def find_readers(analysis: Analysis) -> Found:
                     left.setdefault(reason, []).append(node.title)
         if changed:
             levels.update(dict.fromkeys(filter(None, node.outputs), level))
-    return Found(tuple(readers), left)
+    return Found(tuple(readers), left, levels)
 
 
 def _loses(analysis: Analysis, layer: Layer) -> bool:

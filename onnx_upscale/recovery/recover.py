@@ -15,12 +15,12 @@ from onnx_upscale.errors import DataError, UsageError, VerifySetupError
 from onnx_upscale.files import write_file
 from onnx_upscale.optimizer.analyze import analyze
 from onnx_upscale.optimizer.load import MaskSource, ModelSource, load
-from onnx_upscale.recovery.collect import collect
 from onnx_upscale.recovery.fidelity import Fidelity, compare_outputs
 from onnx_upscale.recovery.fit import Fit
 from onnx_upscale.recovery.model import Repaired
 from onnx_upscale.recovery.readers import explained, find_readers
 from onnx_upscale.recovery.repair import Repair
+from onnx_upscale.recovery.walk import Walk
 from onnx_upscale.samples import SampleSource, batches, open_source, split
 
 Progress = Callable[[int, int], None]
@@ -103,18 +103,16 @@ def recover(
     repaired = Repaired(graph, found.readers)
     masked = onnx.ModelProto()
     masked.CopyFrom(repaired.model)
-    levels = sorted({reader.level for reader in found.readers})
-    rows: list[dict[str, Any]] = []
+    walk = Walk(graph, repaired.model, found.levels, lambda: batches(opened, fitting, graph.model))
+    levels, rows, done = found.by_level, list[dict[str, Any]](), 0
     try:
-        for number, level in enumerate(levels):
-            fits = [
-                Fit.of(reader, graph, repaired, seed)
-                for reader in found.readers
-                if reader.level == level
-            ]
-            done = number * len(fitting)
-            for present in collect(fits, graph, repaired, batches(opened, fitting, graph.model)):
-                done += present
+        for number, readers in enumerate(levels):
+            fits = [Fit.of(reader, graph, repaired, seed) for reader in readers]
+            later = [reader.data for level in levels[number + 1 :] for reader in level]
+            for pair in walk.to(readers[0].level, [reader.data for reader in readers], later):
+                for fit in fits:
+                    fit.add(pair)
+                done += pair.present
                 if progress is not None:
                     progress(done, len(levels) * len(fitting))
             rows += [_row(fit, fit.finish(repaired, strength)) for fit in fits]
