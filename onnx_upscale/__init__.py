@@ -21,6 +21,7 @@ from onnx_upscale.exporter import Exported, export
 from onnx_upscale.importers import import_masks
 from onnx_upscale.optimizer.verify import Verification
 from onnx_upscale.pricing import Priced, price
+from onnx_upscale.recovery import Recovered, recover
 from onnx_upscale.report import Report
 
 __version__ = "0.1.0"
@@ -35,6 +36,7 @@ __all__ = [
     "ModelError",
     "OutputError",
     "Priced",
+    "Recovered",
     "Report",
     "Result",
     "UpscaleError",
@@ -50,6 +52,7 @@ __all__ = [
     "mask",
     "optimize",
     "price",
+    "recover",
     "rules",
     "verify",
 ]
