@@ -224,12 +224,12 @@ def _() -> Any:
 
 @error("needs: half of the outputs of a layer need nothing")
 def _() -> Any:
-    def change(f: Any, read: Any, *rest: Any) -> Any:
-        live = f(read, *rest).copy()
-        live[len(live) // 2 :] = False
-        return live
+    def change(f: Any, read: Any, live: Any, *rest: Any) -> Any:
+        half = live.copy()
+        half[len(live) // 2 :] = False
+        return f(read, half, *rest)
 
-    return wrapped(needs, "_live_outputs", change)
+    return wrapped(needs, "_needed_inputs", change)
 
 
 # Order.
