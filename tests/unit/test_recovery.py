@@ -174,7 +174,7 @@ def test_matmul_with_a_vector() -> None:
     np.testing.assert_allclose(got, best_fit(model, free, None), atol=1e-3)
 
 
-@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("groups", [1, 2, 4])
 def test_a_transposed_convolution(groups: int) -> None:
     """Without overlap, what it spreads is what it makes."""
     net = Net(17, x=[1, 4, 6, 6])
