@@ -46,7 +46,8 @@ class Reader:
     @property
     def scales_only(self) -> bool:
         """Whether it is depthwise: each output channel is scaled as a whole."""
-        return self.layer.groups > 1 and self.layer.inputs == self.layer.groups
+        layer = self.layer
+        return layer.groups > 1 and layer.inputs == layer.groups and not layer.transposed
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,9 @@ def repair(moments: Moments, weight: Floats, strength: float, shifting: bool = T
         [_solved(system, rows) for system, rows in zip(systems, residual, strict=True)]
     )
     shift = about.mean_dense - _times(new, about.mean)
-    return Repair(new, shift, _error(moments.about_zero, weight), _error(about, new))
+    apart = moments.mean_dense - _times(weight, moments.mean)
+    before = _error(moments, weight) + moments.count * apart**2
+    return Repair(new, shift, before, _error(about, new))
 
 
 def _solved(system: Floats, rows: Floats) -> Floats:

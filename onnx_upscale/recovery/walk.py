@@ -14,7 +14,7 @@ from onnx_upscale.running import Session
 from onnx_upscale.samples import Batch
 
 # What a level leaves for the next one is kept in memory up to here; beyond, it is computed again.
-_MOST_BYTES = 1 << 30
+MOST_BYTES = 1 << 29
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,8 @@ class Walk:
     ) -> None:
         self._graph, self._repaired, self._levels = graph, repaired, levels
         self._samples = samples
-        self._known: tuple[str, ...] = tuple(value.name for value in graph.model.graph.input)
+        self._inputs = frozenset(value.name for value in graph.model.graph.input)
+        self._known: Collection[str] = self._inputs
         self._kept: list[Pair] | None = None
 
     def to(self, level: int, wanted: Collection[str], later: Iterable[str]) -> Iterator[Pair]:
@@ -86,17 +87,18 @@ class Walk:
             for model in (self._graph.model, self._repaired)
         )
         kept: list[Pair] = []
-        size = 0
+        # Tensors of unknown type cannot be handed over.
+        fits = all(name in self._graph.types for name in frontier)
         for pair in self._given():
             made = Pair(pair.present, dense.run(pair.dense), seen.run(pair.seen))
             yield made
-            if size <= _MOST_BYTES:
+            if fits:
                 kept.append(made.only(frontier))
-                size += kept[-1].bytes
-            else:
-                kept.clear()
-        if size <= _MOST_BYTES:
-            self._known, self._kept = frontier, kept
+                fits = sum(each.bytes for each in kept) <= MOST_BYTES
+                if not fits:
+                    kept.clear()
+        if fits:
+            self._known, self._kept = frozenset(frontier), kept
 
     def _given(self) -> Iterable[Pair]:
         if self._kept is not None:
@@ -119,10 +121,6 @@ class Walk:
             elif producer is not None or name in self._inputs:
                 found[name] = None
         return tuple(found)
-
-    @property
-    def _inputs(self) -> set[str]:
-        return {value.name for value in self._graph.model.graph.input}
 
 
 class _Part:
@@ -155,7 +153,7 @@ def up_to(
     ends = [name for name in dict.fromkeys(wanted) if name not in known]
     needed, nodes = set(ends), []
     for node in reversed(model.graph.node):
-        if needed.difference(known).intersection(node.output):
+        if any(name in needed and name not in known for name in node.output):
             nodes.append(node)
             needed.update(reads(node))
     part = onnx.ModelProto(ir_version=model.ir_version)
@@ -167,7 +165,7 @@ def up_to(
     part.graph.sparse_initializer.extend(model.graph.sparse_initializer)
     given = {value.name: value for value in model.graph.input}
     # Models of IR version 3 list their initializers among the inputs.
-    for name in dict.fromkeys((*given, *known)):
+    for name in (*given, *sorted(set(known).difference(given))):
         if name in needed:
             part.graph.input.append(given.get(name) or _typed(name, graph))
     part.graph.output.extend(_typed(name, graph) for name in ends)

@@ -52,14 +52,14 @@ def test_options_reach_the_function() -> None:
 
 def test_data_of_every_kind() -> None:
     np.savez("data.npz", x=samples())
-    Path("mine.py").write_text(
+    Path("given.py").write_text(
         "import numpy as np\n"
         "def batches():\n"
         "    print('no result')\n"
         "    yield {'x': np.load('data.npy')}\n"
     )
     written = []
-    for source in ("data.npy", "data.npz", "mine.py:batches", "mine:batches"):
+    for source in ("data.npy", "data.npz", "given.py:batches", "given:batches"):
         result = run("recover", "in.onnx", "masks.json", "out.onnx", "--data", source)
         assert result.exit_code == 0, result.output
         assert "no result" not in result.stdout
@@ -88,7 +88,7 @@ def test_a_folder_of_images_with_its_options() -> None:
         ("none.npy", "none.npy: no such file"),
         ("none", "none: give an .npz or .npy file or a folder of images"),
         ("none:samples", "there is no module 'none'"),
-        ("mine.py:failing", "mine.py:failing(): failed: ValueError: nothing today"),
+        ("given.py:failing", "given.py:failing(): failed: ValueError: nothing today"),
         ("shape.npy", "shape.npy: input 'x': expected shape Nx3x6x6, found 2x3x6x5"),
         ("type.npy", "expected float32, found int64"),
         ("empty.npy", "empty.npy: there are no samples in it"),
@@ -97,7 +97,7 @@ def test_a_folder_of_images_with_its_options() -> None:
     ],
 )
 def test_wrong_data_is_refused(data: str, saying: str) -> None:
-    Path("mine.py").write_text("def failing(): raise ValueError('nothing today')\n")
+    Path("given.py").write_text("def failing(): raise ValueError('nothing today')\n")
     np.save("shape.npy", samples(2)[..., :5])
     np.save("type.npy", samples(2).astype(np.int64))
     np.save("empty.npy", samples(0))

@@ -174,7 +174,7 @@ def test_matmul_with_a_vector() -> None:
     np.testing.assert_allclose(got, best_fit(model, free, None), atol=1e-3)
 
 
-@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("groups", [1, 2, 4])
 def test_a_transposed_convolution(groups: int) -> None:
     """Without overlap, what it spreads is what it makes."""
     net = Net(17, x=[1, 4, 6, 6])
@@ -297,6 +297,20 @@ def test_known_values_stay_known() -> None:
     size = onnx_upscale.optimize(model, {"version": 1, "masks": masks}).report.output
     small = onnx_upscale.optimize(done.model, None).report.output
     assert small.macs == size.macs
+
+
+def test_masked_outputs_stay_zero_where_somebody_needs_what_becomes_of_them() -> None:
+    """The padded reader cannot absorb Sigmoid(0), so that the channel stays, as it is."""
+    net = Net(17, x=[1, 4, 7, 7])
+    bias = net.constant(net.random(4), "bias")
+    first = net("Conv", "x", net.constant(net.random(4, 4, 1, 1), "first"), bias)
+    second = net.constant(net.random(3, 4, 3, 3), "w")
+    model = net.model(net("Conv", net("Sigmoid", first), second, pads=[1, 1, 1, 1]))
+    done = recovered(model, {"first": {"input": [0], "output": [2]}})
+    assert [row["kept"] for row in done.report["readers"]] == [3, 4]
+    assert not stored(done.model, "first")[2].any()
+    assert stored(done.model, "bias")[2] == 0
+    assert stored(done.model, "first")[[0, 1, 3], 1:].all()
 
 
 def test_half_precision_stays() -> None:

@@ -88,6 +88,13 @@ def test_groups_are_problems_of_their_own() -> None:
         np.testing.assert_allclose(done.shift[part], alone.shift)
 
 
+def test_columns_that_are_nearly_the_same_do_no_harm() -> None:
+    wanted, read, weight = numbers(1, 2, 30), numbers(1, 3, 30), numbers(1, 2, 3)
+    read[0, 2] = read[0, 1] + 1e-8 * read[0, 2]
+    done = repair(Moments.of(wanted, read), weight, 0.0)
+    assert np.abs(done.weight).max() < 100
+
+
 @pytest.mark.parametrize("strength", [0.0, 1e-2])
 def test_dead_and_repeated_columns_do_no_harm(strength: float) -> None:
     wanted, read, weight = numbers(1, 2, 30), numbers(1, 4, 30), numbers(1, 2, 4)
