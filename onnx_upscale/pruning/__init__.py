@@ -1,0 +1,1 @@
+"""pruning: which channels to remove, by what that costs and what it saves."""
