@@ -65,12 +65,13 @@ class Problem:
             return _independent(weight, second, ridge)
         if len(second) > MOST_COLUMNS:
             weight, second = factored(weight, second)
-        return cls(_fewer_rows(weight), np.linalg.inv(_ridged(second, ridge)))
+        inverse: Floats = np.linalg.inv(_ridged(second, ridge)).astype(np.float64, copy=False)
+        return cls(_fewer_rows(weight), inverse)
 
     @property
     def units(self) -> int:
         """How many units there are."""
-        return self.weight.shape[1]
+        return int(self.weight.shape[1])
 
     def of_units(self, chosen: IntArray) -> Problem:
         """The same where all units but some must stay (these still are fitted anew).
@@ -176,7 +177,7 @@ def _fewer_rows(weight: Floats) -> Floats:
     rows, units, block = weight.shape
     if rows <= units * block:
         return weight
-    triangle: Floats = np.linalg.qr(weight.reshape(rows, -1), mode="r")
+    triangle = np.asarray(np.linalg.qr(weight.reshape(rows, -1), mode="r"), np.float64)
     return triangle.reshape(-1, units, block)
 
 

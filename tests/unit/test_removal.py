@@ -106,7 +106,7 @@ def test_moments_that_are_products_are_factored_exactly() -> None:
         for size in (units, block)
     )
     weight = rng.standard_normal((4, units, block))
-    second = np.kron(over_units, over_places)
+    second = np.asarray(np.kron(over_units, over_places), np.float64)
     whole = remove(Problem.of(weight, second, 1e-9))
     small_weight, small_second = factored(weight, second)
     assert small_weight.shape == (12, 5, 1)
