@@ -13,7 +13,8 @@ single weights. With H = (X X^T + lambda)^-1, taking out block c adds
 to the error, W becomes W - W_c (H_cc)^-1 H_c: and H becomes H - H_:c (H_cc)^-1 H_c:. The steps on H
 are those of a block Cholesky factorization whose pivots are chosen as it goes; so H itself stays as
 it is, one block of columns of the factor is added per step, and of H's changes only the blocks on
-the diagonal are followed. A whole order costs O(n^3).
+the diagonal are followed. Whenever a quarter of the units is gone they are dropped, and what is
+left starts anew. A whole order costs O(n^3).
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ RIDGE = 1e-2
 """lambda, as a share of the mean of the diagonal of the second moment."""
 MOST_COLUMNS = 4096
 """Above so many columns the second moment is taken as a product (see `factored`)."""
+
+_SMALL = 64  # Up to so many units, dropping those that are gone saves no time.
 
 
 @dataclass(frozen=True)
@@ -127,16 +130,19 @@ def remove_together(problems: Sequence[Problem], weights: Sequence[float]) -> Re
     count = problems[0].units
     order = np.zeros(count, np.int64)
     errors = np.zeros((len(problems), count + 1))
-    gone = np.zeros(count, bool)
+    there, left = np.arange(count), np.ones(count, bool)  # Of the units not yet dropped.
     for step in range(count):
         costs = np.stack([reader.costs() for reader in readers])
-        # Rounding of the sums must not make infinities of what is left of units that are gone.
-        total = np.where(gone, np.inf, np.asarray(weights) @ np.where(gone, 0.0, costs))
+        # What is left of units that are gone is anything.
+        total = np.where(left, np.asarray(weights) @ np.where(left, costs, 0.0), np.inf)
         unit = int(np.argmin(total))
-        order[step], gone[unit] = unit, True
+        order[step], left[unit] = there[unit], False
         for reader in readers:
             reader.take_out(unit)
         errors[:, step + 1] = errors[:, step] + costs[:, unit]
+        if len(left) > _SMALL and 4 * np.count_nonzero(left) <= 3 * len(left):
+            readers = [_Reader(reader.reduced(np.flatnonzero(left))) for reader in readers]
+            there, left = there[left], left[left]
     return Removal(order, errors)
 
 
@@ -198,7 +204,7 @@ class _Reader:
         grid = problem.inverse.reshape(self._units, self._block, self._units, self._block)
         every = np.arange(self._units)
         self._diagonal = grid[every, :, every].copy()
-        self._factor = np.zeros((size, size))
+        self._factor = np.empty((size, size))
         self._done = 0
 
     def costs(self) -> Floats:
@@ -210,6 +216,15 @@ class _Reader:
         gram = np.einsum("rub,ruc->ubc", weight, weight)
         costs: Floats = np.trace(np.linalg.solve(self._diagonal, gram), axis1=1, axis2=2)
         return costs
+
+    def reduced(self, left: IntArray) -> Problem:
+        """The problem of the units that are left, as if there had never been others."""
+        block = self._block
+        columns = (left[:, np.newaxis] * block + np.arange(block)).ravel()
+        factor = self._factor[columns, : self._done]
+        weight = self._weight[:, columns].reshape(self._rows, len(left), block)
+        inverse = self._inverse[np.ix_(columns, columns)] - factor @ factor.T
+        return Problem(_fewer_rows(weight), inverse)
 
     def take_out(self, unit: int) -> None:
         """Sets the columns of a unit to zero and fits all others anew."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,9 +29,9 @@ MODES = ("joint", "agreement", "freedom")
 """Whether readers of a segment may give up channels each by itself, must all give up the same, or
 only do so each by itself."""
 
-_DRIFT = 0.005  # Of the unpruned model, between two looks at the real plan.
-_LEAST_FACTOR, _MOST_FACTOR = 0.02, 8.0
-_TRIES = 12
+_LEAST_FACTOR, _MOST_FACTOR = 0.02, 8.0  # A plan that saves nothing must not divide by zero.
+_DEARER = 1.1  # Than the next: that much is worth another look at the others.
+_TRIES = 40
 
 
 @dataclass(frozen=True)
@@ -75,11 +76,11 @@ def search(
     1. All readers of a family give up the next units of their common order, or one of them those
        of its own. What that saves is estimated from the layers around; the move with the least
        cost per saving is next (lazily, in a heap).
-    2. The real plan says what the first move of each family really saves, and all further
-       estimates for it are scaled by that; a move that turns out dear goes back into the heap.
-       The plan is asked again whenever some more was saved, and it says when a goal is reached.
-    3. Then the fewest of the last moves that reach the goal are found by bisection, and single
-       moves are taken back, the dearest first, as long as the goal still holds.
+    2. The real plan then says what the move saves. One that saves nothing is passed over for the
+       next count; one that is dearer than the next in the heap goes back there, once, and further
+       estimates for it are scaled by what was seen.
+    3. When the plan says that the goal is reached, moves are taken back, the dearest first, as long
+       as it still holds.
 
     Args:
         structure: The structure of the model.
@@ -124,40 +125,43 @@ class _Search:
         self._factors: dict[tuple[int, bool], float] = {}
         self._versions: dict[tuple[int, int | None], int] = {}
         self._heap: list[tuple[float, int, int, int, Move]] = []
-        self._before = self._expected = self._seen = self._real(self._state.depths)
-        for number, stock in enumerate(stocks):
-            self._offer_all(number, mode, len(stock.family.readers))
-        self._mode = mode
+        self._blocked: set[tuple[int, int | None, int]] = set()
+        self._tried: set[tuple[int, int | None]] = set()
+        self._mode, self._strict = mode, True
+        self._before = self._seen = self._real(self._state.depths)
+        for number in range(len(stocks)):
+            self._offer_all(number)
 
     def reach(self, goal: float) -> Choice:
         """Goes on until a goal is reached, and refines what it found."""
         wanted = goal * self._before * (1 + 1e-9)
-        start = len(self._moves)
         while self._seen > wanted:
-            move = self._next()
-            if move is None:
-                self._look()
-                if self._seen <= wanted:
-                    break
+            if not self._next():
+                least = min(self._known.values()) / self._before
                 raise UsageError(
                     f"`{self._measure}` {goal:g}: cannot be reached: with all channels gone that "
-                    f"may go, {min(self._known.values()) / self._before:.3f} is left of the unpruned model"
+                    f"may go, {least:.3f} of the unpruned model is left; give that or more"
                 )
-            if self._expected <= wanted or self._seen - self._expected > _DRIFT * self._before:
-                self._look()
-        return self._choice(goal, *self._refined(start, wanted))
+        return self._choice(goal, *self._refined(wanted))
 
-    def _offer_all(self, number: int, mode: str, readers: int) -> None:
-        if mode != "freedom" or readers == 1:
+    def _offer_all(self, number: int) -> None:
+        readers = len(self._stocks[number].family.readers)
+        if self._mode != "freedom" or readers == 1:
             self._offer(number, None)
-        if mode != "agreement" and readers > 1:
+        if self._mode != "agreement" and readers > 1:
             for place in range(readers):
                 self._offer(number, place)
+
+    def _best(self, number: int, place: int | None) -> Move | None:
+        levels = [
+            level for level in self._levels[number] if (number, place, level) not in self._blocked
+        ]
+        return best_move(self._state, number, place, levels)
 
     def _offer(self, number: int, place: int | None) -> None:
         """Puts the best next move of a reader, or of all, into the heap in place of the last."""
         version = self._versions[number, place] = self._versions.get((number, place), 0) + 1
-        move = best_move(self._state, number, place, self._levels[number])
+        move = self._best(number, place)
         if move is not None:
             order = -1 if place is None else place
             heapq.heappush(self._heap, (self._ratio(move), number, order, version, move))
@@ -165,45 +169,51 @@ class _Search:
     def _ratio(self, move: Move) -> float:
         return move.ratio / self._factors.get((move.number, move.place is None), 1.0)
 
-    def _next(self) -> Move | None:
-        """Makes the next move; None if there is none."""
-        while self._heap:
-            *_, version, move = heapq.heappop(self._heap)
-            if version != self._versions[move.number, move.place]:
-                continue
-            fresh = best_move(self._state, move.number, move.place, self._levels[move.number])
-            if fresh is None:
-                continue
-            if self._heap and self._ratio(fresh) > self._heap[0][0] * (1 + 1e-9):
-                self._offer(move.number, move.place)
-                continue
-            if self._make(fresh):
-                return fresh
-        return None
+    def _next(self) -> bool:
+        """Makes the next move; says whether there was one."""
+        while True:
+            while self._heap:
+                *_, version, move = heapq.heappop(self._heap)
+                if version != self._versions[move.number, move.place]:
+                    continue
+                fresh = self._best(move.number, move.place)  # Its neighbours may have changed.
+                if fresh is None:
+                    continue
+                if self._heap and self._ratio(fresh) > self._heap[0][0] * (1 + 1e-9):
+                    self._offer(move.number, move.place)
+                elif self._make(fresh):
+                    return True
+            if not self._strict:
+                return False
+            # What saved nothing by itself may save something together with others.
+            self._strict = False
+            self._blocked.clear()
+            for number in range(len(self._stocks)):
+                self._offer_all(number)
 
     def _make(self, move: Move) -> bool:
-        """Makes a move; where it is a first one that saves too little, takes it back."""
-        key, before = (move.number, move.place is None), self._state.depths[move.number]
-        first = key not in self._factors
-        if first:
-            self._look()
-        self._state.go(move.number, before.moved(move.place, move.level))
-        if first:
-            saved = self._seen - self._real(self._state.depths)
-            factor = min(max(saved / move.gain, _LEAST_FACTOR), _MOST_FACTOR)
-            self._factors[key] = factor
-            if saved <= 0 or (self._heap and self._ratio(move) > self._heap[0][0] * (1 + 1e-9)):
-                self._state.go(move.number, before)
-                self._offer(move.number, move.place)
-                return False
-        self._expected -= move.gain * self._factors[key]
-        self._moves.append(move)
-        self._offer_all(move.number, self._mode, len(self._stocks[move.number].family.readers))
+        """Makes a move, unless the plan says that it is not worth it."""
+        number, place = move.number, move.place
+        before = self._state.depths[number]
+        self._state.go(number, before.moved(place, move.level))
+        real = self._real(self._state.depths)
+        saved = self._seen - real
+        factor = min(max(saved / move.gain, _LEAST_FACTOR), _MOST_FACTOR)
+        self._factors[number, place is None] = factor
+        useless = saved <= 0 and self._strict
+        dear = (number, place) not in self._tried and bool(self._heap)
+        if useless or (dear and self._ratio(move) > self._heap[0][0] * _DEARER):
+            if useless:
+                self._blocked.add((number, place, move.level))
+            self._tried.add((number, place))
+            self._state.go(number, before)
+            self._offer(number, place)
+            return False
+        self._seen = real
+        self._tried.clear()
+        self._moves.append(dataclasses.replace(move, gain=saved))
+        self._offer_all(number)
         return True
-
-    def _look(self) -> None:
-        """Asks the real plan."""
-        self._expected = self._seen = self._real(self._state.depths)
 
     def _real(self, depths: Sequence[Depth]) -> float:
         key = tuple(depths)
@@ -228,44 +238,24 @@ class _Search:
             for index, gone in state.gone().items()
         }
 
-    def _replayed(self, count: int) -> list[Depth]:
-        """The depths after so many moves."""
-        depths = [Depth(0, (0,) * len(stock.family.readers)) for stock in self._stocks]
-        for move in self._moves[:count]:
-            depths[move.number] = depths[move.number].moved(move.place, move.level)
-        return depths
-
-    def _refined(self, start: int, wanted: float) -> tuple[list[Depth], list[Move]]:
-        """The fewest moves that reach a goal, without those that are not needed for it."""
-        low, high = start, len(self._moves)
-        while low < high:
-            middle = (low + high) // 2
-            if self._real(self._replayed(middle)) <= wanted:
-                high = middle
-            else:
-                low = middle + 1
-        moves, depths = list(self._moves[:high]), self._replayed(high)
-        slack = wanted - self._real(depths)
-        tried = 0
+    def _refined(self, wanted: float) -> tuple[list[Depth], list[Move]]:
+        """Takes moves back that a goal does not need."""
+        moves, depths = list(self._moves), list(self._state.depths)
+        slack, tried = wanted - self._seen, 0
         for move in sorted(moves, key=lambda each: -each.cost):
-            saving = move.gain * self._factors[move.number, move.place is None]
-            if tried >= _TRIES:
+            if tried == _TRIES:
                 break
-            if move.cost <= 0 or saving > 1.5 * slack:
-                continue
-            without = list(depths)
-            last = [each for each in moves if each.number == move.number and each is not move]
-            own = Depth(0, (0,) * len(self._stocks[move.number].family.readers))
-            for each in last:
-                own = own.moved(each.place, each.level)
-            without[move.number] = own
-            if own == depths[move.number]:
+            left = Depth(0, (0,) * len(depths[move.number].own))
+            for each in moves:
+                if each.number == move.number and each is not move:
+                    left = left.moved(each.place, each.level)
+            if left == depths[move.number] or move.gain > 2 * slack:
                 continue
             tried += 1
+            without = [*depths[: move.number], left, *depths[move.number + 1 :]]
             if self._real(without) <= wanted:
-                depths = without
+                depths, slack = without, wanted - self._real(without)
                 moves = [each for each in moves if each is not move]
-                slack = wanted - self._real(depths)
         return depths, moves
 
     def _choice(self, goal: float, depths: Sequence[Depth], moves: Sequence[Move]) -> Choice:

@@ -60,6 +60,15 @@ def test_the_next_unit_is_always_the_cheapest() -> None:
         assert order[step] == min(costs, key=lambda unit: costs[unit])
 
 
+def test_dropping_what_is_gone_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight, second = reader(10, rows=9, units=16)
+    whole = remove(Problem.of(weight, second))
+    monkeypatch.setattr(removal, "_SMALL", 1)
+    reduced = remove(Problem.of(weight, second))
+    assert reduced.order.tolist() == whole.order.tolist()
+    np.testing.assert_allclose(reduced.errors, whole.errors, rtol=1e-9)
+
+
 def test_a_copy_of_a_channel_leaves_first_and_costs_next_to_nothing() -> None:
     rng = np.random.default_rng(3)
     columns = rng.standard_normal((5, 50))
