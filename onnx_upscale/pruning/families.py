@@ -58,10 +58,10 @@ class Family:
 def find_families(structure: Structure, left_alone: Collection[int] = ()) -> tuple[Family, ...]:
     """Finds the channels that can leave.
 
-    These stay: channels of the model's inputs; those that a node or an output needs whole; those
-    that a layer reads which is left alone, or whose weight is arithmetic (equal steps) and was not
-    learned, or whose window is a batch of matrices, or which reads some channels more often than
-    others.
+    These stay: channels of the model's inputs, which have no labels; those that a node or an output
+    needs whole; those that a layer reads which is left alone, or whose weight is arithmetic (equal
+    steps) and was not learned, or is a batch of matrices, or which reads some channels more often
+    than others.
 
     Args:
         structure: The structure of the model.
@@ -74,9 +74,6 @@ def find_families(structure: Structure, left_alone: Collection[int] = ()) -> tup
     stay = np.zeros(len(roots), bool)
     for demand in structure.demands:
         stay[roots[demand.labels]] = True
-    for value in graph.model.graph.input:
-        for labels in structure.axes.get(value.name, {}).values():
-            stay[roots[labels]] = True
     for facts in structure.facts:
         read = facts.read
         if read is not None and (

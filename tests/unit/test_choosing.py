@@ -127,6 +127,8 @@ def test_the_masks_meet_the_goal_as_nearly_as_steps_allow(
 def test_shares_of_multiply_adds_and_weights(blocks: Subject, measure: str) -> None:
     (choice,) = blocks.search(0.6, prices=_ONES, measure=measure)
     assert 0.58 <= choice.share <= 0.6
+    places = 64 if measure == "macs" else 1
+    assert choice.before == places * (3 * 32 + 2 * 32 * 32 * (1 + 9)) + 32 * 4
 
 
 def test_all_readers_agree_where_they_must(blocks: Subject) -> None:
@@ -146,13 +148,23 @@ def test_readers_go_their_own_ways_where_they_may(blocks: Subject) -> None:
     assert all(move.place is not None for move in free.moves)
     sets = {tuple(sides["input"]) for sides in free.masks["masks"].values()}
     assert len(sets) > 1
-    costs = {
-        mode: next(
-            search(blocks.structure, shared, blocks.curves, prices, [0.97], "macs", mode)
-        ).cost
+    found = {
+        mode: next(search(blocks.structure, shared, blocks.curves, prices, [0.97], "macs", mode))
         for mode in MODES
     }
-    assert costs["joint"] <= min(costs.values()) * 1.25
+    assert found["joint"].cost <= min(choice.cost for choice in found.values()) * 1.25
+
+
+def test_agreement_withstands_what_would_be_free(blocks: Subject) -> None:
+    (shared,) = (family for family in blocks.families if len(family.readers) == 3)
+    curves = blocks.curves[shared.id]
+    own = tuple(dataclasses.replace(each, errors=0 * each.errors) for each in curves.own)
+    tempting = {shared.id: Curves(curves.joint, own)}
+    prices = _PRICES["copies free, blocks of 8"]
+    for mode in ("joint", "agreement"):
+        (choice,) = search(blocks.structure, [shared], tempting, prices, [0.97], "macs", mode)
+        places = {move.place for move in choice.moves}
+        assert (places == {None}) is (mode == "agreement")
 
 
 def _counts(masks: Sequence[LayerMask]) -> dict[str, int]:
