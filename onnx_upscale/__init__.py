@@ -21,6 +21,7 @@ from onnx_upscale.exporter import Exported, export
 from onnx_upscale.importers import import_masks
 from onnx_upscale.optimizer.verify import Verification
 from onnx_upscale.pricing import Priced, price
+from onnx_upscale.pruning.prune import Pruned, prune
 from onnx_upscale.recovery import Recovered, recover
 from onnx_upscale.report import Report
 
@@ -36,6 +37,7 @@ __all__ = [
     "ModelError",
     "OutputError",
     "Priced",
+    "Pruned",
     "Recovered",
     "Report",
     "Result",
@@ -52,6 +54,7 @@ __all__ = [
     "mask",
     "optimize",
     "price",
+    "prune",
     "recover",
     "rules",
     "verify",

@@ -116,7 +116,7 @@ def _loses(analysis: Analysis, layer: Layer) -> bool:
 def _reader(analysis: Analysis, layer: Layer, level: int) -> Reader:
     facts = analysis.structure.facts[layer.node.index]
     read, write = facts.read, facts.write
-    made = None if write is None else write.labels
+    made = None if write is None else write.outputs
     taken = read.inputs if read is not None else None if write is None else write.inputs
     live, known = np.ones(layer.outputs, bool), np.full(layer.inputs, np.nan)
     rows = live

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import onnx
@@ -20,6 +20,7 @@ from onnx_upscale.samples.images import Images
 DataSource: TypeAlias = "str | os.PathLike[str] | Array | Mapping[str, Array] | Images"
 
 
+@runtime_checkable
 class Samples(Protocol):
     """Inputs of a model, one after the other along the first axis."""
 

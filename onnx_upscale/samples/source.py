@@ -14,7 +14,7 @@ from onnx_upscale.samples.arrays import DataSource, Samples, open_samples
 from onnx_upscale.samples.images import Images
 from onnx_upscale.samples.streams import DataReader, Stream, is_spec, read_module, read_stream
 
-SampleSource: TypeAlias = "DataSource | Stream"
+SampleSource: TypeAlias = "DataSource | Stream | Samples"
 """Where samples can come from; a text is a path or `MODULE:FUNCTION`."""
 
 
@@ -36,6 +36,8 @@ def open_source(source: SampleSource, model: onnx.ModelProto, most: int) -> Samp
         DataError: They cannot be read or do not fit the inputs of the model.
         UsageError: A function that was named is not there.
     """
+    if isinstance(source, Samples):
+        return source
     if isinstance(source, str) and not os.path.exists(source) and is_spec(source):
         return read_module(source, model, most)
     if isinstance(source, str | os.PathLike | np.ndarray | Mapping | Images):
