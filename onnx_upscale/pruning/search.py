@@ -79,8 +79,8 @@ def search(
     2. The real plan then says what the move saves. One that saves nothing is passed over for the
        next count; one that is dearer than the next in the heap goes back there, once, and further
        estimates for it are scaled by what was seen.
-    3. When the plan says that the goal is reached, moves are taken back, the dearest first, as long
-       as it still holds.
+    3. When the plan says that the goal is reached, the last move gives way to the cheapest that
+       reaches it as well, and moves are taken back, the dearest first, as long as it still holds.
 
     Args:
         structure: The structure of the model.
@@ -238,10 +238,37 @@ class _Search:
             for index, gone in state.gone().items()
         }
 
+    def _ended(self, wanted: float) -> tuple[list[Move], list[Depth]]:
+        """The moves so far, the last one replaced by the cheapest that reaches the goal as well."""
+        moves, depths = list(self._moves), list(self._state.depths)
+        if not moves:
+            return moves, depths
+        state, last = State(self._stocks, self._gauge), moves[-1]
+        start = [Depth(0, (0,) * len(depth.own)) for depth in depths]
+        for move in moves[:-1]:
+            start[move.number] = start[move.number].moved(move.place, move.level)
+        for number, depth in enumerate(start):
+            state.go(number, depth)
+        # Keys in the order of the model; a stable sort keeps it among equal costs.
+        cheaper = [
+            found
+            for number, place in self._versions
+            for level in self._levels[number]
+            if (found := best_move(state, number, place, [level])) is not None
+            if found.cost < last.cost
+        ]
+        for move in sorted(cheaper, key=lambda each: each.cost)[-_TRIES:]:
+            ended = list(start)
+            ended[move.number] = start[move.number].moved(move.place, move.level)
+            if self._real(ended) <= wanted:
+                gain = self._real(start) - self._real(ended)
+                return [*moves[:-1], dataclasses.replace(move, gain=gain)], ended
+        return moves, depths
+
     def _refined(self, wanted: float) -> tuple[list[Depth], list[Move]]:
         """Takes moves back that a goal does not need."""
-        moves, depths = list(self._moves), list(self._state.depths)
-        slack, tried = wanted - self._seen, 0
+        moves, depths = self._ended(wanted)
+        slack, tried = wanted - self._real(depths), 0
         for move in sorted(moves, key=lambda each: -each.cost):
             if tried == _TRIES:
                 break

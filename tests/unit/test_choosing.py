@@ -179,6 +179,19 @@ def test_goals_in_one_go_are_descending_and_cost_more_and_more(blocks: Subject) 
     assert costs == sorted(costs)
 
 
+def test_the_last_move_is_the_cheapest_that_reaches_the_goal() -> None:
+    """By ratio the first family is next, in one large step; a small one of the second will do."""
+    subject = Subject(chain([16, 16, 16]))
+    for number, family in enumerate(subject.families):
+        steps = np.arange(17.0)
+        errors = np.where(steps > 0, 10.0, 0.0) if number == 0 else 4 * steps
+        for removal in (subject.curves[family.id].joint, *subject.curves[family.id].own):
+            removal.errors[:] = errors
+    (choice,) = subject.search(0.97, prices=_ONES, measure="params")
+    assert choice.cost == 4
+    assert choice.share <= 0.97
+
+
 def test_the_same_twice(blocks: Subject) -> None:
     one, other = Subject(residual()).search(0.7, 0.5), blocks.search(0.7, 0.5)
     assert [choice.masks for choice in one] == [choice.masks for choice in other]
