@@ -96,32 +96,34 @@ class _Sum:
         self._rng = np.random.default_rng([seed, layer.node.index])
         count = _columns(layer)
         self._count = 0
-        self._sum = np.zeros(count)
+        self._mean = np.zeros(count)
         self._second = np.zeros(count if count > _MOST_COLUMNS else (count, count))
 
     def add(self, data: np.ndarray[tuple[int, ...], np.dtype[np.float32]], present: int) -> None:
         total = count_positions(self.layer, data.shape)
         seen = columns(self.layer, data, draw(total, _POSITIONS * present, self._rng))[0]
+        if not seen.shape[1]:
+            return
         if not np.isfinite(seen).all():
             raise DataError(
                 f"what layer '{self.layer.node.title}' reads holds infinities or NaNs on the "
                 "samples: are they scaled as the model expects?"
             )
-        self._count += seen.shape[1]
-        self._sum += seen.sum(1)
+        count, mean = seen.shape[1], seen.mean(1)
+        seen -= mean[:, np.newaxis]  # First, as what is left may be small beside the means.
+        apart = mean - self._mean
+        weight = self._count * count / (self._count + count)
         if self._second.ndim == 1:
-            self._second += np.square(seen).sum(1)
+            self._second += np.square(seen).sum(1) + weight * np.square(apart)
         else:  # Products in single precision are twice as fast, and add up in double.
             single = seen.astype(np.float32)
             self._second += single @ single.T
+            self._second += weight * np.outer(apart, apart)
+        self._count += count
+        self._mean += apart * (count / self._count)
 
     def finished(self) -> Floats:
-        count = max(self._count, 1)
-        mean = self._sum / count
-        if self._second.ndim == 1:
-            return np.maximum(self._second / count - mean**2, 0.0)
-        centred: Floats = self._second / count - np.outer(mean, mean)
-        return centred
+        return self._second / max(self._count, 1)
 
 
 def _columns(layer: Layer) -> int:
