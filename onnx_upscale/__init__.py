@@ -21,6 +21,8 @@ from onnx_upscale.exporter import Exported, export
 from onnx_upscale.importers import import_masks
 from onnx_upscale.optimizer.verify import Verification
 from onnx_upscale.pricing import Priced, price
+from onnx_upscale.pruning.prune import Pruned, prune
+from onnx_upscale.recovery import Recovered, recover
 from onnx_upscale.report import Report
 
 __version__ = "0.1.0"
@@ -35,6 +37,8 @@ __all__ = [
     "ModelError",
     "OutputError",
     "Priced",
+    "Pruned",
+    "Recovered",
     "Report",
     "Result",
     "UpscaleError",
@@ -50,6 +54,8 @@ __all__ = [
     "mask",
     "optimize",
     "price",
+    "prune",
+    "recover",
     "rules",
     "verify",
 ]

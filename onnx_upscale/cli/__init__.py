@@ -19,6 +19,8 @@ from onnx_upscale.cli.mask import mask
 from onnx_upscale.cli.optimize import analyze, optimize, verify
 from onnx_upscale.cli.options import version
 from onnx_upscale.cli.price import price
+from onnx_upscale.cli.prune import prune
+from onnx_upscale.cli.recover import recover
 from onnx_upscale.cli.signals import interrupted_by_signals
 
 _MAIN_JOB = "optimize"
@@ -63,5 +65,5 @@ def main() -> None:
     """
 
 
-for command in (optimize, analyze, verify, mask, bench, export, price):
+for command in (optimize, analyze, verify, mask, bench, export, prune, recover, price):
     main.add_command(command)

@@ -15,7 +15,8 @@ from onnx_upscale.cli.console import exit_statuses, show, warn
 from onnx_upscale.cli.options import quiet, version
 from onnx_upscale.cli.paths import check_paths
 from onnx_upscale.exporter import Exported, default_masks_path, require_torch
-from onnx_upscale.exporter.factory import importable, make_model, module_file
+from onnx_upscale.exporter.factory import make_model
+from onnx_upscale.modules import importable, module_file
 
 _TYPES = (
     "float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8", "bool",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +11,11 @@ import onnx
 
 import onnx_upscale
 from onnx_upscale.cli.console import exit_statuses, show, warn
+from onnx_upscale.cli.data import data_source, images
 from onnx_upscale.cli.options import quiet, version
 from onnx_upscale.cli.paths import check_paths
 from onnx_upscale.cli.progress import progress_bar
-from onnx_upscale.criteria import CRITERIA, SCOPES, DataSource, Images
+from onnx_upscale.criteria import CRITERIA, SCOPES
 from onnx_upscale.errors import UsageError
 from onnx_upscale.files import write_file
 from onnx_upscale.importers import FORMATS, read_imported
@@ -24,16 +24,6 @@ from onnx_upscale.optimizer.load.mask_files import channels, check_suffix, mask_
 from onnx_upscale.optimizer.load.masking import LayerMask, resolve_masks
 from onnx_upscale.optimizer.load.masks import SIDES, read_masks
 from onnx_upscale.optimizer.load.model import read_model
-
-
-def _numbers(
-    ctx: click.Context, param: click.Parameter, value: str | None
-) -> tuple[float, ...] | None:
-    """Numbers from `0.485,0.456,0.406`."""
-    try:
-        return None if value is None else tuple(float(number) for number in value.split(","))
-    except ValueError:
-        raise click.BadParameter(f"'{value}' is not of the form 0.5 or 0.5,0.5,0.5") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,11 +72,7 @@ class _Options:
 @click.option(
     "--data", metavar="PATH", help="Calibration data for hrank: .npz, .npy or a folder of images."
 )
-@click.option("--mean", metavar="X[,Y,Z]", callback=_numbers, help="Of images, RGB.  [default: 0]")
-@click.option("--std", metavar="X[,Y,Z]", callback=_numbers, help="Of images, RGB.  [default: 1]")
-@click.option(
-    "--size", type=click.IntRange(1), help="Shorter side of images, before the center is cropped."
-)
+@images
 @click.option(
     "--batch-size",
     type=click.IntRange(1),
@@ -138,12 +124,7 @@ def _made(model: onnx.ModelProto, options: _Options) -> dict[str, Any]:
         raise UsageError("give the --amount of channels to prune, from 0 to 1")
     if data is not None and criterion != "hrank":
         raise UsageError(f"--data {data}: only criterion hrank looks at data")
-    source: DataSource | None = data
-    if data is not None and os.path.isdir(data):
-        mean, std = options.mean or Images.mean, options.std or Images.std
-        source = Images(data, mean, std, options.size)
-    elif (options.mean, options.std, options.size) != (None, None, None):
-        raise UsageError("--mean, --std and --size: are for a folder of images given with --data")
+    source = data_source(data, options.mean, options.std, options.size)
     with progress_bar(f"Scoring channels ({criterion})") as progress:
         return onnx_upscale.mask(
             model,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from onnx_upscale.criteria.calibration import DataSource
-from onnx_upscale.criteria.images import Images
 from onnx_upscale.criteria.make import SCOPES, mask
 from onnx_upscale.criteria.table import CRITERIA
+from onnx_upscale.samples import DataSource, Images
 
 __all__ = ["CRITERIA", "SCOPES", "DataSource", "Images", "mask"]

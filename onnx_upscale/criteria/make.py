@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from onnx_upscale.criteria.calibration import DataSource
 from onnx_upscale.criteria.choose import choose, coupled_units, separate_units
 from onnx_upscale.criteria.ranks import Progress
 from onnx_upscale.criteria.scores import Scores
@@ -18,6 +17,7 @@ from onnx_upscale.optimizer.analyze import find_structure
 from onnx_upscale.optimizer.load.graph import build_graph
 from onnx_upscale.optimizer.load.masks import SIDES, document
 from onnx_upscale.optimizer.load.model import ModelSource, read_model
+from onnx_upscale.samples import DataSource
 
 SCOPES = ("local", "global")
 

@@ -8,16 +8,15 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx
 
-from onnx_upscale.criteria.calibration import Samples
 from onnx_upscale.criteria.neighbours import follow
 from onnx_upscale.criteria.scores import Scores
 from onnx_upscale.criteria.sites import Site
 from onnx_upscale.errors import DataError, VerifySetupError
 from onnx_upscale.optimizer.load.graph import Graph
-from onnx_upscale.optimizer.load.shapes import shape_of
 from onnx_upscale.optimizer.load.sides import Side
 from onnx_upscale.optimizer.load.values import Array
-from onnx_upscale.running import Session, model_inputs
+from onnx_upscale.running import Session
+from onnx_upscale.samples import Samples, fixed_batch
 
 Progress = Callable[[int, int], None]
 """Called with how much is done, of how much."""
@@ -66,7 +65,7 @@ def feature_ranks(
     maps = [_maps(graph, site) for site in sites]
     wanted = tuple(dict.fromkeys(maps))
     session = Session(_exposing(graph, [each.tensor for each in wanted]))
-    fixed = _fixed_batch(graph.model)
+    fixed = fixed_batch(graph.model)
     totals: dict[_Maps, Scores] = {each: np.zeros(()) for each in wanted}
     counts = dict.fromkeys(wanted, 0)
     start, size = 0, fixed or 1
@@ -111,14 +110,6 @@ def _exposing(graph: Graph, tensors: Sequence[str]) -> onnx.ModelProto:
             kind = graph.types.get(name, onnx.TensorProto.FLOAT)
             model.graph.output.append(onnx.helper.make_tensor_value_info(name, kind, None))
     return model
-
-
-def _fixed_batch(model: onnx.ModelProto) -> int | None:
-    """How many samples the model wants at once, or None where it takes any count."""
-    sizes = [
-        shape_of(value)[0] for value in model_inputs(model) if len(value.type.tensor_type.shape.dim)
-    ]
-    return next((size for size in sizes if isinstance(size, int)), None)
 
 
 def _batch_size(bytes_per_sample: int, most: int) -> int:

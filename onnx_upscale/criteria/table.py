@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnx_upscale.criteria.calibration import DataSource, open_samples
 from onnx_upscale.criteria.ranks import Progress, feature_ranks
 from onnx_upscale.criteria.scales import batch_norm_scales
 from onnx_upscale.criteria.scores import Scores, ScoreWeight, fpgm, l1, l2, lamp
 from onnx_upscale.criteria.sites import Site
 from onnx_upscale.errors import ModelError, UsageError
 from onnx_upscale.optimizer.analyze import Structure
+from onnx_upscale.samples import DataSource, open_samples
 
 
 @dataclass(frozen=True)

@@ -117,11 +117,20 @@ class ImageSamples:
         """How many there are."""
         return len(self.paths)
 
-    def read(self, start: int, stop: int) -> dict[str, Array]:
-        """Some of them, by input name."""
-        pixels = np.stack([self._read(path) for path in self.paths[start:stop]])
+    @property
+    def together(self) -> bool:
+        """Whether several can be read at once."""
+        return True
+
+    def at(self, indices: Sequence[int]) -> dict[str, Array]:
+        """Those at some places, by input name."""
+        pixels = np.stack([self._read(self.paths[index]) for index in indices])
         values = (pixels.transpose(0, 3, 1, 2) / 255.0 - self.mean) / self.std
         return {self.name: np.ascontiguousarray(values, self.dtype)}
+
+    def read(self, start: int, stop: int) -> dict[str, Array]:
+        """Some of them one after the other, by input name."""
+        return self.at(range(self.count)[start:stop])
 
     def _read(self, path: Path) -> Array:
         """The pixels of an image, shape (height, width, channels)."""

@@ -1,0 +1,54 @@
+"""Options that say what samples are, shared by the commands that look at some."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from onnx_upscale.cli.options import options
+from onnx_upscale.errors import UsageError
+from onnx_upscale.samples import Images
+
+
+def _numbers(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> tuple[float, ...] | None:
+    """Numbers from `0.485,0.456,0.406`."""
+    try:
+        return None if value is None else tuple(float(number) for number in value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"'{value}' is not of the form 0.5 or 0.5,0.5,0.5") from None
+
+
+images = options(
+    click.option(
+        "--mean", metavar="X[,Y,Z]", callback=_numbers, help="Of images, RGB.  [default: 0]"
+    ),
+    click.option(
+        "--std", metavar="X[,Y,Z]", callback=_numbers, help="Of images, RGB.  [default: 1]"
+    ),
+    click.option(
+        "--size",
+        type=click.IntRange(1),
+        help="Shorter side of images, before the center is cropped.",
+    ),
+)
+
+
+def data_source(
+    data: str | None,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    size: int | None,
+) -> str | Images | None:
+    """What --data names, with what the other options say of images.
+
+    Raises:
+        UsageError: They say something, but it is no folder.
+    """
+    if data is not None and os.path.isdir(data):
+        return Images(data, mean or Images.mean, std or Images.std, size)
+    if (mean, std, size) != (None, None, None):
+        raise UsageError("--mean, --std and --size: are for a folder of images given with --data")
+    return data

@@ -1,0 +1,209 @@
+"""From a model and a few samples to a faster model."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+
+import click
+
+from onnx_upscale.cli.console import exit_statuses, show, warn
+from onnx_upscale.cli.data import data_source, images
+from onnx_upscale.cli.options import inputs as input_sizes
+from onnx_upscale.cli.options import quiet, target, version
+from onnx_upscale.cli.paths import check_paths
+from onnx_upscale.cli.progress import progress_bar
+from onnx_upscale.errors import UsageError
+from onnx_upscale.files import json_file, write_files
+from onnx_upscale.modules import module_file
+from onnx_upscale.pruning.goals import Goal, read_goals
+from onnx_upscale.pruning.prune import COUNT, Progress, Pruned, prune_all
+from onnx_upscale.pruning.search import MODES
+from onnx_upscale.recovery import STRENGTH
+from onnx_upscale.tables import table
+
+
+@click.command()
+@click.argument("model", metavar="IN.onnx")
+@click.argument("out", metavar="OUT.onnx")
+@click.option(
+    "--data",
+    metavar="SAMPLES",
+    help="Inputs: .npz, .npy, a folder of images, or MODULE:FUNCTION that yields dictionaries.",
+)
+@images
+@click.option(
+    "--latency",
+    metavar="SHARE|5ms[,...]",
+    help="Measured latency to reach; with several, OUT is a folder.",
+)
+@click.option("--macs", metavar="SHARE", help="Multiply-adds to leave.")
+@click.option("--params", metavar="SHARE", help="Weights to leave.")
+@click.option(
+    "--agreement", metavar="SHARE", help="As fast as possible with so many top-1 answers the same."
+)
+@click.option(
+    "--error", metavar="X", help="As fast as possible with outputs within this share of theirs."
+)
+@target
+@click.option(
+    "--mode",
+    type=click.Choice(MODES),
+    default=MODES[0],
+    show_default=True,
+    help="Whether layers that read the same channels must agree on those to remove.",
+)
+@click.option(
+    "--samples",
+    "count",
+    type=click.IntRange(2),
+    default=COUNT,
+    show_default=True,
+    help="Samples to use at most; a fifth of them is held out.",
+)
+@click.option(
+    "--lambda",
+    "strength",
+    type=click.FloatRange(0),
+    default=STRENGTH,
+    show_default=True,
+    help="How much weights are pulled to what they were.",
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@input_sizes
+@click.option("--masks-out", metavar="FILE.json", help="Write what was chosen.")
+@click.option("--recovered-out", metavar="FILE.onnx", help="Write the repaired model of full size.")
+@click.option("--report", metavar="FILE.json", help="Write what was done as JSON.")
+@quiet
+@version
+@exit_statuses
+def prune(
+    model: str,
+    out: str,
+    data: str | None,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    size: int | None,
+    latency: str | None,
+    macs: str | None,
+    params: str | None,
+    agreement: str | None,
+    error: str | None,
+    target: str,
+    mode: str,
+    count: int,
+    strength: float,
+    seed: int,
+    inputs: dict[str, tuple[int, ...]],
+    masks_out: str | None,
+    recovered_out: str | None,
+    report: str | None,
+    quiet: bool,
+) -> None:
+    """Make a model faster without masks, labels or training.
+
+    Chooses the channels whose loss costs least for what it saves on the target, gives the layers
+    that read them new weights, optimizes the result exactly, verifies and measures it. Give exactly
+    one of --latency, --macs, --params, --agreement and --error.
+    """
+    goals = read_goals(
+        {
+            "latency": latency,
+            "macs": macs,
+            "params": params,
+            "agreement": agreement,
+            "error": error,
+        }
+    )
+    several = len(goals) > 1
+    if several and (masks_out or recovered_out):
+        raise UsageError("--masks-out and --recovered-out: are for one goal")
+    results = {
+        "OUT": None if several else out,
+        "--masks-out": masks_out,
+        "--recovered-out": recovered_out,
+        "--report": report,
+    }
+    sources = {"the input model": model, "the samples": data and (module_file(data) or data)}
+    if several and os.path.exists(out) and not os.path.isdir(out):
+        raise UsageError(f"OUT {out}: is no folder, which several goals need")
+    check_paths(sources=sources, results=results)
+    source = data_source(data, mean, std, size)
+    if source is None:
+        raise UsageError("give inputs of the model with --data")
+    with _progress() as progress, contextlib.redirect_stdout(sys.stderr):
+        made = prune_all(
+            model,
+            source,
+            goals,
+            target=target,
+            mode=mode,
+            count=count,
+            strength=strength,
+            seed=seed,
+            inputs=inputs,
+            progress=progress,
+        )
+    paths = [os.path.join(out, f"{goal.value:g}.onnx") for goal in goals] if several else [out]
+    if several:
+        os.makedirs(out, exist_ok=True)
+    contents = {}  # The models last, as they must be as they were if anything goes wrong.
+    if masks_out is not None:
+        contents[masks_out] = json_file(made[0].masks)
+    if recovered_out is not None:
+        contents[recovered_out] = made[0].recovered.content
+    if report is not None:
+        reports = [each.report for each in made]
+        contents[report] = json_file({"version": 1, "results": reports} if several else reports[0])
+    contents |= {path: each.content for path, each in zip(paths, made, strict=True)}
+    write_files(contents)
+    if not quiet:
+        warn(dict.fromkeys(warning for each in made for warning in each.warnings))
+        show(*_summary(paths, goals, made))
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Progress]:
+    """One bar after the other: a new one whenever something else begins."""
+    with contextlib.ExitStack() as stack:
+        bars: dict[str, tuple[contextlib.ExitStack, Callable[[int, int], None]]] = {}
+
+        def tell(what: str, done: int, of: int) -> None:
+            if what not in bars:
+                for own, _ in bars.values():
+                    own.close()
+                bars.clear()
+                own = stack.enter_context(contextlib.ExitStack())
+                bars[what] = own, own.enter_context(progress_bar(what))
+            bars[what][1](done, of)
+
+        yield tell
+
+
+def _summary(paths: Sequence[str], goals: Sequence[Goal], made: Sequence[Pruned]) -> list[str]:
+    rows = [["model", "latency", "predicted", "multiply-adds", "weights", "same top-1", "error"]]
+    for path, each in zip(paths, made, strict=True):
+        report = each.report
+        outputs = report["recovered"]["outputs"]
+        agreeing = [o["agreement_after"] for o in outputs if o["agreement_after"] is not None]
+        rows.append(
+            [
+                path,
+                f"{report['latency'][1]['ratio']['median']:.3f}",
+                f"{report['predicted']['share']:.3f}",
+                *(f"{report[k]['after'] / max(report[k]['before'], 1):.3f}" for k in _SIZES),
+                f"{min(agreeing):.2%}" if agreeing else "",
+                f"{max((o['error_after'] for o in outputs), default=0.0):.2%}",
+            ]
+        )
+    fitted = made[0].report["recovered"]["samples"]
+    return [
+        *table(rows),
+        f"shares of the original; fidelity on {fitted['held_out']} samples that nothing was fitted "
+        f"on, {fitted['fitted']} were used",
+    ]
+
+
+_SIZES = ("macs", "params")

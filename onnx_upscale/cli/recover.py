@@ -1,0 +1,121 @@
+"""New weights for the readers that lose channels."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+import onnx_upscale
+from onnx_upscale.cli.console import exit_statuses, show, warn
+from onnx_upscale.cli.data import data_source, images
+from onnx_upscale.cli.options import quiet, version
+from onnx_upscale.cli.paths import check_paths
+from onnx_upscale.cli.progress import progress_bar
+from onnx_upscale.errors import UsageError
+from onnx_upscale.files import json_file, write_files
+from onnx_upscale.modules import module_file
+from onnx_upscale.recovery import COUNT, STRENGTH
+from onnx_upscale.tables import table
+
+
+@click.command()
+@click.argument("model", metavar="IN.onnx")
+@click.argument("masks", metavar="MASKS")
+@click.argument("out", metavar="OUT.onnx")
+@click.option(
+    "--data",
+    metavar="SAMPLES",
+    required=True,
+    help="Inputs: .npz, .npy, a folder of images, or MODULE:FUNCTION that yields dictionaries.",
+)
+@images
+@click.option(
+    "--samples",
+    "count",
+    type=click.IntRange(1),
+    default=COUNT,
+    show_default=True,
+    help="Samples to use at most; a fifth of them is held out.",
+)
+@click.option(
+    "--lambda",
+    "strength",
+    type=click.FloatRange(0),
+    default=STRENGTH,
+    show_default=True,
+    help="How much weights are pulled to what they were.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Which samples are used, and which positions of them.",
+)
+@click.option("--report", metavar="FILE.json", help="Write what was done as JSON.")
+@quiet
+@version
+@exit_statuses
+def recover(
+    model: str,
+    masks: str,
+    out: str,
+    data: str,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    size: int | None,
+    count: int,
+    strength: float,
+    seed: int,
+    report: str | None,
+    quiet: bool,
+) -> None:
+    """Give readers that lose channels new weights, so that the model does what it did before.
+
+    OUT has the shapes of IN, and zeros where MASKS want them: onnx-upscale OUT.onnx - SMALL.onnx is
+    the next step.
+    """
+    check_paths(
+        sources={
+            "the input model": model,
+            "the mask file": None if masks == "-" else masks,
+            "the samples": module_file(data) or data,
+        },
+        results={"OUT": out, "--report": report},
+    )
+    source = data_source(data, mean, std, size)
+    if source is None:
+        raise UsageError("give inputs of the model with --data")
+    # What the user's code prints is no result of this command.
+    with progress_bar("Recovering") as progress, contextlib.redirect_stdout(sys.stderr):
+        recovered = onnx_upscale.recover(
+            model, masks, source, count=count, strength=strength, seed=seed, progress=progress
+        )
+    contents = {out: recovered.content}
+    if report is not None:  # First, as OUT must be as it was if anything goes wrong.
+        contents = {report: json_file(recovered.report)} | contents
+    write_files(contents)
+    if not quiet:
+        warn(recovered.warnings)
+        show(*_summary(out, recovered.report))
+
+
+def _summary(out: str, report: Mapping[str, Any]) -> list[str]:
+    used, readers = report["samples"], len(report["readers"])
+    rows = [["held-out samples", "masked", "recovered"]]
+    for output in report["outputs"]:
+        errors = [f"{output[f'error_{when}']:.2%}" for when in ("before", "after")]
+        rows.append([f"{output['name']}: error", *errors])
+        if output["agreement_after"] is not None:
+            shares = [f"{output[f'agreement_{when}']:.2%}" for when in ("before", "after")]
+            rows.append([f"{output['name']}: same top-1", *shares])
+    plural = "" if readers == 1 else "s"
+    return [
+        f"{out}: {readers} reader{plural} repaired on {used['fitted']} samples, "
+        f"{used['held_out']} held out",
+        *table(rows),
+    ]

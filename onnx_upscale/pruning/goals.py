@@ -1,0 +1,99 @@
+"""What a user asks of a pruned model."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from onnx_upscale.errors import UsageError
+
+SIZES = ("latency", "macs", "params")
+"""Goals that say how small or fast a model must be."""
+LIMITS = ("agreement", "error")
+"""Goals that say how near it must stay: then it is as fast as it can be."""
+
+Asked = float | str | Sequence["float | str"] | None
+_UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One goal.
+
+    Attributes:
+        name: One of `SIZES` or `LIMITS`.
+        value: A share; of a latency in seconds, the seconds.
+        absolute: Whether it is such seconds.
+    """
+
+    name: str
+    value: float
+    absolute: bool = False
+
+    def __str__(self) -> str:
+        return f"`{self.name}` {self.value * 1e3:g}ms" if self.absolute else self.text
+
+    @property
+    def text(self) -> str:
+        """How messages call a share."""
+        return f"`{self.name}` {self.value:g}"
+
+
+def read_goals(asked: Mapping[str, Asked]) -> tuple[Goal, ...]:
+    """The goals that a user gives.
+
+    Args:
+        asked: By name; None for those that were not given.
+
+    Returns:
+        One goal, or several latencies in descending order.
+
+    Raises:
+        UsageError: None or several kinds were given, or one cannot be meant.
+    """
+    given = {name: value for name, value in asked.items() if value is not None}
+    if len(given) != 1:
+        known = ", ".join(f"`{name}`" for name in asked)
+        found = ", ".join(f"`{name}`" for name in given) or "none"
+        raise UsageError(f"give exactly one goal of {known}; found {found}")
+    ((name, value),) = given.items()
+    if name != "latency":
+        return (Goal(name, _share(name, value)),)
+    several = value.split(",") if isinstance(value, str) else value
+    several = several if isinstance(several, Sequence) else [several]
+    goals = [_latency(each) for each in several]
+    if not goals:
+        raise UsageError("`latency`: give a share such as 0.7, or a time such as 5ms")
+    if len({goal.absolute for goal in goals}) > 1:
+        raise UsageError("`latency`: give shares or times, not both")
+    return tuple(sorted(set(goals), key=lambda goal: -goal.value))
+
+
+def _latency(value: object) -> Goal:
+    timed = re.fullmatch(r"\s*([0-9.eE+-]+)\s*(ms|us|s)\s*", str(value))
+    if timed is None:
+        return Goal("latency", _share("latency", value))
+    seconds = _number("latency", timed[1]) * _UNITS[timed[2]]
+    if not 0 < seconds < math.inf:
+        raise UsageError(f"`latency` {value}: must be more than 0")
+    return Goal("latency", seconds, absolute=True)
+
+
+def _share(name: str, value: object) -> float:
+    number = _number(name, value)
+    above = name in LIMITS and number == 0
+    if not (0 < number <= 1 or above) or (name in SIZES and number >= 1):
+        raise UsageError(f"`{name}` {value}: must be a share between 0 and 1, such as 0.7")
+    return number
+
+
+def _number(name: str, value: object) -> float:
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        hint = " or a time such as 5ms" if name == "latency" else ""
+        raise UsageError(
+            f"`{name}` {value}: is no number: give a share such as 0.7{hint}"
+        ) from None

@@ -1,0 +1,141 @@
+"""One reader: its moments, batch by batch, and what they make of its weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from onnx_upscale.errors import DataError
+from onnx_upscale.optimizer.analyze.weights import BoolArray
+from onnx_upscale.optimizer.load.graph import Graph, IntArray
+from onnx_upscale.recovery.columns import columns, count_positions, draw, laid_out, matrix
+from onnx_upscale.recovery.model import Repaired, along_outputs
+from onnx_upscale.recovery.moments import Floats, Moments
+from onnx_upscale.recovery.readers import Reader
+from onnx_upscale.recovery.repair import Repair, repair
+from onnx_upscale.recovery.walk import Pair
+
+_POSITIONS = 64  # Of each sample: more add little, for neighbours are alike.
+
+
+@dataclass
+class Fit:
+    """Collects the moments of a reader and repairs it.
+
+    Attributes:
+        reader: The reader.
+        dense: Its weight in the dense model, as matrices of all its columns.
+        weight: Its weight in the masked model, as matrices of the columns that are fitted.
+        fitted: Which columns these are: those that any group keeps.
+        stays: Per group, which of these it keeps itself, shape (groups, fitted).
+        rng: Draws positions.
+        moments: Those so far.
+    """
+
+    reader: Reader
+    dense: Floats
+    weight: Floats
+    fitted: IntArray
+    stays: BoolArray
+    rng: np.random.Generator
+    moments: Moments | None = field(default=None)
+
+    @classmethod
+    def of(cls, reader: Reader, graph: Graph, repaired: Repaired, seed: int) -> Fit:
+        """A reader without moments.
+
+        Args:
+            reader: The reader.
+            graph: The graph, seen through its masks.
+            repaired: The model under repair.
+            seed: Seed of the positions.
+
+        Returns:
+            It.
+        """
+        layer = reader.layer
+        dense = matrix(layer, graph.constants[layer.node.inputs[layer.weight_slot]])
+        kept = _kept_columns(reader, dense.shape[-1])
+        fitted = np.flatnonzero(kept.any(0))
+        stays = kept[:, fitted]
+        weight = matrix(layer, repaired.value(layer.weight))[..., fitted] * stays[:, np.newaxis]
+        rng = np.random.default_rng([seed, layer.node.index])
+        return cls(reader, dense, weight, fitted, stays, rng)
+
+    def add(self, pair: Pair) -> None:
+        """Adds the moments of a batch.
+
+        Args:
+            pair: What the reader reads in both models, among other things.
+
+        Raises:
+            DataError: There are infinities or NaNs.
+        """
+        layer = self.reader.layer
+        dense, seen = pair.dense[self.reader.data], pair.seen[self.reader.data]
+        total = count_positions(layer, dense.shape)
+        chosen = draw(total, _POSITIONS * pair.present, self.rng)
+        if not len(chosen):
+            return
+        whole = columns(layer, dense, chosen)
+        read = columns(layer, seen, chosen)[:, self.fitted]
+        if not (np.isfinite(whole).all() and np.isfinite(read).all()):
+            raise DataError(
+                f"what layer '{layer.node.title}' reads holds infinities or NaNs on the samples: "
+                "are they scaled as the model expects?"
+            )
+        wanted, read = self.dense @ whole, read * self.stays[..., np.newaxis]
+        if self.reader.scales_only:
+            # One column per output: what the reader makes of its input so far.
+            read = (self.weight @ read).reshape(-1, 1, len(chosen))
+            wanted = wanted.reshape(read.shape)
+        moments = Moments.of(wanted, read)
+        self.moments = moments if self.moments is None else self.moments + moments
+
+    def finish(self, repaired: Repaired, strength: float) -> Repair | None:
+        """Repairs the reader and writes its weights.
+
+        Args:
+            repaired: The model to write them into.
+            strength: How much they are pulled to what they are, relative to what is read.
+
+        Returns:
+            What was done; None where there was nothing to read.
+        """
+        if self.moments is None:
+            return None
+        reader, layer = self.reader, self.reader.layer
+        before = np.ones((layer.outputs, 1, 1)) if reader.scales_only else self.weight
+        done = repair(self.moments, before, strength, shifting=reader.bias is not None)
+        new = done.weight
+        if reader.scales_only:
+            new = self.weight * new.reshape(*self.weight.shape[:2], 1)
+        whole = np.zeros_like(self.dense)
+        whole[..., self.fitted] = new
+        old = repaired.value(layer.weight)
+        rows = layer.by_group(np.arange(old.size).reshape(old.shape))
+        rows = rows.reshape(layer.outputs, -1)[reader.rows].ravel()
+        values = old.copy()
+        values.ravel()[rows] = laid_out(layer, whole, old.dtype).ravel()[rows]
+        repaired.write(layer.weight, values)
+        if reader.bias is not None:
+            shift = done.shift.ravel() * reader.rows * layer.factor
+            self._shift(repaired, shift)
+        return dataclasses.replace(done, weight=new)
+
+    def _shift(self, repaired: Repaired, shift: Floats) -> None:
+        reader = self.reader
+        assert reader.bias is not None
+        bias = repaired.value(reader.bias)
+        own = reader.bias == (reader.layer.node.index, reader.layer.bias_slot)
+        factor = reader.layer.bias_factor if own and reader.layer.node.input(2) else 1.0
+        along = shift[along_outputs(len(shift), reader)] / factor
+        repaired.write(reader.bias, (bias + along).astype(bias.dtype))
+
+
+def _kept_columns(reader: Reader, count: int) -> BoolArray:
+    """Which columns of each group are of a kept channel, shape (groups, columns)."""
+    channels = reader.kept.reshape(reader.layer.groups, -1)
+    return np.repeat(channels, count // channels.shape[1], axis=1)

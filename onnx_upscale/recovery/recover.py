@@ -1,0 +1,168 @@
+"""recover: new weights for all readers, one level after the other."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+
+from onnx_upscale.errors import DataError, UsageError, VerifySetupError
+from onnx_upscale.files import write_file
+from onnx_upscale.optimizer.analyze import analyze
+from onnx_upscale.optimizer.load import MaskSource, ModelSource, load
+from onnx_upscale.recovery.fidelity import Fidelity, compare_outputs
+from onnx_upscale.recovery.fit import Fit
+from onnx_upscale.recovery.model import Repaired
+from onnx_upscale.recovery.readers import explained, find_readers
+from onnx_upscale.recovery.repair import Repair
+from onnx_upscale.recovery.walk import Walk
+from onnx_upscale.samples import SampleSource, batches, open_source, split
+
+Progress = Callable[[int, int], None]
+"""Called with how much is done, of how much."""
+
+COUNT = 256
+"""How many samples are used unless somebody says otherwise."""
+STRENGTH = 1e-2
+"""How much weights are pulled to what they were unless somebody says otherwise."""
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """A model whose readers were repaired.
+
+    Attributes:
+        model: The model, with the shapes of the original.
+        report: What was done, as JSON has it.
+        warnings: What could not be done.
+        content: The model as a file's content.
+    """
+
+    model: onnx.ModelProto
+    report: Mapping[str, Any]
+    warnings: tuple[str, ...]
+    content: bytes = field(repr=False)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the model, in full or not at all.
+
+        Args:
+            path: Where to.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        write_file(path, self.content)
+
+
+def recover(
+    model: ModelSource,
+    masks: MaskSource,
+    samples: SampleSource,
+    *,
+    count: int = COUNT,
+    strength: float = STRENGTH,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Recovered:
+    """Gives the readers of a pruned model new weights, so that it computes what it did before.
+
+    Args:
+        model: A path or a `ModelProto`, which is not changed.
+        masks: A path or a dictionary: what is pruned.
+        samples: Inputs of the model, without labels: a path to an .npz or .npy file or a folder of
+            images, `MODULE:FUNCTION`, arrays, `Images`, an iterable of dictionaries from input name
+            to array, or an object with `get_next()`.
+        count: How many samples to use at most; a fifth of them is held out.
+        strength: How much weights are pulled to what they were, as a share of the mean square of
+            what their reader reads.
+        seed: Which samples are used, and which positions of them.
+        progress: Called now and then with how much is done, of how much.
+
+    Returns:
+        A model of the same shapes, with zeros where the masks want them, and how well it does.
+
+    Raises:
+        UpscaleError: One of its subclasses says what is wrong with the input.
+    """
+    if count < 1:
+        raise UsageError(f"`count` {count}: must be at least 1")
+    if not 0 <= strength < float("inf"):
+        raise UsageError(f"`strength` {strength}: must be 0 or more")
+    started = time.monotonic()
+    loaded = load(model, masks)
+    graph = loaded.graph
+    opened = open_source(samples, graph.model, count)
+    fitting, held_out = split(opened.count, count, seed)
+    found = find_readers(analyze(graph))
+    repaired = Repaired(graph, found.readers)
+    masked = onnx.ModelProto()
+    masked.CopyFrom(repaired.model)
+    walk = Walk(graph, repaired.model, found.levels, lambda: batches(opened, fitting, graph.model))
+    levels, rows, done = found.by_level, list[dict[str, Any]](), 0
+    try:
+        for number, readers in enumerate(levels):
+            fits = [Fit.of(reader, graph, repaired, seed) for reader in readers]
+            later = [reader.data for level in levels[number + 1 :] for reader in level]
+            for pair in walk.to(readers[0].level, [reader.data for reader in readers], later):
+                for fit in fits:
+                    fit.add(pair)
+                done += pair.present
+                if progress is not None:
+                    progress(done, len(levels) * len(fitting))
+            rows += [_row(fit, fit.finish(repaired, strength)) for fit in fits]
+        compared = compare_outputs(
+            graph.model, [masked, repaired.model], batches(opened, held_out, graph.model)
+        )
+    except VerifySetupError as error:
+        raise DataError(f"the model does not run on the samples: {error}") from None
+    document = {
+        "version": 1,
+        "samples": {"fitted": len(fitting), "held_out": len(held_out)},
+        "strength": strength,
+        "seed": seed,
+        "readers": rows,
+        "outputs": _outputs(*compared),
+        "seconds": round(time.monotonic() - started, 3),
+    }
+    content: bytes = repaired.model.SerializeToString(deterministic=True)
+    return Recovered(repaired.model, document, tuple(explained(found.left)), content)
+
+
+def _row(fit: Fit, done: Repair | None) -> dict[str, Any]:
+    """What the report says of a reader: errors are shares of what it should make."""
+    reader, moments = fit.reader, fit.moments
+    before = after = 0.0
+    if done is not None and moments is not None:
+        rows = np.repeat(reader.rows, moments.power.size // len(reader.rows))
+        power = moments.power.ravel()[rows].sum()
+        if power:
+            before, after = (
+                float(each.ravel()[rows].sum() / power) for each in (done.before, done.after)
+            )
+    return {
+        "node": reader.layer.node.title,
+        "channels": reader.layer.inputs,
+        "kept": int(np.count_nonzero(reader.kept)),
+        "positions": moments.count if moments is not None else 0,
+        "error_before": before,
+        "error_after": after,
+    }
+
+
+def _outputs(before: Mapping[str, Fidelity], after: Mapping[str, Fidelity]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "error_before": before[name].error,
+            "error_after": after[name].error,
+            "agreement_before": before[name].agreement,
+            "agreement_after": after[name].agreement,
+        }
+        for name in after
+    ]

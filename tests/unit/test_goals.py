@@ -1,0 +1,50 @@
+"""What a user may ask of a pruned model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from onnx_upscale.errors import UsageError
+from onnx_upscale.pruning.goals import Goal, read_goals
+
+
+@pytest.mark.parametrize(
+    ("asked", "goals"),
+    [
+        ({"latency": 0.7}, [Goal("latency", 0.7)]),
+        ({"latency": "0.7", "macs": None}, [Goal("latency", 0.7)]),
+        ({"latency": "5ms"}, [Goal("latency", 0.005, absolute=True)]),
+        ({"latency": "250us"}, [Goal("latency", 250e-6, absolute=True)]),
+        ({"latency": "0.5,0.9, 0.7"}, [Goal("latency", each) for each in (0.9, 0.7, 0.5)]),
+        ({"macs": "0.25"}, [Goal("macs", 0.25)]),
+        ({"error": 0}, [Goal("error", 0.0)]),
+        ({"agreement": 1}, [Goal("agreement", 1.0)]),
+    ],
+)
+def test_what_can_be_asked(asked: dict[str, Any], goals: list[Goal]) -> None:
+    read = read_goals(asked)
+    assert [(goal.name, goal.absolute) for goal in read] == [(g.name, g.absolute) for g in goals]
+    assert [goal.value for goal in read] == pytest.approx([goal.value for goal in goals])
+
+
+@pytest.mark.parametrize(
+    ("asked", "saying"),
+    [
+        ({"latency": None, "macs": None}, "exactly one goal of `latency`, `macs`; found none"),
+        ({"latency": 0.5, "macs": 0.5}, "found `latency`, `macs`"),
+        ({"latency": "fast"}, "`latency` fast: is no number: .* or a time such as 5ms"),
+        ({"latency": "0ms"}, "must be more than 0"),
+        ({"latency": "1.5"}, "must be a share between 0 and 1"),
+        ({"latency": "0.5,5ms"}, "shares or times, not both"),
+        ({"macs": 0}, "`macs` 0: must be a share"),
+        ({"params": 1}, "`params` 1: must be a share"),
+        ({"agreement": "nan"}, "`agreement` nan: must be a share"),
+        ({"error": -0.1}, "`error` -0.1: must be a share"),
+        ({"macs": "half"}, "`macs` half: is no number: give a share such as 0.7$"),
+    ],
+)
+def test_what_cannot(asked: dict[str, Any], saying: str) -> None:
+    with pytest.raises(UsageError, match=saying):
+        read_goals(asked)

@@ -1,0 +1,100 @@
+"""From a model and a few samples to a smaller model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import pytest
+
+import onnx_upscale
+from build import Net, assert_close, run
+from onnx_upscale import DataError, Pruned, UsageError
+from onnx_upscale.pruning.goals import Goal
+from onnx_upscale.pruning.prune import prune_all
+
+MODELS = Path(__file__).parents[2] / "models"
+MODEL = MODELS / "digits.onnx"
+
+
+@pytest.fixture(scope="module")
+def samples() -> npt.NDArray[np.float32]:
+    with np.load(MODELS / "digits.npz") as arrays:
+        images: npt.NDArray[np.float32] = (arrays["images"][:120] / 16).astype(np.float32)
+    return images
+
+
+@pytest.fixture(scope="module")
+def half(samples: npt.NDArray[np.float32]) -> Pruned:
+    return onnx_upscale.prune(MODEL, samples, macs=0.5, target="cpu-avx512", runs=2)
+
+
+@pytest.mark.slow
+def test_half_the_work_and_the_same_answers(half: Pruned, samples: npt.NDArray[np.float32]) -> None:
+    macs = half.report["macs"]
+    assert 0.4 * macs["before"] < macs["after"] <= 0.52 * macs["before"]
+    (fidelity,) = half.report["recovered"]["outputs"]
+    assert fidelity["agreement_after"] >= 0.9
+    assert fidelity["error_after"] < 0.1
+    assert fidelity["error_after"] <= fidelity["error_before"]
+    assert half.report["verify"]["ok"]
+
+
+@pytest.mark.slow
+def test_what_is_emitted_is_the_recovered_model(
+    half: Pruned, samples: npt.NDArray[np.float32]
+) -> None:
+    inputs = {"image": samples[:3]}
+    assert_close(run(half.recovered.model, inputs), run(half.model, inputs))
+    shapes = [
+        {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+        for model in (onnx.load(MODEL), half.recovered.model)
+    ]
+    assert all(shapes[1][name] == shape for name, shape in shapes[0].items() if name in shapes[1])
+    masked = onnx_upscale.optimize(MODEL, half.masks, target="cpu-avx512", verify=False)
+    assert masked.report.output.params >= half.result.report.output.params * 0.98
+
+
+@pytest.mark.slow
+def test_several_goals_and_the_nearest_model(samples: npt.NDArray[np.float32]) -> None:
+    goals = [Goal("params", 0.7), Goal("agreement", 0.9)]
+    first, second = prune_all(MODEL, samples, goals, target="cpu-avx512", runs=2)
+    params = first.report["params"]
+    assert params["after"] <= 0.72 * params["before"]
+    assert second.report["recovered"]["outputs"][0]["agreement_after"] >= 0.9
+    assert second.report["predicted"]["share"] < 0.6
+
+
+@pytest.mark.parametrize(
+    ("options", "saying"),
+    [
+        ({}, "exactly one goal"),
+        ({"macs": 0.5, "latency": 0.5}, "exactly one goal"),
+        ({"latency": "0.5,0.7"}, "several values"),
+        ({"macs": 0.5, "count": 1}, "`count` 1: must be at least 2"),
+    ],
+)
+def test_goals_that_cannot_be_meant(options: dict[str, Any], saying: str) -> None:
+    with pytest.raises(UsageError, match=saying):
+        onnx_upscale.prune(MODEL, np.zeros((4, 1, 8, 8), np.float32), **options)
+
+
+def test_bad_samples(samples: npt.NDArray[np.float32]) -> None:
+    for wrong, saying in (
+        (samples[:1], "one sample is not enough"),
+        (samples[:0], "no"),
+        (samples[:4, :, :4], "expected shape"),
+        (np.full((4, 1, 8, 8), np.nan, np.float32), "NaN"),
+    ):
+        with pytest.raises(DataError, match=saying):
+            onnx_upscale.prune(MODEL, wrong, macs=0.5)
+
+
+def test_a_model_without_channels_that_can_leave() -> None:
+    net = Net(17, x=(1, 4))
+    model = net.model(net("MatMul", "x", net.random(4, 3)))
+    with pytest.raises(UsageError, match="no layer whose channels can leave"):
+        onnx_upscale.prune(model, np.ones((4, 4), np.float32), macs=0.5)
