@@ -1,9 +1,15 @@
-"""The glyphs of tools/: their images."""
+"""The glyphs of tools/: their images, and networks that learn them."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import onnx
 import pytest
+
+import onnx_upscale
+from onnx_upscale.running import Session
 
 glyphs = pytest.importorskip("experiment.glyphs", reason="needs matplotlib")
 
@@ -80,3 +86,57 @@ class TestMasters:
         images, labels = glyphs.glyphs(SIZE, 7, ["DejaVuSans"])
         middle = glyphs.masters(["DejaVuSans"])[0, labels, 8:24, 8:24]
         assert np.abs(images[:, 0] - middle).max() <= 0.5 / 255 + 1e-6
+
+
+class TestTraining:
+    @pytest.fixture(autouse=True)
+    def _needs_torch(self) -> None:
+        pytest.importorskip("torch")
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("network", ["mobilenet", "vit"])
+    def test_a_few_steps_lower_the_loss(self, network: str) -> None:
+        torch = pytest.importorskip("torch")
+        from experiment.networks import NETWORKS, set_dropout
+        from experiment.training import Recipe, train
+
+        images, labels = map(torch.from_numpy, glyphs.glyphs(256, 0, glyphs.SEEN))
+        torch.manual_seed(0)
+        model = NETWORKS[network](36)
+        set_dropout(model, 0)
+
+        def loss() -> float:
+            model.train()  # Normalization by the batch: running means take longer than this.
+            with torch.no_grad():
+                found: float = torch.nn.functional.cross_entropy(model(images), labels).item()
+            return found
+
+        before = loss()
+        train(model, images, labels, 0, Recipe(epochs=6, rate=2e-3))
+        assert loss() < 0.95 * before
+
+    @pytest.mark.slow
+    def test_files_for_what_needs_no_torch(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from experiment import sources
+        from experiment.cells import accuracy
+        from experiment.exporting import exported, write_images
+
+        monkeypatch.setattr(glyphs, "TRAINING", 72)
+        monkeypatch.setattr(glyphs, "TEST", 360)
+        source = sources.Glyphs(tmp_path, seeds=1)
+        path = exported(source, "vit", 0, tmp_path)
+        write_images(source, 0, tmp_path)
+        with np.load(tmp_path / "test.npz") as test:
+            images, labels = test["input"], test["labels"]
+        assert images.shape == (360, 1, 16, 16)
+        assert np.bincount(labels).tolist() == [10] * 36
+        (logits,) = Session(onnx.load(path)).run({"input": images}).values()
+        assert (logits.argmax(axis=1) == labels).mean() == accuracy(path, source, 0)
+        with np.load(tmp_path / "calibration.npz") as calibration:
+            assert calibration.files == ["input"]
+            assert calibration["input"].shape == (512, 1, 16, 16)
+        masks = onnx_upscale.mask(path, "l1", 0.5, data=tmp_path / "calibration.npz")
+        result = onnx_upscale.optimize(path, masks, samples=1)
+        assert result.report["output"]["macs"] < result.report["input"]["macs"]
