@@ -1,6 +1,7 @@
 """The paper's experiment: post-training pruning with and without constraints.
 
     python tools/reproduce.py digits [--seeds 3]           # trains small networks first
+    python tools/reproduce.py glyphs [--seeds 3]           # the same on harder images
     python tools/reproduce.py imagenet --images FOLDER     # validation images, a folder per class
 
 For every network, criterion, side and amount: accuracy with unconstrained and with constrained
@@ -17,9 +18,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import onnx_upscale
 from experiment import results
 from experiment.cells import AMOUNTS, CRITERIA, accuracy, all_cells, measure
+from experiment.exporting import exported
 from experiment.plots import draw
 from experiment.tables import report
 
@@ -30,26 +31,13 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def open_source(args: argparse.Namespace) -> Source:
-    from experiment.sources import Digits, ImageNet
+    from experiment.sources import TRAINED, ImageNet
 
-    if args.source == "digits":
-        return Digits(args.cache, args.seeds)
+    if args.source in TRAINED:
+        return TRAINED[args.source](args.cache, args.seeds)
     if args.images is None or not args.images.is_dir():
         raise SystemExit("imagenet: give the folder of validation images with --images")
     return ImageNet(args.images, pretrained=not args.random_weights)
-
-
-def exported(source: Source, network: str, seed: int, cache: Path) -> Path:
-    """The ONNX file of a trained network, made once."""
-    import torch
-
-    model = source.model(network, seed)
-    path = cache / f"{network}.{seed}.onnx"
-    if not path.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        images, _ = next(iter(source.batches(seed)))
-        onnx_upscale.export(model, (torch.from_numpy(images[:2]),), path)
-    return path
 
 
 def run(source: Source, args: argparse.Namespace) -> None:
@@ -86,7 +74,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("source", choices=("digits", "imagenet"))
+    parser.add_argument("source", choices=("digits", "glyphs", "imagenet"))
     parser.add_argument("--seeds", type=int, default=3, help="networks trained per family")
     parser.add_argument("--images", type=Path, help="folder of ImageNet's validation images")
     parser.add_argument("--random-weights", action="store_true", help="to try the tool out")

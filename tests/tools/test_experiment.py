@@ -242,12 +242,23 @@ class TestCells:
 
 
 class TestNetworks:
-    def test_shapes(self) -> None:
+    @pytest.mark.parametrize("classes", [10, 36])
+    def test_shapes(self, classes: int) -> None:
         torch = pytest.importorskip("torch")
         from experiment.networks import NETWORKS
 
         for build in NETWORKS.values():
-            assert build().eval()(torch.zeros(2, 1, 16, 16)).shape == (2, 10)
+            assert build(classes).eval()(torch.zeros(2, 1, 16, 16)).shape == (2, classes)
+
+    def test_dropout_can_be_left_out(self) -> None:
+        torch = pytest.importorskip("torch")
+        from experiment.networks import resnet, set_dropout
+
+        model = resnet(10)
+        noise = torch.rand(8, 1, 16, 16)
+        assert not torch.equal(model(noise), model(noise))
+        set_dropout(model, 0)
+        assert torch.equal(model(noise), model(noise))
 
 
 class TestDigits:

@@ -1,4 +1,4 @@
-"""Small networks of the four families that the paper prunes, for images of 16 x 16 pixels."""
+"""Small networks for images of 16 x 16 pixels: the four families that the paper prunes, and one."""
 
 from __future__ import annotations
 
@@ -8,10 +8,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-CLASSES = 10
-# In training every convolution loses this share of the channels that it reads. Networks this small,
-# trained without it, are near chance as soon as 20% are pruned, and then all pruners are equal.
+from experiment.transformer import vit
+
+# In training every convolution loses this share of the channels that it reads, unless
+# `set_dropout` says otherwise. Networks this small, trained without it, are near chance as soon as
+# 20% are pruned, and then all pruners are equal.
 DROPPED = 0.3
+
+
+def set_dropout(model: nn.Module, share: float) -> None:
+    """How many of the channels that they read all convolutions lose in training."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout2d):
+            module.p = share
 
 
 def conv(inputs: int, outputs: int, kernel: int, stride: int = 1, bias: bool = False) -> nn.Module:
@@ -31,9 +40,9 @@ def conv_bn(
 class Head(nn.Module):
     """Pool and classify."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
-        self.classifier = nn.Linear(channels, CLASSES)
+        self.classifier = nn.Linear(channels, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.classifier(x.mean(dim=(2, 3)))
@@ -102,7 +111,7 @@ class InvertedResidual(nn.Module):
         return x + result if self.residual else result
 
 
-def resnet() -> nn.Module:
+def resnet(classes: int) -> nn.Module:
     widths, blocks = (32, 64, 128), 2
     layers: list[nn.Module] = [conv_bn(1, widths[0], 3), nn.ReLU()]
     inputs = widths[0]
@@ -110,10 +119,10 @@ def resnet() -> nn.Module:
         for block in range(blocks):
             layers.append(BasicBlock(inputs, channels, 2 if stage and not block else 1))
             inputs = channels
-    return nn.Sequential(*layers, Head(inputs))
+    return nn.Sequential(*layers, Head(inputs, classes))
 
 
-def densenet() -> nn.Module:
+def densenet(classes: int) -> nn.Module:
     growth, blocks = 16, (4, 4, 4)
     channels = 32
     layers: list[nn.Module] = [conv(1, channels, 3)]
@@ -125,10 +134,10 @@ def densenet() -> nn.Module:
         if number < len(blocks) - 1:
             layers += [conv(channels, channels // 2, 1), nn.AvgPool2d(2)]
             channels //= 2
-    return nn.Sequential(*layers, Head(channels))
+    return nn.Sequential(*layers, Head(channels, classes))
 
 
-def _inverted(attentive: bool) -> nn.Module:
+def _inverted(classes: int, attentive: bool) -> nn.Module:
     activation: nn.Module = nn.SiLU() if attentive else nn.ReLU6()
     inputs, last = 24, 192
     layers: list[nn.Module] = [conv_bn(1, inputs, 3), activation]
@@ -136,20 +145,22 @@ def _inverted(attentive: bool) -> nn.Module:
         for block in range(depth):
             layers.append(InvertedResidual(inputs, channels, 1 if block else stride, attentive))
             inputs = channels
-    return nn.Sequential(*layers, conv_bn(inputs, last, 1), activation, Head(last))
+    return nn.Sequential(*layers, conv_bn(inputs, last, 1), activation, Head(last, classes))
 
 
-def mobilenet() -> nn.Module:
-    return _inverted(attentive=False)
+def mobilenet(classes: int) -> nn.Module:
+    return _inverted(classes, attentive=False)
 
 
-def efficientnet() -> nn.Module:
-    return _inverted(attentive=True)
+def efficientnet(classes: int) -> nn.Module:
+    return _inverted(classes, attentive=True)
 
 
-NETWORKS: Mapping[str, Callable[[], nn.Module]] = {
+CONVOLUTIONAL: Mapping[str, Callable[[int], nn.Module]] = {
     "resnet": resnet,
     "densenet": densenet,
     "mobilenet": mobilenet,
     "efficientnet": efficientnet,
 }
+# Each builds a network for a number of classes, whose one input is called "input".
+NETWORKS = {**CONVOLUTIONAL, "vit": vit}

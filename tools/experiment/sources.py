@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,14 +11,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from experiment.networks import NETWORKS
-from experiment.training import train
+from experiment.networks import CONVOLUTIONAL, NETWORKS, set_dropout
+from experiment.training import Recipe, train
 
 Images = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 
 CALIBRATION_IMAGES = 32
 _BATCH = 64
+_DIGITS = 10
 
 
 class Source(Protocol):
@@ -31,7 +32,7 @@ class Source(Protocol):
         """A trained network, ready for inference."""
 
     def calibration(self, seed: int) -> Images:
-        """Some images that it was trained on, (count, channels, side, side)."""
+        """Some images like those that it was trained on, (count, channels, side, side)."""
 
     def batches(self, seed: int) -> Iterator[tuple[Images, Labels]]:
         """All images that it was not trained on, with their classes."""
@@ -44,7 +45,8 @@ class Digits:
     networks are kept in `cache`.
     """
 
-    networks = tuple(NETWORKS)
+    networks = tuple(CONVOLUTIONAL)
+    splits = True  # Every seed holds out other images.
 
     def __init__(self, cache: Path, seeds: int) -> None:
         from sklearn.datasets import load_digits
@@ -59,18 +61,11 @@ class Digits:
     def model(self, network: str, seed: int) -> nn.Module:
         """A trained network, from the cache if it is there."""
         torch.manual_seed(seed)
-        model = NETWORKS[network]()
-        cached = self._cache / f"{network}.{seed}.pt"
-        if cached.exists():
-            model.load_state_dict(torch.load(cached, weights_only=True))
-            return model.eval()
+        model = CONVOLUTIONAL[network](_DIGITS)
         chosen, _ = self._split(seed)
-        train(model, self._images[chosen], self._labels[chosen], seed)
-        self._cache.mkdir(parents=True, exist_ok=True)
-        beside = cached.with_suffix(".part")
-        torch.save(model.state_dict(), beside)
-        beside.rename(cached)
-        return model
+        images, labels = self._images[chosen], self._labels[chosen]
+        path = self._cache / f"{network}.{seed}.pt"
+        return _kept(model, path, lambda: train(model, images, labels, seed))
 
     def calibration(self, seed: int) -> Images:
         """The first images of the training part."""
@@ -94,6 +89,70 @@ class Digits:
             stratify=self._labels.numpy(),
         )
         return chosen, held_out
+
+
+class Glyphs:
+    """Distorted letters and digits on noise (`experiment.glyphs`), with networks trained here.
+
+    A seed decides the images to train on, the initial weights and the order. Those to judge and to
+    calibrate by are always the same. No channels are dropped in training. Trained networks are kept
+    in `cache`.
+    """
+
+    networks = tuple(NETWORKS)
+    splits = False
+
+    def __init__(self, cache: Path, seeds: int) -> None:
+        self.seeds = tuple(range(seeds))
+        self._cache = cache
+
+    def model(self, network: str, seed: int) -> nn.Module:
+        """A trained network, from the cache if it is there."""
+        from experiment.glyphs import CHARACTERS, training_images
+
+        torch.manual_seed(seed)
+        model = NETWORKS[network](len(CHARACTERS))
+        set_dropout(model, 0)
+
+        def fit() -> None:
+            images, labels = training_images(seed)
+            recipe = _RECIPES.get(network, _RECIPE)
+            train(model, torch.from_numpy(images), torch.from_numpy(labels), seed, recipe)
+
+        return _kept(model, self._cache / f"{network}.{seed}.pt", fit)
+
+    def calibration(self, seed: int) -> Images:
+        """Images that are nowhere else, in the fonts to train on."""
+        from experiment.glyphs import calibration_images
+
+        return calibration_images()
+
+    def batches(self, seed: int) -> Iterator[tuple[Images, Labels]]:
+        """Images in all fonts, also those that were not trained on."""
+        from experiment.glyphs import test_images
+
+        images, labels = test_images()
+        for start in range(0, len(labels), _BATCH):
+            yield images[start : start + _BATCH], labels[start : start + _BATCH]
+
+
+TRAINED: Mapping[str, type[Digits] | type[Glyphs]] = {"digits": Digits, "glyphs": Glyphs}
+
+_RECIPE = Recipe(epochs=1, rate=4e-3)
+_RECIPES = {"vit": Recipe(epochs=4, rate=2e-3)}
+
+
+def _kept(model: nn.Module, path: Path, fit: Callable[[], object]) -> nn.Module:
+    """The network with the weights in a file, which are made once."""
+    if path.exists():
+        model.load_state_dict(torch.load(path, weights_only=True))
+        return model.eval()
+    fit()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(".part")
+    torch.save(model.state_dict(), beside)
+    beside.rename(path)
+    return model.eval()
 
 
 class ImageNet:

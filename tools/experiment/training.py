@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-EPOCHS = 30
 BATCH = 64
-LEARNING_RATE = 4e-3
 
 
-def train(model: nn.Module, images: Tensor, labels: Tensor, seed: int) -> nn.Module:
+@dataclass(frozen=True)
+class Recipe:
+    """How long to train, and the largest step of it."""
+
+    epochs: int
+    rate: float
+
+
+DIGITS = Recipe(epochs=30, rate=4e-3)
+
+
+def train(
+    model: nn.Module, images: Tensor, labels: Tensor, seed: int, recipe: Recipe = DIGITS
+) -> nn.Module:
     """Train in place, on images of (count, 1, side, side); the same every time."""
     generator = torch.Generator().manual_seed(seed)
     steps = -(-len(images) // BATCH)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=1e-2)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.rate, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, LEARNING_RATE, total_steps=EPOCHS * steps
+        optimizer, recipe.rate, total_steps=recipe.epochs * steps
     )
     model.train()
-    for _ in range(EPOCHS):
+    for _ in range(recipe.epochs):
         for batch in torch.randperm(len(images), generator=generator).split(BATCH):
             logits = model(_shifted(images[batch], generator))
             loss = functional.cross_entropy(logits, labels[batch], label_smoothing=0.1)
