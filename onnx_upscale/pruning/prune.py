@@ -33,7 +33,7 @@ Progress = Callable[[str, int, int], None]
 """Called with what is going on, how much of it is done, and of how much."""
 
 _PROBED = 8  # Samples on which the sensitivity of every reader is found.
-_CORRECTIONS = 4
+_CORRECTIONS = 7
 _UNSURE = 0.06  # A measured share whose interval is wider is measured again.
 _NEAR, _OVER = 0.95, 1.02  # A measured latency within these shares of the goal will do.
 _ROUNDS = 6  # Of bisection, where the goal is how near the model stays.
@@ -260,13 +260,15 @@ class _Pruner:
             if wanted >= 1:
                 raise UsageError(f"{goal}: the model takes {seconds * 1e3:.3g}ms already")
         asked, tried = wanted, list[tuple[float, Choice]]()
+        # What is asked of the search, and what was measured then: too fast and too slow.
+        below, above, lost = (0.0, 0.0), (1.0, 1.0), None
         for _ in range(_CORRECTIONS):
             try:
                 choice = self._chosen(asked)
-            except UsageError:
-                if tried:
-                    break
-                raise
+            except UsageError as error:  # By the prices, which need not be right.
+                lost, below = error, (asked, below[1])
+                asked = (asked + above[0]) / 2
+                continue
             emitted = optimize(
                 self._model, choice.masks, target=self._target, inputs=self._inputs, verify=False
             )
@@ -274,11 +276,24 @@ class _Pruner:
             tried.append((measured, choice))
             if _NEAR * wanted <= measured <= _OVER * wanted:
                 break
-            asked = min(asked * wanted / measured, 0.999)
-        return min(tried, key=lambda each: (each[0] > 1.05 * wanted, abs(each[0] - wanted)))[1]
+            if measured < wanted:
+                below = asked, measured
+            else:
+                above = asked, max(measured, wanted)
+            slope = (above[0] - below[0]) / max(above[1] - below[1], 1e-6)
+            asked = below[0] + (wanted - below[1]) * slope
+            if not below[0] < asked < above[0]:
+                asked = (below[0] + above[0]) / 2
+        if not tried:
+            assert lost is not None
+            raise lost
+        measured, choice = min(tried, key=lambda e: (e[0] > 1.05 * wanted, abs(e[0] - wanted)))
+        if measured > 1.05 * wanted and lost is not None:
+            raise UsageError(f"{goal}: cannot be reached: {measured:.2f} of the latency is left")
+        return choice
 
     def _ratio(self, emitted: onnx.ModelProto) -> float:
-        """The latency of a model as a share of the original's, measured again where it is unsure."""
+        """The latency of a model as a share of the original's, measured again if unsure."""
         found = self._bench([self._model, emitted]).models[1].ratio
         if found.high - found.low > _UNSURE * found.median:
             found = self._bench([self._model, emitted], times=4).models[1].ratio
