@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from typing import Any
 
 import click
 
 from onnx_upscale.cli.options import options
 from onnx_upscale.errors import UsageError
+from onnx_upscale.recovery import STRENGTH
 from onnx_upscale.samples import Images
 
 
@@ -34,6 +37,50 @@ images = options(
         help="Shorter side of images, before the center is cropped.",
     ),
 )
+
+
+def fitting(least: int, most: int) -> Callable[..., Any]:
+    """Options of how weights are fitted to samples.
+
+    Args:
+        least: How many samples there must be.
+        most: How many are used unless somebody says otherwise.
+
+    Returns:
+        A decorator.
+    """
+    return options(
+        click.option(
+            "--data",
+            metavar="SAMPLES",
+            help="Inputs: .npz, .npy, a folder of images, or MODULE:FUNCTION that yields "
+            "dictionaries.",
+        ),
+        images,
+        click.option(
+            "--samples",
+            "count",
+            type=click.IntRange(least),
+            default=most,
+            show_default=True,
+            help="Samples to use at most; a fifth of them is held out.",
+        ),
+        click.option(
+            "--lambda",
+            "strength",
+            type=click.FloatRange(0),
+            default=STRENGTH,
+            show_default=True,
+            help="How much weights are pulled to what they were.",
+        ),
+        click.option(
+            "--seed",
+            type=click.IntRange(0),
+            default=0,
+            show_default=True,
+            help="Which samples are used, and which positions of them.",
+        ),
+    )
 
 
 def data_source(

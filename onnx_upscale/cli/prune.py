@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 import click
 
 from onnx_upscale.cli.console import exit_statuses, show, warn
-from onnx_upscale.cli.data import data_source, images
+from onnx_upscale.cli.data import data_source, fitting
 from onnx_upscale.cli.options import inputs as input_sizes
 from onnx_upscale.cli.options import quiet, target, version
 from onnx_upscale.cli.paths import check_paths
@@ -21,19 +21,13 @@ from onnx_upscale.modules import module_file
 from onnx_upscale.pruning.goals import Goal, read_goals
 from onnx_upscale.pruning.prune import COUNT, Progress, Pruned, prune_all
 from onnx_upscale.pruning.search import MODES
-from onnx_upscale.recovery import STRENGTH
 from onnx_upscale.tables import table
 
 
 @click.command()
 @click.argument("model", metavar="IN.onnx")
 @click.argument("out", metavar="OUT.onnx")
-@click.option(
-    "--data",
-    metavar="SAMPLES",
-    help="Inputs: .npz, .npy, a folder of images, or MODULE:FUNCTION that yields dictionaries.",
-)
-@images
+@fitting(least=2, most=COUNT)
 @click.option(
     "--latency",
     metavar="SHARE|5ms[,...]",
@@ -55,23 +49,6 @@ from onnx_upscale.tables import table
     show_default=True,
     help="Whether layers that read the same channels must agree on those to remove.",
 )
-@click.option(
-    "--samples",
-    "count",
-    type=click.IntRange(2),
-    default=COUNT,
-    show_default=True,
-    help="Samples to use at most; a fifth of them is held out.",
-)
-@click.option(
-    "--lambda",
-    "strength",
-    type=click.FloatRange(0),
-    default=STRENGTH,
-    show_default=True,
-    help="How much weights are pulled to what they were.",
-)
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @input_sizes
 @click.option("--masks-out", metavar="FILE.json", help="Write what was chosen.")
 @click.option("--recovered-out", metavar="FILE.onnx", help="Write the repaired model of full size.")

@@ -11,14 +11,14 @@ import click
 
 import onnx_upscale
 from onnx_upscale.cli.console import exit_statuses, show, warn
-from onnx_upscale.cli.data import data_source, images
+from onnx_upscale.cli.data import data_source, fitting
 from onnx_upscale.cli.options import quiet, version
 from onnx_upscale.cli.paths import check_paths
 from onnx_upscale.cli.progress import progress_bar
 from onnx_upscale.errors import UsageError
 from onnx_upscale.files import json_file, write_files
 from onnx_upscale.modules import module_file
-from onnx_upscale.recovery import COUNT, STRENGTH
+from onnx_upscale.recovery import COUNT
 from onnx_upscale.tables import table
 
 
@@ -26,36 +26,7 @@ from onnx_upscale.tables import table
 @click.argument("model", metavar="IN.onnx")
 @click.argument("masks", metavar="MASKS")
 @click.argument("out", metavar="OUT.onnx")
-@click.option(
-    "--data",
-    metavar="SAMPLES",
-    required=True,
-    help="Inputs: .npz, .npy, a folder of images, or MODULE:FUNCTION that yields dictionaries.",
-)
-@images
-@click.option(
-    "--samples",
-    "count",
-    type=click.IntRange(1),
-    default=COUNT,
-    show_default=True,
-    help="Samples to use at most; a fifth of them is held out.",
-)
-@click.option(
-    "--lambda",
-    "strength",
-    type=click.FloatRange(0),
-    default=STRENGTH,
-    show_default=True,
-    help="How much weights are pulled to what they were.",
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    help="Which samples are used, and which positions of them.",
-)
+@fitting(least=1, most=COUNT)
 @click.option("--report", metavar="FILE.json", help="Write what was done as JSON.")
 @quiet
 @version
@@ -64,7 +35,7 @@ def recover(
     model: str,
     masks: str,
     out: str,
-    data: str,
+    data: str | None,
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
     size: int | None,
@@ -83,7 +54,7 @@ def recover(
         sources={
             "the input model": model,
             "the mask file": None if masks == "-" else masks,
-            "the samples": module_file(data) or data,
+            "the samples": data and (module_file(data) or data),
         },
         results={"OUT": out, "--report": report},
     )

@@ -17,14 +17,14 @@ from onnx_upscale.optimizer.analyze import find_structure
 from onnx_upscale.optimizer.load import ModelSource, load
 from onnx_upscale.options import Sizes
 from onnx_upscale.prices import load_prices
-from onnx_upscale.pruning.curves import find_curves
-from onnx_upscale.pruning.families import Family, find_families
+from onnx_upscale.pruning.curves import Curves, find_curves
+from onnx_upscale.pruning.families import find_families
 from onnx_upscale.pruning.goals import LIMITS, Asked, Goal, read_goals
 from onnx_upscale.pruning.search import Choice, search
 from onnx_upscale.pruning.second import SecondMoments
 from onnx_upscale.pruning.sensitivity import sensitivities
 from onnx_upscale.recovery import STRENGTH, Recovered, recover
-from onnx_upscale.samples import Samples, SampleSource, batches, open_source, split
+from onnx_upscale.samples import SampleSource, batches, open_source, split
 
 COUNT = 512
 """How many samples are used unless somebody says otherwise."""
@@ -206,10 +206,10 @@ class _Pruner:
         except VerifySetupError as error:
             raise DataError(f"the model does not run on the samples: {error}") from None
 
-    def _find_curves(self) -> Any:
+    def _find_curves(self) -> dict[int, Curves]:
         fitting, _ = split(self._samples.count, self._count, self._seed)
-        layers = _readers(self._families)
-        wanted = {layer.node.index for layer in layers}
+        readers = [party.layer for family in self._families for party in family.readers]
+        wanted = {layer.node.index for layer in readers}
         ordered = [
             read.layer
             for segment in self._structure.segments
@@ -357,10 +357,6 @@ class _Pruner:
         return bench(models, names=names, runs=runs, inputs=self._inputs, memory=False)
 
 
-def _readers(families: Sequence[Family]) -> list[Any]:
-    return [party.layer for family in families for party in family.readers]
-
-
 def _satisfies(goal: Goal, recovered: Recovered) -> bool:
     outputs = recovered.report["outputs"]
     if goal.name == "error":
@@ -369,6 +365,3 @@ def _satisfies(goal: Goal, recovered: Recovered) -> bool:
     if not shares or all(share is None for share in shares):
         raise UsageError(f"{goal}: no output ranks answers; give `error` in its place")
     return all(share is None or share >= goal.value for share in shares)
-
-
-__all__ = ["COUNT", "Pruned", "Samples", "prune", "prune_all"]

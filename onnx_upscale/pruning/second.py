@@ -6,16 +6,14 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from onnx_upscale.errors import DataError
 from onnx_upscale.optimizer.load.graph import Graph
 from onnx_upscale.optimizer.load.layers import Layer
 from onnx_upscale.pruning.removal import Floats
-from onnx_upscale.recovery.columns import columns, count_positions, draw
+from onnx_upscale.recovery.columns import POSITIONS, check_finite, columns, count_positions, draw
 from onnx_upscale.recovery.walk import up_to
 from onnx_upscale.running import Session
 from onnx_upscale.samples import Batch
 
-_POSITIONS = 64  # Of each sample: more add little, for neighbours are alike.
 _MOST_BYTES = 1 << 30  # What is collected in one pass.
 _MOST_COLUMNS = 8192  # Beyond, columns are taken as independent.
 
@@ -101,14 +99,10 @@ class _Sum:
 
     def add(self, data: np.ndarray[tuple[int, ...], np.dtype[np.float32]], present: int) -> None:
         total = count_positions(self.layer, data.shape)
-        seen = columns(self.layer, data, draw(total, _POSITIONS * present, self._rng))[0]
+        seen = columns(self.layer, data, draw(total, POSITIONS * present, self._rng))[0]
         if not seen.shape[1]:
             return
-        if not np.isfinite(seen).all():
-            raise DataError(
-                f"what layer '{self.layer.node.title}' reads holds infinities or NaNs on the "
-                "samples: are they scaled as the model expects?"
-            )
+        check_finite(self.layer, seen)
         count, mean = seen.shape[1], seen.mean(1)
         seen -= mean[:, np.newaxis]  # First, as what is left may be small beside the means.
         apart = mean - self._mean

@@ -9,10 +9,31 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
+from onnx_upscale.errors import DataError
 from onnx_upscale.optimizer.load.graph import IntArray
 from onnx_upscale.optimizer.load.layers import Layer
 from onnx_upscale.optimizer.load.values import Array
 from onnx_upscale.recovery.moments import Floats
+
+POSITIONS = 64
+"""How many are looked at of each sample: more add little, for neighbours are alike."""
+
+
+def check_finite(layer: Layer, *seen: Floats) -> None:
+    """Refuses columns that nothing can be learned from.
+
+    Args:
+        layer: The layer that reads them.
+        *seen: The columns.
+
+    Raises:
+        DataError: There are infinities or NaNs.
+    """
+    if not all(np.isfinite(each).all() for each in seen):
+        raise DataError(
+            f"what layer '{layer.node.title}' reads holds infinities or NaNs on the samples: "
+            "are they scaled as the model expects?"
+        )
 
 
 def count_positions(layer: Layer, shape: Sequence[int]) -> int:

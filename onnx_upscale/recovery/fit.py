@@ -7,17 +7,22 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from onnx_upscale.errors import DataError
 from onnx_upscale.optimizer.analyze.weights import BoolArray
 from onnx_upscale.optimizer.load.graph import Graph, IntArray
-from onnx_upscale.recovery.columns import columns, count_positions, draw, laid_out, matrix
+from onnx_upscale.recovery.columns import (
+    POSITIONS,
+    check_finite,
+    columns,
+    count_positions,
+    draw,
+    laid_out,
+    matrix,
+)
 from onnx_upscale.recovery.model import Repaired, along_outputs
 from onnx_upscale.recovery.moments import Floats, Moments
 from onnx_upscale.recovery.readers import Reader
 from onnx_upscale.recovery.repair import Repair, repair
 from onnx_upscale.recovery.walk import Pair
-
-_POSITIONS = 64  # Of each sample: more add little, for neighbours are alike.
 
 
 @dataclass
@@ -76,16 +81,12 @@ class Fit:
         layer = self.reader.layer
         dense, seen = pair.dense[self.reader.data], pair.seen[self.reader.data]
         total = count_positions(layer, dense.shape)
-        chosen = draw(total, _POSITIONS * pair.present, self.rng)
+        chosen = draw(total, POSITIONS * pair.present, self.rng)
         if not len(chosen):
             return
         whole = columns(layer, dense, chosen)
         read = columns(layer, seen, chosen)[:, self.fitted]
-        if not (np.isfinite(whole).all() and np.isfinite(read).all()):
-            raise DataError(
-                f"what layer '{layer.node.title}' reads holds infinities or NaNs on the samples: "
-                "are they scaled as the model expects?"
-            )
+        check_finite(layer, whole, read)
         wanted, read = self.dense @ whole, read * self.stays[..., np.newaxis]
         if self.reader.scales_only:
             # One column per output: what the reader makes of its input so far.
