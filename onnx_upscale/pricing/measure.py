@@ -15,12 +15,14 @@ import onnx
 
 from onnx_upscale.benchmark import interleave
 from onnx_upscale.prices import Kernel
-from onnx_upscale.pricing.probes import probe_model
+from onnx_upscale.pricing.probes import probe_model, repeated
 from onnx_upscale.running import Session, input_sizes, random_inputs
 
 # Kernels in one model; sittings, each with all models loaded anew; rounds in each of them.
 _TOGETHER, _SITTINGS, _ROUNDS = 40, 5, 10
-_SINGLES = 12
+_FURTHER = 8  # times that a kernel is done in the longer of two models.
+# Would make one node of several that do the same.
+_MERGING = ("CommonSubexpressionElimination",)
 # Others who use the machine slow some sittings down, and nothing makes one faster than it is.
 _QUANTILE = 0.1
 # In the name of a node whose time is taken off that of the others of its kernel.
@@ -96,7 +98,8 @@ def measure_one_by_one(
 ) -> dict[Kernel, float]:
     """Measures kernels on a provider that does not say what each takes, in models of their own.
 
-    What a model takes whose kernel does next to nothing is taken off.
+    Each is done once in one model and several times more in another; the rest of both is the same,
+    so that their difference is what the further times take, one after the other as in a network.
 
     Args:
         kernels: The kernels.
@@ -107,15 +110,14 @@ def measure_one_by_one(
     Returns:
         Seconds by kernel.
     """
-    nothing = Kernel("overhead", 8, 8, 1)
     found: dict[Kernel, float] = {}
-    for start in range(0, len(kernels), _SINGLES):
-        batch = kernels[start : start + _SINGLES]
-        tasks = []
-        for kernel in [nothing, *batch]:
-            model = probe_model([kernel])
-            tasks.append(Session(model, threads, providers).task(_feed(model)))
-        times = np.quantile(interleave(tasks, _ROUNDS), _QUANTILE, axis=0)
-        found.update(zip(batch, np.maximum(times[1:] - times[0], 1e-7).tolist(), strict=True))
-        progress(min(start + _SINGLES, len(kernels)), len(kernels))
+    for number, kernel in enumerate(kernels):
+        once = probe_model([kernel])
+        tasks = [
+            Session(model, threads, providers, without=_MERGING).task(_feed(once))
+            for model in (once, repeated(once, _FURTHER))
+        ]
+        less, more = np.quantile(interleave(tasks, _ROUNDS), _QUANTILE, axis=0)
+        found[kernel] = max(float(more - less) / _FURTHER, 1e-7)
+        progress(number + 1, len(kernels))
     return found

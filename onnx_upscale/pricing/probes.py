@@ -16,6 +16,8 @@ from onnx_upscale.prices.kernels import BLOCKED, PLAIN
 # Channels of a probe's input, which a convolution turns into as many as the kernel reads.
 _SEED = 8
 _OPSET, _IR = 17, 8
+# Ends of the names of nodes of a kernel's number that are not what is measured.
+_FEEDING = (".less", ".made")
 
 
 class _Model:
@@ -231,3 +233,36 @@ def probe_model(kernels: Sequence[Kernel]) -> onnx.ModelProto:
     for number, kernel in enumerate(kernels):
         model.output(_BUILDERS[kernel.family](model, kernel, number))
     return model.finished()
+
+
+def repeated(model: onnx.ModelProto, times: int) -> onnx.ModelProto:
+    """The probe of one kernel that runs it some more times, each with weights of its own.
+
+    Args:
+        model: What `probe_model` makes of one kernel.
+        times: How many times more.
+
+    Returns:
+        A new model, with every further result as an output.
+    """
+    longer = onnx.ModelProto()
+    longer.CopyFrom(model)
+    graph = longer.graph
+    own = [n for n in graph.node if n.name.startswith("t0.") and not n.name.endswith(_FEEDING)]
+    weights = {weight.name: weight for weight in model.graph.initializer}
+    for time in range(times):
+        names = {node.output[0]: f"{node.output[0]}again{time}" for node in own}
+        for name in dict.fromkeys(name for node in own for name in node.input if name in weights):
+            # As layers of a network have: none finds its weights in the cache.
+            names[name] = f"{name}again{time}"
+            graph.initializer.add().CopyFrom(weights[name])
+            graph.initializer[-1].name = names[name]
+        for node in own:
+            again = graph.node.add()
+            again.CopyFrom(node)
+            again.name = f"{node.name}again{time}"
+            again.input[:] = [names.get(name, name) for name in node.input]
+            again.output[:] = [names[name] for name in node.output]
+        result = names[own[-1].output[0]]
+        graph.output.append(helper.make_tensor_value_info(result, onnx.TensorProto.FLOAT, None))
+    return longer

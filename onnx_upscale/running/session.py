@@ -31,6 +31,7 @@ class Session:
         providers: onnxruntime's execution providers, the preferred one first.
         profile: Where onnxruntime's profile goes, as the start of a path; None for no profile.
         optimized: Whether onnxruntime may rewrite the model first, as it does by default.
+        without: Names of onnxruntime's optimizers that it must not use.
 
     Raises:
         VerifySetupError: onnxruntime does not load the model.
@@ -43,6 +44,7 @@ class Session:
         providers: Sequence[str] = (_CPU,),
         profile: str | None = None,
         optimized: bool = True,
+        without: Sequence[str] = (),
     ) -> None:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _ONLY_FATAL
@@ -61,6 +63,7 @@ class Session:
                 options,
                 providers=list(providers),
                 enable_fallback=False,
+                disabled_optimizers=list(without),
             )
         except Exception as error:  # onnxruntime raises classes of its own that share no base.
             raise VerifySetupError(f"onnxruntime cannot load it: {_first_line(error)}") from None

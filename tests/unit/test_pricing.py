@@ -29,8 +29,8 @@ from onnx_upscale.prices.machine import cpu_kind
 from onnx_upscale.prices.table import Measured
 from onnx_upscale.pricing import Errors, Priced, price
 from onnx_upscale.pricing.fit import fit, fit_family
-from onnx_upscale.pricing.measure import measure_one_by_one
-from onnx_upscale.pricing.probes import probe_model
+from onnx_upscale.pricing.measure import _MERGING, measure_one_by_one
+from onnx_upscale.pricing.probes import probe_model, repeated
 from onnx_upscale.pricing.shapes import planned
 from onnx_upscale.running import Session, input_sizes, random_inputs
 
@@ -258,6 +258,29 @@ class TestPrice:
         cpu = ("CPUExecutionProvider",)
         found = measure_one_by_one(kernels, cpu, 1, lambda done, of: None)
         assert found[kernels[0]] > found[kernels[1]] > 0
+
+    def test_a_kernel_is_repeated_and_what_feeds_it_is_not(self) -> None:
+        for kernel in planned(analytic("cuda"), 0.01):
+            once = probe_model([kernel])
+            more = repeated(once, 3)
+            further = Counter(node.op_type for node in more.graph.node)
+            further.subtract(node.op_type for node in once.graph.node)
+            own = {node.op_type for node in once.graph.node if node.name in ("t0.", "t0.gate")}
+            assert +further == dict.fromkeys(own, 3), kernel
+            feed = random_inputs(once, input_sizes(once), seed=0)
+            *_, first, second, third = Session(more, optimized=False).run(feed).values()
+            np.testing.assert_array_equal(first, second)
+            np.testing.assert_array_equal(first, third)
+
+    def test_equal_nodes_are_not_merged(self, tmp_path: Path) -> None:
+        """A Sigmoid of the same tensor, nine times: onnxruntime would do it once."""
+        kernel = next(k for k in planned(analytic("cuda")) if k.family == "costly")
+        model = repeated(probe_model([kernel]), 3)
+        session = Session(model, 1, profile=str(tmp_path / "profile"), without=_MERGING)
+        session.run(random_inputs(model, input_sizes(model), seed=0))
+        events = json.loads(Path(session.end_profile()).read_text())
+        ran = Counter(event.get("args", {}).get("op_name") for event in events)
+        assert ran["Sigmoid"] + ran["QuickGelu"] == 4
 
     def test_the_plan_of_shapes_is_the_same_everywhere(self) -> None:
         assert planned(analytic()) == planned(analytic())
