@@ -76,14 +76,13 @@ def _carried(graph: Graph, facts: Facts, carry: Carry, values: Values) -> Values
         return np.where(passed == 0, 0.0, np.nan) if carry.how == How.ZERO else passed
     known = np.ones(len(carry.outputs), bool)
     zero = np.zeros(len(carry.outputs), bool)
-    for slot, labels in carry.inputs.items():
+    for labels in carry.inputs.values():
         if labels is not None:
             known &= ~np.isnan(values[labels])
             zero |= values[labels] == 0
-        elif graph.value(facts.node, slot) is None:
-            known[:] = False
     result = np.full(len(carry.outputs), np.nan)
-    if known.any():
+    others = [slot for slot, labels in carry.inputs.items() if labels is None]
+    if known.any() and all(graph.value(facts.node, slot) is not None for slot in others):
         result[known] = _evaluated(graph, facts, carry, values, np.flatnonzero(known))
     if carry.annihilates:
         result[zero] = 0.0

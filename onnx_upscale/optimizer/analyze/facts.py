@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
@@ -65,6 +66,11 @@ class Concatenation:
     parts: tuple[IntArray, ...]
     whole: IntArray
 
+    @cached_property
+    def _starts(self) -> IntArray:
+        """Where each part begins on the whole, and where the last ends."""
+        return np.cumsum([0, *(len(part) for part in self.parts)])
+
     def order(self, positions: Positions) -> list[int] | None:
         """In which order the parts must be taken to give the layout of the whole.
 
@@ -74,11 +80,14 @@ class Concatenation:
         Returns:
             Indices of the parts that keep a channel, or None if no order gives the layout.
         """
-        starts = np.cumsum([0, *(len(part) for part in self.parts)])
         whole = positions(self.whole)
+        starts = self._starts
         part_of = np.searchsorted(starts, whole, side="right") - 1
-        order = [int(part) for part in part_of[np.sort(np.unique(part_of, return_index=True)[1])]]
-        pieces = [starts[part] + positions(self.parts[part]) for part in order]
+        heads = np.flatnonzero(np.diff(part_of, prepend=-1))
+        order = [int(part) for part in part_of[heads]]
+        if len(set(order)) != len(order):
+            return None
+        pieces = [positions(self.parts[part]) + starts[part] for part in order]
         laid = np.concatenate(pieces) if pieces else np.zeros(0, np.int64)
         return order if np.array_equal(laid, whole) else None
 

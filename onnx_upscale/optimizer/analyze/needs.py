@@ -56,42 +56,28 @@ def find_needs(
             nonzero = labels[values[labels] != 0]
             labels = nonzero if nonzero.size else labels[:1]
         needed[roots[labels]] = True
-    reads = [facts.read for facts in reversed(structure.facts) if facts.read is not None]
-    # A tensor of which nobody wants more than its other sizes (Shape) must be there all the same.
-    measured = [
-        labels
-        for facts in structure.facts
-        if facts.read is None and not facts.outputs
-        for axes in facts.inputs.values()
-        for labels in axes.values()
-    ]
-    outputs = {
-        read.layer.node.index: None if read.outputs is None else roots[read.outputs]
-        for read in reads
-    }
     live_before: dict[int, int] = {}
     columns: dict[int, BoolArray] = {}
     changed = True
     while changed:
         changed = False
-        for read in reads:
+        for read, made, inputs in structure.backward:
             index = read.layer.node.index
-            made = outputs[index]
             live = np.ones(read.layer.outputs, bool) if made is None else needed[made]
             count = int(np.count_nonzero(live))
             if live_before.get(index) == count:
                 continue  # What is needed only grows, so that equal counts are equal sets.
             live_before[index] = count
             columns[index] = _needed_inputs(read, live, values, weights)
-            inputs = roots[read.inputs]
             if columns[index].any():
                 needed[inputs[columns[index]]] = True
             elif live.any() and not needed[inputs].any():
                 needed[inputs[0]] = True  # ONNX has no useful tensors of width zero.
             changed = True
-        for labels in measured:
-            if not needed[roots[labels]].any():
-                needed[roots[labels[0]]] = changed = True
+        # A tensor of which nobody wants more than its other sizes must be there all the same.
+        for axis in structure.measured:
+            if not needed[axis].any():
+                needed[axis[0]] = changed = True
     return Needs(needed[roots], columns)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -51,6 +52,21 @@ class Segment:
     parts: tuple[IntArray, ...]
     sets: tuple[ChannelSet, ...]
     original: IntArray
+
+    @cached_property
+    def only_products(self) -> bool:
+        """Whether no convolution has to do with it."""
+        layers = [writer.write.layer for writer in self.writers]
+        layers += [read.layer for read in self.readers]
+        return all(layer is None or layer.product for layer in layers)
+
+    @cached_property
+    def only_layers(self) -> bool:
+        """Whether ungrouped layers are all there is to it."""
+        layers = [writer.write.layer for writer in self.writers]
+        if self.concatenations or self.demands:
+            return False
+        return all(layer is not None and layer.groups == 1 for layer in layers)
 
 
 def find_segments(

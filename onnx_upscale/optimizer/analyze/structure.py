@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from onnx_upscale.optimizer.analyze.context import Context, UnclearError
-from onnx_upscale.optimizer.analyze.facts import Axes, Demand, Facts
+from onnx_upscale.optimizer.analyze.facts import Axes, Demand, Facts, Read
 from onnx_upscale.optimizer.analyze.labels import LabelPool
 from onnx_upscale.optimizer.analyze.rules import RULES
 from onnx_upscale.optimizer.analyze.segments import Segment, find_segments
@@ -51,6 +51,37 @@ class Structure:
     def segments(self) -> tuple[Segment, ...]:
         """The closed sets of coupled axes, in the order in which the model first touches them."""
         return find_segments(self.roots, self.axes, self.facts, self.demands)
+
+    @cached_property
+    def running(self) -> tuple[tuple[Facts, tuple[str, ...]], ...]:
+        """The nodes that run, and what each reads that is not constant."""
+        constants = self.graph.constants
+        return tuple(
+            (facts, tuple(name for name in facts.node.inputs if name not in constants))
+            for facts in self.facts
+            if not all(name in constants for name in facts.node.outputs if name)
+        )
+
+    @cached_property
+    def backward(self) -> tuple[tuple[Read, IntArray | None, IntArray], ...]:
+        """The readers from the last to the first, with the roots that each makes and reads."""
+        roots = self.roots
+        return tuple(
+            (read, None if read.outputs is None else roots[read.outputs], roots[read.inputs])
+            for read in (facts.read for facts in reversed(self.facts))
+            if read is not None
+        )
+
+    @cached_property
+    def measured(self) -> tuple[IntArray, ...]:
+        """The roots of axes of which a node wants no more than the size, as Shape does."""
+        return tuple(
+            self.roots[labels]
+            for facts in self.facts
+            if facts.read is None and not facts.outputs
+            for axes in facts.inputs.values()
+            for labels in axes.values()
+        )
 
 
 def find_structure(graph: Graph) -> Structure:

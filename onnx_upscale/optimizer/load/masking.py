@@ -47,7 +47,7 @@ def resolve_masks(graph: Graph, masks: Iterable[Mask]) -> tuple[LayerMask, ...]:
                 raise mask.error(
                     f"node '{node.title}' is a {node.op}, which has no channels to mask"
                 )
-            layer = layer_of(graph, node)
+            layer = names.layer(node)
             if layer is None:
                 raise mask.error(
                     f"the weight of node '{node.title}' ({node.op}) is not constant, "
@@ -65,10 +65,17 @@ class _Names:
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
+        self._layers: dict[int, Layer | None] = {}
         self._by_name: dict[str, list[Node]] = {}
         for node in graph.nodes:
             if node.proto.name:
                 self._by_name.setdefault(node.proto.name, []).append(node)
+
+    def layer(self, node: Node) -> Layer | None:
+        """How a node uses its weight, found out once."""
+        if node.index not in self._layers:
+            self._layers[node.index] = layer_of(self._graph, node)
+        return self._layers[node.index]
 
     def nodes(self, mask: Mask) -> list[Node]:
         key = mask.key
@@ -94,7 +101,7 @@ class _Names:
             tensor = pending.pop()
             for index, slot in graph.readers.get(tensor, ()):
                 node = graph.nodes[index]
-                layer = layer_of(graph, node)
+                layer = self.layer(node)
                 if layer is not None and slot == layer.weight_slot:
                     found[index] = node
                 else:
@@ -105,7 +112,7 @@ class _Names:
         graph = self._graph
         candidates: dict[str, None] = {}
         for node in graph.nodes:
-            layer = layer_of(graph, node)
+            layer = self.layer(node)
             if layer is not None:
                 names = (node.input(layer.weight_slot), node.proto.name, node.outputs[0])
                 candidates.update(dict.fromkeys(name for name in names if name))

@@ -42,7 +42,7 @@ def _extra(kept: Needs, segment: Segment, costs: Costs) -> IntArray:
     before = kept.labels[segment.roots]
     if before.all():
         return np.zeros(0, np.int64)
-    after, product = before.copy(), _only_products(segment)
+    after, product = before.copy(), segment.only_products
     for each in segment.sets:
         places = np.searchsorted(segment.roots, each.roots)
         there = after[places]
@@ -63,7 +63,9 @@ def _fastest(kept: Needs, segment: Segment, costs: Costs, channels: int, counts:
     candidates = [counts.aligned]
     if counts.whole <= channels:
         candidates.append(counts.whole)
-    if _only_layers(segment):
+    # Odd counts only here: a depthwise convolution or a Concat that has to leave the fast layout
+    # costs more than any layer gains.
+    if segment.only_layers:
         candidates.insert(0, counts.least)
     around = _around(kept, segment, costs)
 
@@ -73,25 +75,6 @@ def _fastest(kept: Needs, segment: Segment, costs: Costs, channels: int, counts:
         return math.fsum([*before, *behind])
 
     return min(candidates, key=seconds)
-
-
-def _only_products(segment: Segment) -> bool:
-    """Whether no convolution has to do with a segment."""
-    layers = [writer.write.layer for writer in segment.writers]
-    layers += [read.layer for read in segment.readers]
-    return all(layer is None or layer.product for layer in layers)
-
-
-def _only_layers(segment: Segment) -> bool:
-    """Whether the layers of a segment are all there is to it.
-
-    Only then may its counts be odd: a depthwise convolution or a Concat that has to leave the fast
-    layout costs more than any layer gains.
-    """
-    layers = [writer.write.layer for writer in segment.writers]
-    if segment.concatenations or segment.demands:
-        return False
-    return all(layer is not None and layer.groups == 1 for layer in layers)
 
 
 @dataclass(frozen=True)

@@ -50,8 +50,11 @@ class Layout:
     def _find(self, labels: IntArray, roots: IntArray) -> IntArray:
         if len(labels) and self._frozen[labels[0]]:
             return np.arange(len(labels))
-        stretch = stretches(roots)
-        order = np.lexsort((self._rank[roots], stretch))
+        rank = self._rank[roots]
+        order = np.argsort(rank, kind="stable")
+        ordered = rank[order]
+        if (ordered[1:] == ordered[:-1]).any():
+            order = np.lexsort((rank, stretches(roots)))
         return order[self._kept[labels[order]]]
 
     def changes(self, labels: IntArray) -> bool:
@@ -98,9 +101,9 @@ def is_empty(facts: Facts, layout: Layout) -> bool:
 
 
 def _fits(layout: Layout, tie: Tie) -> bool:
-    part = layout.positions(tie.part)
     if tie.outer == tie.inner == 1:
-        return np.array_equal(layout.positions(tie.flat), part)
+        return True  # Coupled one to one, and so laid out alike.
+    part = layout.positions(tie.part)
     grid = np.arange(len(tie.flat)).reshape(tie.outer, len(tie.part), tie.inner)
     return np.array_equal(layout.positions(tie.flat), grid[:, part].ravel())
 

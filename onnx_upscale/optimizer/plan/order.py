@@ -55,6 +55,8 @@ def perfect_order(
     if len(value) != len(wanted):
         raise ValueError(f"{len(wanted)} wanted sets, but {len(value)} values")
     sets = [*mandatory, *wanted]
+    if len(sets) < 2:
+        return _apart(size, sets), [True] * len(wanted)
     part, parts = _parts(size, sets)
     must, want = parts[: len(mandatory)], parts[len(mandatory) :]
     hopeless = _hopeless(size, mandatory, wanted)
@@ -71,6 +73,12 @@ def perfect_order(
     rank = np.empty_like(frontier)
     rank[frontier] = np.arange(len(frontier))
     return np.argsort(rank[part], kind="stable"), taken
+
+
+def _apart(size: int, sets: Sequence[IntArray]) -> IntArray:
+    """Return the order for at most one set: it or the others, whichever have the first channel."""
+    inside = np.any(membership(size, sets), axis=0).reshape(size)
+    return np.argsort(inside != inside[:1], kind="stable")
 
 
 def _hopeless(

@@ -36,14 +36,12 @@ class _Program:
             shape[axis] = len(self._layout.positions(labels))
         self.shapes[name] = tuple(shape)
 
-    def add(self, facts: Facts, writing: Writing | None, edits: Sequence[Edit]) -> None:
+    def add(
+        self, facts: Facts, reads: Sequence[str], writing: Writing | None, edits: Sequence[Edit]
+    ) -> None:
         """Takes one more node, with the copies before and behind it."""
         node, layer = facts.node, self._layers.get(facts.node.index)
-        inputs = [
-            name
-            for name in node.inputs
-            if name in self.shapes and name not in self._graph.constants
-        ]
+        inputs = [name for name in reads if name in self.shapes]
         for output, name in enumerate(node.outputs):
             if name:
                 self.known(name, facts.outputs.get(output, {}))
@@ -132,9 +130,8 @@ def program(
     made = _Program(structure, layout)
     for value in graph.model.graph.input:
         made.known(value.name, structure.axes.get(value.name, {}))
-    for facts in structure.facts:
+    for facts, reads in structure.running:
         index = facts.node.index
-        constant = all(name in graph.constants for name in facts.node.outputs if name)
-        if not constant and not is_empty(facts, layout):
-            made.add(facts, writers.get(index), edits.get(index, ()))
+        if not is_empty(facts, layout):
+            made.add(facts, reads, writers.get(index), edits.get(index, ()))
     return Program(tuple(made.steps), made.shapes)
