@@ -8,8 +8,17 @@ import numpy as np
 
 from onnx_upscale.optimizer.load.graph import Graph
 from onnx_upscale.optimizer.load.layers import Layer
+from onnx_upscale.optimizer.load.values import Array
 from onnx_upscale.pruning.removal import Floats
-from onnx_upscale.recovery.columns import POSITIONS, check_finite, columns, count_positions, draw
+from onnx_upscale.recovery.columns import (
+    POSITIONS,
+    TOGETHER,
+    check_finite,
+    columns,
+    count_positions,
+    draw,
+)
+from onnx_upscale.recovery.moments import Reals, centred
 from onnx_upscale.recovery.walk import up_to
 from onnx_upscale.running import Session
 from onnx_upscale.samples import Batch
@@ -96,28 +105,36 @@ class _Sum:
         self._count = 0
         self._mean = np.zeros(count)
         self._second = np.zeros(count if count > _MOST_COLUMNS else (count, count))
+        self._waiting: list[Reals] = []
 
-    def add(self, data: np.ndarray[tuple[int, ...], np.dtype[np.float32]], present: int) -> None:
+    def add(self, data: Array, present: int) -> None:
         total = count_positions(self.layer, data.shape)
         seen = columns(self.layer, data, draw(total, POSITIONS * present, self._rng))[0]
-        if not seen.shape[1]:
-            return
         check_finite(self.layer, seen)
-        count, mean = seen.shape[1], seen.mean(1)
-        seen -= mean[:, np.newaxis]  # First, as what is left may be small beside the means.
+        self._waiting.append(seen)
+        if sum(each.shape[1] for each in self._waiting) >= TOGETHER:
+            self._sum()
+
+    def _sum(self) -> None:
+        """Adds what waits: many positions at once, for that is much faster."""
+        seen, mean = centred(np.concatenate(self._waiting, 1))
+        self._waiting.clear()
+        count = seen.shape[1]
         apart = mean - self._mean
         weight = self._count * count / (self._count + count)
         if self._second.ndim == 1:
             self._second += np.square(seen).sum(1) + weight * np.square(apart)
-        else:  # Products in single precision are twice as fast, and add up in double.
-            single = seen.astype(np.float32)
-            self._second += single @ single.T
+        else:  # Products in single precision, see `Moments.of`.
+            self._second += seen @ seen.T
             self._second += weight * np.outer(apart, apart)
         self._count += count
         self._mean += apart * (count / self._count)
 
     def finished(self) -> Floats:
-        return self._second / max(self._count, 1)
+        if any(each.shape[1] for each in self._waiting):
+            self._sum()
+        self._second /= max(self._count, 1)
+        return self._second
 
 
 def _columns(layer: Layer) -> int:

@@ -13,13 +13,16 @@ from onnx_upscale.errors import DataError
 from onnx_upscale.optimizer.load.graph import IntArray
 from onnx_upscale.optimizer.load.layers import Layer
 from onnx_upscale.optimizer.load.values import Array
-from onnx_upscale.recovery.moments import Floats
+from onnx_upscale.recovery.moments import Floats, Reals
 
 POSITIONS = 64
 """How many are looked at of each sample: more add little, for neighbours are alike."""
 
+TOGETHER = 1024
+"""How many positions are multiplied at once, or more: each time costs as much as some hundreds."""
 
-def check_finite(layer: Layer, *seen: Floats) -> None:
+
+def check_finite(layer: Layer, *seen: Reals) -> None:
     """Refuses columns that nothing can be learned from.
 
     Args:
@@ -75,7 +78,7 @@ def draw(total: int, wanted: int, rng: np.random.Generator) -> IntArray:
     return np.minimum(drawn.astype(np.int64), total - 1)
 
 
-def columns(layer: Layer, data: Array, positions: IntArray) -> Floats:
+def columns(layer: Layer, data: Array, positions: IntArray) -> Reals:
     """What a layer contracts with its weight.
 
     Args:
@@ -85,28 +88,39 @@ def columns(layer: Layer, data: Array, positions: IntArray) -> Floats:
 
     Returns:
         Shape (groups, inputs per group x window, positions), in the order of `Layer.by_group`; for
-        a transposed convolution the window is left out.
+        a transposed convolution the window is left out. In single precision, unless the data are
+        in double.
     """
-    if layer.product:
+    if layer.product or layer.transposed:
         seen = np.moveaxis(data, layer.data_axis, -1).reshape(-1, layer.inputs)[positions]
-    elif layer.transposed:
-        seen = np.moveaxis(data, 1, -1).reshape(-1, layer.inputs)[positions]
     else:
         seen = _windows(layer, data, positions)
-    by_group = seen.reshape(len(positions), layer.groups, -1).astype(np.float64)
+    kind = np.promote_types(seen.dtype, np.float32)
+    by_group = seen.reshape(len(positions), layer.groups, -1).astype(kind, copy=False)
     return by_group.transpose(1, 2, 0)
 
 
 def _windows(layer: Layer, data: Array, positions: IntArray) -> Array:
     """The windows of a convolution at some positions, shape (positions, inputs, ...)."""
     axes = range(2, data.ndim)
-    padded = np.pad(data, [(0, 0), (0, 0), *_pads(layer, data.shape[2:])])
+    padded = _padded(data, _pads(layer, data.shape[2:]))
     every = sliding_window_view(padded, _spans(layer), axis=tuple(axes))
     steps = [slice(None, None, step) for step in (*_strides(layer), *_dilations(layer))]
     windows = every[(slice(None), slice(None), *steps)]
     sample, *place = np.unravel_index(positions, (len(data), *windows.shape[2 : data.ndim]))
     found: Array = windows[(sample, slice(None), *place)]  # type: ignore[arg-type]
     return found
+
+
+def _padded(data: Array, pads: Sequence[tuple[int, int]]) -> Array:
+    """With zeros around: as `np.pad`, which takes much longer than copying does."""
+    if not any(map(any, pads)):
+        return data
+    sizes = [size + sum(pad) for size, pad in zip(data.shape[2:], pads, strict=True)]
+    padded = np.zeros((*data.shape[:2], *sizes), data.dtype)
+    inner = [slice(pad[0], pad[0] + size) for pad, size in zip(pads, data.shape[2:], strict=True)]
+    padded[(slice(None), slice(None), *inner)] = data
+    return padded
 
 
 def _strides(layer: Layer) -> list[int]:

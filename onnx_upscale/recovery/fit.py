@@ -11,6 +11,7 @@ from onnx_upscale.optimizer.analyze.weights import BoolArray
 from onnx_upscale.optimizer.load.graph import Graph, IntArray
 from onnx_upscale.recovery.columns import (
     POSITIONS,
+    TOGETHER,
     check_finite,
     columns,
     count_positions,
@@ -19,9 +20,9 @@ from onnx_upscale.recovery.columns import (
     matrix,
 )
 from onnx_upscale.recovery.model import Repaired, along_outputs
-from onnx_upscale.recovery.moments import Floats, Moments
+from onnx_upscale.recovery.moments import Floats, Moments, Reals, centred
 from onnx_upscale.recovery.readers import Reader
-from onnx_upscale.recovery.repair import Repair, repair
+from onnx_upscale.recovery.repair import SURE, Repair, repair
 from onnx_upscale.recovery.walk import Pair
 
 
@@ -36,6 +37,7 @@ class Fit:
         fitted: Which columns these are: those that any group keeps.
         stays: Per group, which of these it keeps itself, shape (groups, fitted).
         rng: Draws positions.
+        single: Whether products are taken in single precision.
         moments: Those so far.
     """
 
@@ -45,10 +47,14 @@ class Fit:
     fitted: IntArray
     stays: BoolArray
     rng: np.random.Generator
+    single: bool
     moments: Moments | None = field(default=None)
+    _waiting: list[tuple[Reals, Reals]] = field(default_factory=list)
 
     @classmethod
-    def of(cls, reader: Reader, graph: Graph, repaired: Repaired, seed: int) -> Fit:
+    def of(
+        cls, reader: Reader, graph: Graph, repaired: Repaired, seed: int, strength: float
+    ) -> Fit:
         """A reader without moments.
 
         Args:
@@ -56,6 +62,7 @@ class Fit:
             graph: The graph, seen through its masks.
             repaired: The model under repair.
             seed: Seed of the positions.
+            strength: How much its weights will be pulled to what they are.
 
         Returns:
             It.
@@ -67,7 +74,7 @@ class Fit:
         stays = kept[:, fitted]
         weight = matrix(layer, repaired.value(layer.weight))[..., fitted] * stays[:, np.newaxis]
         rng = np.random.default_rng([seed, layer.node.index])
-        return cls(reader, dense, weight, fitted, stays, rng)
+        return cls(reader, dense, weight, fitted, stays, rng, strength >= SURE)
 
     def add(self, pair: Pair) -> None:
         """Adds the moments of a batch.
@@ -87,12 +94,32 @@ class Fit:
         whole = columns(layer, dense, chosen)
         read = columns(layer, seen, chosen)[:, self.fitted]
         check_finite(layer, whole, read)
-        wanted, read = self.dense @ whole, read * self.stays[..., np.newaxis]
+        self._waiting.append((whole, read))
+        if sum(each.shape[-1] for each, _ in self._waiting) >= TOGETHER:
+            self._sum()
+
+    def _sum(self) -> None:
+        """Adds what waits to the moments: many positions at once, for that is much faster."""
+        if not self._waiting:
+            return
+        kind: type[np.floating] = np.float32 if self.single else np.float64
+        whole, read = (
+            np.concatenate(each, -1).astype(kind, copy=False)
+            for each in zip(*self._waiting, strict=True)
+        )
+        self._waiting.clear()
+        # Before they are multiplied: what is left may be small beside the means.
+        whole, mean = centred(whole)
+        wanted = self.dense.astype(kind, copy=False) @ whole
+        mean_wanted = (self.dense @ mean[..., np.newaxis])[..., 0]
+        if len(self.stays) > 1:
+            read *= self.stays[..., np.newaxis]
         if self.reader.scales_only:
             # One column per output: what the reader makes of its input so far.
-            read = (self.weight @ read).reshape(-1, 1, len(chosen))
-            wanted = wanted.reshape(read.shape)
+            read = (self.weight.astype(kind, copy=False) @ read).reshape(-1, 1, read.shape[-1])
+            wanted, mean_wanted = wanted.reshape(read.shape), mean_wanted.reshape(-1, 1)
         moments = Moments.of(wanted, read)
+        moments = dataclasses.replace(moments, mean_dense=moments.mean_dense + mean_wanted)
         self.moments = moments if self.moments is None else self.moments + moments
 
     def finish(self, repaired: Repaired, strength: float) -> Repair | None:
@@ -105,6 +132,7 @@ class Fit:
         Returns:
             What was done; None where there was nothing to read.
         """
+        self._sum()
         if self.moments is None:
             return None
         reader, layer = self.reader, self.reader.layer

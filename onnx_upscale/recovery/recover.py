@@ -20,6 +20,7 @@ from onnx_upscale.recovery.fit import Fit
 from onnx_upscale.recovery.model import Repaired
 from onnx_upscale.recovery.readers import explained, find_readers
 from onnx_upscale.recovery.repair import Repair
+from onnx_upscale.recovery.shelf import Shelf
 from onnx_upscale.recovery.walk import Walk
 from onnx_upscale.samples import SampleSource, batches, open_source, split
 
@@ -103,19 +104,26 @@ def recover(
     repaired = Repaired(graph, found.readers)
     masked = onnx.ModelProto()
     masked.CopyFrom(repaired.model)
-    walk = Walk(graph, repaired.model, found.levels, lambda: batches(opened, fitting, graph.model))
     levels, rows, done = found.by_level, list[dict[str, Any]](), 0
     try:
-        for number, readers in enumerate(levels):
-            fits = [Fit.of(reader, graph, repaired, seed) for reader in readers]
-            later = [reader.data for level in levels[number + 1 :] for reader in level]
-            for pair in walk.to(readers[0].level, [reader.data for reader in readers], later):
-                for fit in fits:
-                    fit.add(pair)
-                done += pair.present
-                if progress is not None:
-                    progress(done, len(levels) * len(fitting))
-            rows += [_row(fit, fit.finish(repaired, strength)) for fit in fits]
+        with Shelf() as shelf:
+            walk = Walk(
+                graph,
+                repaired.model,
+                found.levels,
+                lambda: batches(opened, fitting, graph.model),
+                shelf,
+            )
+            for number, readers in enumerate(levels):
+                fits = [Fit.of(reader, graph, repaired, seed, strength) for reader in readers]
+                later = [reader.data for level in levels[number + 1 :] for reader in level]
+                for pair in walk.to(readers[0].level, [reader.data for reader in readers], later):
+                    for fit in fits:
+                        fit.add(pair)
+                    done += pair.present
+                    if progress is not None:
+                        progress(done, len(levels) * len(fitting))
+                rows += [_row(fit, fit.finish(repaired, strength)) for fit in fits]
         compared = compare_outputs(
             graph.model, [masked, repaired.model], batches(opened, held_out, graph.model)
         )

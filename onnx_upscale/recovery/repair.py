@@ -11,6 +11,10 @@ from onnx_upscale.recovery.moments import Floats, Moments
 # Below this ratio of the pivots of a Cholesky factor, what is solved for is mostly rounding.
 _SMALLEST_PIVOT = 1e-7
 
+SURE = 1e-4
+"""From this strength on S + l is solved without a look at its pivots, which would take as long
+again: its condition is below 1e4 times its columns, whatever S is."""
+
 
 @dataclass(frozen=True)
 class Repair:
@@ -49,17 +53,30 @@ def repair(moments: Moments, weight: Floats, strength: float, shifting: bool = T
         W', s and the errors.
     """
     about = moments if shifting else moments.about_zero
-    residual = about.cross - weight @ about.gram
+    made = weight @ about.gram
+    residual = about.cross - made
     columns = about.gram.shape[-1]
     pull = strength * np.trace(about.gram, axis1=1, axis2=2) / max(columns, 1)
-    systems = about.gram + pull[:, np.newaxis, np.newaxis] * np.eye(columns)
-    new = weight + np.stack(
-        [_solved(system, rows) for system, rows in zip(systems, residual, strict=True)]
-    )
+    systems = about.gram.copy()
+    systems[:, np.arange(columns), np.arange(columns)] += pull[:, np.newaxis]
+    solve = _solved if strength < SURE else _solved_surely
+    change = np.stack([solve(system, rows) for system, rows in zip(systems, residual, strict=True)])
+    new = weight + change
     shift = about.mean_dense - _times(new, about.mean)
     apart = moments.mean_dense - _times(weight, moments.mean)
-    before = _error(moments, weight) + moments.count * apart**2
-    return Repair(new, shift, before, _error(about, new))
+    made = made if shifting else weight @ moments.gram
+    before = _error(moments, weight, made) + moments.count * apart**2
+    # What the new weights make of S is W S + change S, and change (S + l) is what was solved for.
+    made = about.cross - pull[:, np.newaxis, np.newaxis] * change
+    return Repair(new, shift, before, _error(about, new, made))
+
+
+def _solved_surely(system: Floats, rows: Floats) -> Floats:
+    """The same where l is far above the rounding of S, so that only zeros are singular."""
+    try:
+        return np.asarray(np.linalg.solve(system, rows.T).T, np.float64)
+    except np.linalg.LinAlgError:
+        return np.zeros_like(rows)
 
 
 def _solved(system: Floats, rows: Floats) -> Floats:
@@ -78,8 +95,7 @@ def _times(weight: Floats, columns: Floats) -> Floats:
     return product
 
 
-def _error(moments: Moments, weight: Floats) -> Floats:
-    """|Y - W X|^2 per row, about where the moments are taken."""
-    crossed = np.einsum("gnm,gnm->gn", moments.cross, weight)
-    squared = np.einsum("gnm,gnm->gn", weight @ moments.gram, weight)
-    return np.asarray(np.maximum(moments.power - 2 * crossed + squared, 0.0), np.float64)
+def _error(moments: Moments, weight: Floats, made: Floats) -> Floats:
+    """|Y - W X|^2 per row, about where the moments are taken; `made` is W X X^T."""
+    error = moments.power + ((made - 2 * moments.cross) * weight).sum(-1)
+    return np.asarray(np.maximum(error, 0.0), np.float64)

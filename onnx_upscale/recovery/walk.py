@@ -10,11 +10,9 @@ import onnx
 from onnx_upscale.optimizer.load.graph import Graph
 from onnx_upscale.optimizer.load.subgraphs import reads
 from onnx_upscale.optimizer.load.values import Array
+from onnx_upscale.recovery.shelf import Shelf
 from onnx_upscale.running import Session
 from onnx_upscale.samples import Batch
-
-# What a level leaves for the next one is kept in memory up to here; beyond, it is computed again.
-MOST_BYTES = 1 << 29
 
 
 @dataclass(frozen=True)
@@ -31,16 +29,6 @@ class Pair:
     dense: Mapping[str, Array]
     seen: Mapping[str, Array]
 
-    def only(self, names: Iterable[str]) -> Pair:
-        """Some of the tensors."""
-        dense, seen = ({name: each[name] for name in names} for each in (self.dense, self.seen))
-        return Pair(self.present, dense, seen)
-
-    @property
-    def bytes(self) -> int:
-        """How much memory they take."""
-        return sum(v.nbytes for each in (self.dense, self.seen) for v in each.values())
-
 
 class Walk:
     """Both models, run as far as the readers of one level after the other.
@@ -51,6 +39,7 @@ class Walk:
         levels: Per tensor, how many readers to repair lie one behind the other before it; 0 for
             those that are missing.
         samples: Gives the samples, anew each time.
+        shelf: Where a level puts aside what the next ones go on from.
     """
 
     def __init__(
@@ -59,12 +48,14 @@ class Walk:
         repaired: onnx.ModelProto,
         levels: Mapping[str, int],
         samples: Callable[[], Iterable[Batch]],
+        shelf: Shelf,
     ) -> None:
         self._graph, self._repaired, self._levels = graph, repaired, levels
-        self._samples = samples
+        self._samples, self._shelf = samples, shelf
         self._inputs = frozenset(value.name for value in graph.model.graph.input)
-        self._known: Collection[str] = self._inputs
-        self._kept: list[Pair] | None = None
+        self._known: frozenset[str] = self._inputs
+        # How many samples each batch holds, once the shelf does.
+        self._present: list[int] | None = None
 
     def to(self, level: int, wanted: Collection[str], later: Iterable[str]) -> Iterator[Pair]:
         """Runs both models up to some tensors.
@@ -81,29 +72,46 @@ class Walk:
             VerifySetupError: onnxruntime does not run a model.
         """
         frontier = self._frontier(level, later)
-        ends = tuple(dict.fromkeys((*wanted, *frontier)))
-        dense, seen = (
-            _Part(up_to(model, ends, self._known, self._graph))
+        shelved = self._known if self._present is not None else frozenset()
+        fresh = [name for name in frontier if name not in shelved]
+        ends = tuple(dict.fromkeys((*wanted, *fresh)))
+        parts = [
+            _Part(up_to(model, ends, self._known, self._graph), ends)
             for model in (self._graph.model, self._repaired)
-        )
-        kept: list[Pair] = []
+        ]
         # Tensors of unknown type cannot be handed over.
         fits = all(name in self._graph.types for name in frontier)
-        for pair in self._given():
-            made = Pair(pair.present, dense.run(pair.dense), seen.run(pair.seen))
-            yield made
+        presents: list[int] = []
+        for present, *given in self._given(parts):
+            made = [part.run(each) for part, each in zip(parts, given, strict=True)]
+            yield Pair(present, *made)
+            presents.append(present)
             if fits:
-                kept.append(made.only(frontier))
-                fits = sum(each.bytes for each in kept) <= MOST_BYTES
+                fits = all(
+                    self._shelf.put((name, side), values[name])
+                    for side, values in enumerate(made)
+                    for name in fresh
+                )
                 if not fits:
-                    kept.clear()
+                    self._shelf.keep(_both(shelved))
         if fits:
-            self._known, self._kept = frozenset(frontier), kept
+            self._shelf.keep(_both(frontier))
+            self._known, self._present = frozenset(frontier), presents
 
-    def _given(self) -> Iterable[Pair]:
-        if self._kept is not None:
-            return self._kept
-        return (Pair(batch.present, batch.inputs, batch.inputs) for batch in self._samples())
+    def _given(
+        self, parts: Sequence[_Part]
+    ) -> Iterator[tuple[int, Mapping[str, Array], Mapping[str, Array]]]:
+        """How many samples a batch holds, and what it gives the dense and the other part."""
+        if self._present is None:
+            for batch in self._samples():
+                yield batch.present, batch.inputs, batch.inputs
+            return
+        for number, present in enumerate(self._present):
+            dense, seen = (
+                {name: self._shelf.get((name, side), number) for name in part.reads & self._known}
+                for side, part in enumerate(parts)
+            )
+            yield present, dense, seen
 
     def _frontier(self, level: int, later: Iterable[str]) -> tuple[str, ...]:
         """The last tensors on the way to later ones that the repair up to here settles."""
@@ -123,17 +131,27 @@ class Walk:
         return tuple(found)
 
 
+def _both(names: Iterable[str]) -> set[tuple[str, int]]:
+    """Names of rows: a tensor of the dense model is 0, of the other one 1."""
+    return {(name, side) for name in names for side in (0, 1)}
+
+
 class _Part:
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self._reads = [value.name for value in model.graph.input]
+    """A part of a model, and which tensors it is asked for: made by it or given."""
+
+    def __init__(self, model: onnx.ModelProto, ends: Iterable[str]) -> None:
+        self._inputs = [value.name for value in model.graph.input]
+        self._ends = tuple(ends)
         self._session = Session(model) if model.graph.output else None
+        made = {value.name for value in model.graph.output}
+        self.reads = frozenset((*self._inputs, *(name for name in ends if name not in made)))
 
     def run(self, given: Mapping[str, Array]) -> dict[str, Array]:
-        """What was given, and what the part makes of it."""
-        if self._session is None:
-            return dict(given)
-        own = {name: given[name] for name in self._reads if name in given}
-        return {**given, **self._session.run(own)}
+        """The tensors."""
+        found = dict(given)
+        if self._session is not None:
+            found |= self._session.run({n: given[n] for n in self._inputs if n in given})
+        return {name: found[name] for name in self._ends}
 
 
 def up_to(

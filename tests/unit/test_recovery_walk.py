@@ -8,8 +8,9 @@ import pytest
 from onnx import numpy_helper
 
 import onnx_upscale
-from build import Array, Net
-from onnx_upscale.recovery import walk
+from build import Array, Net, run
+from onnx_upscale.recovery import fit, shelf, walk
+from onnx_upscale.recovery.repair import SURE
 
 MASKS = {"version": 1, "masks": {f"w{index}": {"input": [index, 3]} for index in range(1, 4)}}
 
@@ -41,12 +42,15 @@ def weights(model: onnx.ModelProto) -> dict[str, Array]:
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
 
 
+@pytest.mark.parametrize("disk", [0.0, 1e-6, 0.5])
 @pytest.mark.parametrize("most", [0, 5000, 30000])
 def test_going_on_and_starting_again_give_the_same(
-    monkeypatch: pytest.MonkeyPatch, most: int
+    monkeypatch: pytest.MonkeyPatch, most: int, disk: float
 ) -> None:
+    """In memory, in files, and where neither has room."""
     wanted = weights(onnx_upscale.recover(residual(), MASKS, samples()).model)
-    monkeypatch.setattr(walk, "MOST_BYTES", most)
+    monkeypatch.setattr(shelf, "MOST_BYTES", most)
+    monkeypatch.setattr(shelf, "_SHARE", disk)
     got = weights(onnx_upscale.recover(residual(), MASKS, samples()).model)
     assert got.keys() == wanted.keys()
     for name, values in wanted.items():
@@ -67,6 +71,29 @@ def test_samples_are_read_once_and_nodes_run_once(monkeypatch: pytest.MonkeyPatc
     dense = [name for part in parts[::2] for name in part]
     assert len(parts) == 6
     assert len(set(dense)) == len(dense) == 8  # Without Shape, the last Conv and what follows.
+
+
+def test_single_precision_gives_the_same_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs, made = samples() + 10, []
+    for sure in (SURE, np.inf):
+        monkeypatch.setattr(fit, "SURE", sure)
+        made += run(onnx_upscale.recover(residual(), MASKS, inputs).model, {"x": inputs})
+    single, double = made
+    assert not np.array_equal(single, double)
+    np.testing.assert_allclose(single, double, atol=1e-4 * double.std())
+
+
+def test_what_did_not_change_is_not_put_aside_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    put: list[object] = []
+    original = shelf.Shelf.put
+
+    def recorded(self: shelf.Shelf, name: object, array: Array) -> bool:
+        put.append(name)
+        return original(self, name, array)
+
+    monkeypatch.setattr(shelf.Shelf, "put", recorded)
+    onnx_upscale.recover(residual(), MASKS, samples())
+    assert {put.count(name) for name in put} == {2}  # Once per batch.
 
 
 def test_initializers_that_are_listed_as_inputs() -> None:

@@ -52,6 +52,32 @@ def test_moments_of_parts_add_up() -> None:
     assert_equal(functools.reduce(operator.add, added[::-1]), whole)
 
 
+def test_single_precision_gives_the_same_weights() -> None:
+    """Where means are large, scales of channels differ, and some are nearly the same."""
+    wanted, read, weight = numbers(1, 5, 3000), numbers(1, 40, 3000), numbers(1, 5, 40)
+    read[0, 20:] = read[0, :20] + 1e-3 * read[0, 20:]
+    read *= np.logspace(-2, 2, 40)[:, np.newaxis]
+    read += 30 * np.logspace(-2, 2, 40)[:, np.newaxis]
+    wanted += (weight * np.logspace(2, -2, 40)) @ read
+    exact = wanted.astype(np.float32), read.astype(np.float32)
+    parts = [slice(0, 1000), slice(1000, 3000)]
+    kinds: list[type[np.floating]] = [np.float32, np.float64]
+    single, double = (
+        functools.reduce(
+            operator.add,
+            [Moments.of(*(each[..., part].astype(kind) for each in exact)) for part in parts],
+        )
+        for kind in kinds
+    )
+    assert single.gram.dtype == single.cross.dtype == np.float64
+    deviation = np.sqrt(np.diagonal(double.gram[0]))
+    error = np.abs(single.gram - double.gram)[0] / np.outer(deviation, deviation)
+    assert error.max() < 1e-5
+    one, two = repair(single, weight, 1e-2), repair(double, weight, 1e-2)
+    np.testing.assert_allclose(one.weight, two.weight, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(one.after, two.after, rtol=1e-3)
+
+
 @pytest.mark.parametrize("shifting", [True, False])
 def test_without_a_pull_it_is_least_squares(shifting: bool) -> None:
     wanted, read, weight = numbers(1, 3, 80), numbers(1, 5, 80), numbers(1, 3, 5)
