@@ -16,6 +16,7 @@ from onnx_upscale.errors import (
     UsageError,
     VerifyError,
     VerifySetupError,
+    WorkerError,
 )
 from onnx_upscale.exporter import Exported, export
 from onnx_upscale.importers import import_masks
@@ -48,6 +49,7 @@ __all__ = [
     "Verification",
     "VerifyError",
     "VerifySetupError",
+    "WorkerError",
     "__version__",
     "analyze",
     "bench",

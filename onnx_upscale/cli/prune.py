@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 import click
 
 from onnx_upscale.cli.console import exit_statuses, show, warn
-from onnx_upscale.cli.data import data_source, fitting
+from onnx_upscale.cli.data import data_source, fitting, workers
 from onnx_upscale.cli.options import inputs as input_sizes
 from onnx_upscale.cli.options import quiet, target, version
 from onnx_upscale.cli.paths import check_paths
@@ -58,6 +58,7 @@ from onnx_upscale.tables import table
     help="Whether layers that read the same channels must agree on those to remove.",
 )
 @input_sizes
+@workers
 @click.option("--masks-out", metavar="FILE.json", help="Write what was chosen.")
 @click.option("--recovered-out", metavar="FILE.onnx", help="Write the repaired model of full size.")
 @click.option("--report", metavar="FILE.json", help="Write what was done as JSON.")
@@ -84,6 +85,7 @@ def prune(
     strength: float,
     seed: int,
     inputs: dict[str, tuple[int, ...]],
+    workers: int,
     masks_out: str | None,
     recovered_out: str | None,
     report: str | None,
@@ -137,6 +139,7 @@ def prune(
             strength=strength,
             seed=seed,
             inputs=inputs,
+            workers=workers,
             progress=progress,
         )
     paths = [os.path.join(out, f"{goal.value:g}.onnx") for goal in goals] if several else [out]

@@ -80,6 +80,7 @@ def prune_all(
     seed: int = 0,
     inputs: Sizes | None = None,
     runs: int = 30,
+    workers: int = 1,
     progress: Progress | None = None,
 ) -> Sweep:
     """Prunes one model to several goals, for the price of the statistics once.
@@ -98,6 +99,7 @@ def prune_all(
         seed: Which samples are used.
         inputs: Shapes of model inputs by name, where dimensions are symbolic.
         runs: How often each model is timed.
+        workers: As for `recover`.
         progress: Called now and then.
 
     Returns:
@@ -117,6 +119,6 @@ def prune_all(
     if least is not None and evaluate is None:
         raise UsageError(f"{least}: needs `evaluate`, which says what a score is")
     evaluation = None if evaluate is None else Evaluation.of(evaluate)
-    settings = Settings(target, mode, count, strength, seed, inputs, runs, evaluation)
-    pruner = Pruner(model, samples, settings, progress, least)
-    return Sweep(tuple(pruner.reach(goal) for goal in read))
+    settings = Settings(target, mode, count, strength, seed, inputs, runs, evaluation, workers)
+    with Pruner(model, samples, settings, progress, least) as pruner:
+        return Sweep(tuple(pruner.reach(goal) for goal in read))

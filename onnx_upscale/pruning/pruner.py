@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from collections.abc import Callable
@@ -26,8 +27,10 @@ from onnx_upscale.pruning.results import Pruned
 from onnx_upscale.pruning.search import Choice, search
 from onnx_upscale.pruning.second import SecondMoments
 from onnx_upscale.pruning.sensitivity import sensitivities
-from onnx_upscale.recovery import STRENGTH, Recovered, recover
+from onnx_upscale.recovery import STRENGTH, Recovered
+from onnx_upscale.recovery.recover import repair_model
 from onnx_upscale.samples import SampleSource, batches, open_source, split
+from onnx_upscale.workers import Team, gather
 
 COUNT = 512
 """How many samples are used unless somebody says otherwise."""
@@ -52,6 +55,7 @@ class Settings:
         inputs: Shapes of model inputs by name, where dimensions are symbolic.
         runs: How often each model is timed.
         evaluation: The user's own measure.
+        workers: Over how many processes the samples are divided.
     """
 
     target: str | os.PathLike[str] = "cpu"
@@ -62,10 +66,11 @@ class Settings:
     inputs: Sizes | None = None
     runs: int = 30
     evaluation: Evaluation | None = None
+    workers: int = 1
 
 
 class Pruner:
-    """One model and all that is found out about it once.
+    """One model and all that is found out about it once. Use as a context manager.
 
     Args:
         model: The model.
@@ -101,10 +106,26 @@ class Pruner:
         if self._samples.count < 2:
             raise DataError("one sample is not enough: give at least 2, better some hundreds")
         self._score = self._original_score(model, least_score)
-        try:
-            self._curves = self._find_curves()
-        except VerifySetupError as error:
-            raise DataError(f"the model does not run on the samples: {error}") from None
+        self._team: Team | None = None
+        self._curves: dict[int, Curves] = {}
+        self._source, self._stack = samples, contextlib.ExitStack()
+
+    def __enter__(self) -> Pruner:
+        count = self._set.count
+        fitting, _ = split(self._samples.count, count, self._set.seed)
+        with contextlib.ExitStack() as stack:
+            self._team = stack.enter_context(
+                gather(self._source, self._samples, fitting, self._model, count, self._set.workers)
+            )
+            try:
+                self._curves = self._find_curves()
+            except VerifySetupError as error:
+                raise DataError(f"the model does not run on the samples: {error}") from None
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._stack.__exit__(*exception)
 
     def _original_score(self, model: ModelSource, least: Goal | None) -> float | None:
         """The score of the original, found out before anything that takes long."""
@@ -139,6 +160,7 @@ class Pruner:
             lambda: batches(self._samples, fitting, self._model),
             seed,
             lambda done: self._tell("Looking at what channels matter", done, len(ordered)),
+            self._team,
         )
         return find_curves(
             self._structure, self._families, moments, moved, alone=self._set.mode != "agreement"
@@ -213,10 +235,11 @@ class Pruner:
 
     def recovered(self, choice: Choice) -> Recovered:
         """The model repaired for a choice."""
-        return recover(
+        return repair_model(
             self._model,
             choice.masks,
             self._samples,
+            self._team,
             count=self._set.count,
             strength=self._set.strength,
             seed=self._set.seed,

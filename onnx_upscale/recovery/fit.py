@@ -35,7 +35,9 @@ class Fit:
         weight: Its weight in the masked model, as matrices of the columns that are fitted.
         fitted: Which columns these are: those that any group keeps.
         stays: Per group, which of these it keeps itself, shape (groups, fitted).
-        rng: Draws positions.
+        seed: Seed of the positions that are looked at.
+        batch: Number of the next batch: each draws its positions by itself, so that it does not
+            matter which others the same process sees.
         moments: Those so far.
     """
 
@@ -44,11 +46,12 @@ class Fit:
     weight: Floats
     fitted: IntArray
     stays: BoolArray
-    rng: np.random.Generator
+    seed: int
+    batch: int
     moments: Moments | None = field(default=None)
 
     @classmethod
-    def of(cls, reader: Reader, graph: Graph, repaired: Repaired, seed: int) -> Fit:
+    def of(cls, reader: Reader, graph: Graph, repaired: Repaired, seed: int, batch: int = 0) -> Fit:
         """A reader without moments.
 
         Args:
@@ -56,6 +59,7 @@ class Fit:
             graph: The graph, seen through its masks.
             repaired: The model under repair.
             seed: Seed of the positions.
+            batch: Number of the first batch.
 
         Returns:
             It.
@@ -66,8 +70,7 @@ class Fit:
         fitted = np.flatnonzero(kept.any(0))
         stays = kept[:, fitted]
         weight = matrix(layer, repaired.value(layer.weight))[..., fitted] * stays[:, np.newaxis]
-        rng = np.random.default_rng([seed, layer.node.index])
-        return cls(reader, dense, weight, fitted, stays, rng)
+        return cls(reader, dense, weight, fitted, stays, seed, batch)
 
     def add(self, pair: Pair) -> None:
         """Adds the moments of a batch.
@@ -81,7 +84,9 @@ class Fit:
         layer = self.reader.layer
         dense, seen = pair.dense[self.reader.data], pair.seen[self.reader.data]
         total = count_positions(layer, dense.shape)
-        chosen = draw(total, POSITIONS * pair.present, self.rng)
+        rng = np.random.default_rng([self.seed, layer.node.index, self.batch])
+        self.batch += 1
+        chosen = draw(total, POSITIONS * pair.present, rng)
         if not len(chosen):
             return
         whole = columns(layer, dense, chosen)
@@ -94,6 +99,10 @@ class Fit:
             wanted = wanted.reshape(read.shape)
         moments = Moments.of(wanted, read)
         self.moments = moments if self.moments is None else self.moments + moments
+
+    def total(self) -> Moments | None:
+        """The moments of all batches; None where there was nothing to read."""
+        return self.moments
 
     def finish(self, repaired: Repaired, strength: float) -> Repair | None:
         """Repairs the reader and writes its weights.

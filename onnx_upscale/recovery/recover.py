@@ -13,15 +13,16 @@ import onnx
 
 from onnx_upscale.errors import DataError, UsageError, VerifySetupError
 from onnx_upscale.files import write_file
-from onnx_upscale.optimizer.analyze import analyze
-from onnx_upscale.optimizer.load import MaskSource, ModelSource, load
+from onnx_upscale.optimizer.load import MaskSource, ModelSource, load, read_model
+from onnx_upscale.optimizer.load.graph import Use
+from onnx_upscale.optimizer.load.values import Array
 from onnx_upscale.recovery.fidelity import Fidelity, compare_outputs
 from onnx_upscale.recovery.fit import Fit
-from onnx_upscale.recovery.model import Repaired
-from onnx_upscale.recovery.readers import explained, find_readers
+from onnx_upscale.recovery.levels import Levels, begin, moments_of_all
+from onnx_upscale.recovery.readers import explained
 from onnx_upscale.recovery.repair import Repair
-from onnx_upscale.recovery.walk import Walk
-from onnx_upscale.samples import SampleSource, batches, open_source, split
+from onnx_upscale.samples import Samples, SampleSource, batches, open_source, split
+from onnx_upscale.workers import Team, gather
 
 Progress = Callable[[int, int], None]
 """Called with how much is done, of how much."""
@@ -68,6 +69,7 @@ def recover(
     count: int = COUNT,
     strength: float = STRENGTH,
     seed: int = 0,
+    workers: int = 1,
     progress: Progress | None = None,
 ) -> Recovered:
     """Gives the readers of a pruned model new weights, so that it computes what it did before.
@@ -82,6 +84,8 @@ def recover(
         strength: How much weights are pulled to what they were, as a share of the mean square of
             what their reader reads.
         seed: Which samples are used, and which positions of them.
+        workers: Over how many processes the samples are divided. They are started afresh: a script
+            that uses them must keep what it does under `if __name__ == "__main__"`.
         progress: Called now and then with how much is done, of how much.
 
     Returns:
@@ -94,34 +98,78 @@ def recover(
         raise UsageError(f"`count` {count}: must be at least 1")
     if not 0 <= strength < float("inf"):
         raise UsageError(f"`strength` {strength}: must be 0 or more")
+    read = read_model(model)
+    opened = open_source(samples, read, count)
+    fitting, _ = split(opened.count, count, seed)
+    with gather(samples, opened, fitting, read, count, workers) as team:
+        return repair_model(read, masks, opened, team, count, strength, seed, progress)
+
+
+def repair_model(
+    model: ModelSource,
+    masks: MaskSource,
+    samples: Samples,
+    team: Team | None,
+    count: int,
+    strength: float,
+    seed: int,
+    progress: Progress | None = None,
+) -> Recovered:
+    """Does what `recover` does, on samples that were opened and with a team that was gathered.
+
+    Args:
+        model: As for `recover`.
+        masks: As for `recover`.
+        samples: The samples.
+        team: Holds those that are fitted on; None if this process does all by itself.
+        count: As for `recover`.
+        strength: As for `recover`.
+        seed: As for `recover`.
+        progress: As for `recover`.
+
+    Returns:
+        As `recover`.
+
+    Raises:
+        UpscaleError: One of its subclasses says what is wrong with the input.
+    """
     started = time.monotonic()
     loaded = load(model, masks)
     graph = loaded.graph
-    opened = open_source(samples, graph.model, count)
-    fitting, held_out = split(opened.count, count, seed)
-    found = find_readers(analyze(graph))
-    repaired = Repaired(graph, found.readers)
+    fitting, held_out = split(samples.count, count, seed)
+    levels = Levels(graph, lambda: batches(samples, fitting, graph.model), seed)
+    repaired, rows = levels.repaired, list[dict[str, Any]]()
     masked = onnx.ModelProto()
     masked.CopyFrom(repaired.model)
-    walk = Walk(graph, repaired.model, found.levels, lambda: batches(opened, fitting, graph.model))
-    levels, rows, done = found.by_level, list[dict[str, Any]](), 0
+    done = 0
+
+    def tell(present: int) -> None:
+        nonlocal done
+        done += present
+        if progress is not None:
+            progress(done, len(levels) * len(fitting))
+
     try:
-        for number, readers in enumerate(levels):
-            fits = [Fit.of(reader, graph, repaired, seed) for reader in readers]
-            later = [reader.data for level in levels[number + 1 :] for reader in level]
-            for pair in walk.to(readers[0].level, [reader.data for reader in readers], later):
-                for fit in fits:
-                    fit.add(pair)
-                done += pair.present
-                if progress is not None:
-                    progress(done, len(levels) * len(fitting))
-            rows += [_row(fit, fit.finish(repaired, strength)) for fit in fits]
+        if team is not None:
+            list(team.ask(begin, loaded.stated, seed))
+        written: dict[Use, Array] = {}
+        for number in range(len(levels)):
+            fits = levels.fits(number)
+            if team is None:
+                seen = levels.moments(number, tell)
+            else:
+                seen = moments_of_all(team, number, written)
+                tell(len(fitting))
+            for fit, moments in zip(fits, seen, strict=True):
+                fit.moments = moments
+                rows.append(_row(fit, fit.finish(repaired, strength)))
+            written = levels.written(number)
         compared = compare_outputs(
-            graph.model, [masked, repaired.model], batches(opened, held_out, graph.model)
+            graph.model, [masked, repaired.model], batches(samples, held_out, graph.model)
         )
     except VerifySetupError as error:
         raise DataError(f"the model does not run on the samples: {error}") from None
-    document = {
+    report = {
         "version": 1,
         "samples": {"fitted": len(fitting), "held_out": len(held_out)},
         "strength": strength,
@@ -131,7 +179,7 @@ def recover(
         "seconds": round(time.monotonic() - started, 3),
     }
     content: bytes = repaired.model.SerializeToString(deterministic=True)
-    return Recovered(repaired.model, document, tuple(explained(found.left)), content)
+    return Recovered(repaired.model, report, tuple(explained(levels.found.left)), content)
 
 
 def _row(fit: Fit, done: Repair | None) -> dict[str, Any]:
