@@ -16,12 +16,14 @@ from onnx_upscale.errors import (
     UsageError,
     VerifyError,
     VerifySetupError,
+    WorkerError,
 )
 from onnx_upscale.exporter import Exported, export
 from onnx_upscale.importers import import_masks
 from onnx_upscale.optimizer.verify import Verification
 from onnx_upscale.pricing import Priced, price
-from onnx_upscale.pruning.prune import Pruned, prune
+from onnx_upscale.pruning.prune import prune, prune_all
+from onnx_upscale.pruning.results import Pruned, Sweep
 from onnx_upscale.recovery import Recovered, recover
 from onnx_upscale.report import Report
 
@@ -41,11 +43,13 @@ __all__ = [
     "Recovered",
     "Report",
     "Result",
+    "Sweep",
     "UpscaleError",
     "UsageError",
     "Verification",
     "VerifyError",
     "VerifySetupError",
+    "WorkerError",
     "__version__",
     "analyze",
     "bench",
@@ -55,6 +59,7 @@ __all__ = [
     "optimize",
     "price",
     "prune",
+    "prune_all",
     "recover",
     "rules",
     "verify",

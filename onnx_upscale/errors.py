@@ -50,3 +50,7 @@ class VerifyError(UpscaleError):
 
 class VerifySetupError(UpscaleError):
     """onnxruntime cannot run one of the models, so nothing can be compared."""
+
+
+class WorkerError(UpscaleError):
+    """A process that took part in the work ended before it was done."""

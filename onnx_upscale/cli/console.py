@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from onnx_upscale.cli.messages import as_options
-from onnx_upscale.errors import UpscaleError, VerifyError
+from onnx_upscale.errors import UpscaleError, VerifyError, WorkerError
 
 _FAILED, BAD_INPUT, _DIFFERENT = 1, 2, 3
 
@@ -26,6 +26,8 @@ def exit_statuses(command: Callable[..., None]) -> Callable[..., None]:
             command(*args, **kwargs)
         except VerifyError as error:
             fail(as_options(str(error)), _DIFFERENT)
+        except WorkerError as error:
+            fail(as_options(str(error)))
         except UpscaleError as error:
             fail(as_options(str(error)), BAD_INPUT)
         except KeyboardInterrupt:

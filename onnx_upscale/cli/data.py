@@ -83,6 +83,15 @@ def fitting(least: int, most: int) -> Callable[..., Any]:
     )
 
 
+workers = click.option(
+    "--workers",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Processes to divide the samples over.",
+)
+
+
 def data_source(
     data: str | None,
     mean: tuple[float, ...] | None,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 import click
 
 from onnx_upscale.cli.console import exit_statuses, show, warn
-from onnx_upscale.cli.data import data_source, fitting
+from onnx_upscale.cli.data import data_source, fitting, workers
 from onnx_upscale.cli.options import inputs as input_sizes
 from onnx_upscale.cli.options import quiet, target, version
 from onnx_upscale.cli.paths import check_paths
@@ -18,8 +18,10 @@ from onnx_upscale.cli.progress import progress_bar
 from onnx_upscale.errors import UsageError
 from onnx_upscale.files import json_file, write_files
 from onnx_upscale.modules import module_file
-from onnx_upscale.pruning.goals import Goal, read_goals
-from onnx_upscale.pruning.prune import COUNT, Progress, Pruned, prune_all
+from onnx_upscale.pruning.goals import read_goals
+from onnx_upscale.pruning.prune import prune_all
+from onnx_upscale.pruning.pruner import COUNT, Progress
+from onnx_upscale.pruning.results import Sweep
 from onnx_upscale.pruning.search import MODES
 from onnx_upscale.tables import table
 
@@ -41,6 +43,12 @@ from onnx_upscale.tables import table
 @click.option(
     "--error", metavar="X", help="As fast as possible with outputs within this share of theirs."
 )
+@click.option("--score", metavar="X", help="As fast as possible with at least this by --evaluate.")
+@click.option(
+    "--evaluate",
+    metavar="MODULE:FUNCTION",
+    help="Your own measure: a function from the path of a model to a number; more is better.",
+)
 @target
 @click.option(
     "--mode",
@@ -50,6 +58,7 @@ from onnx_upscale.tables import table
     help="Whether layers that read the same channels must agree on those to remove.",
 )
 @input_sizes
+@workers
 @click.option("--masks-out", metavar="FILE.json", help="Write what was chosen.")
 @click.option("--recovered-out", metavar="FILE.onnx", help="Write the repaired model of full size.")
 @click.option("--report", metavar="FILE.json", help="Write what was done as JSON.")
@@ -68,12 +77,15 @@ def prune(
     params: str | None,
     agreement: str | None,
     error: str | None,
+    score: str | None,
+    evaluate: str | None,
     target: str,
     mode: str,
     count: int,
     strength: float,
     seed: int,
     inputs: dict[str, tuple[int, ...]],
+    workers: int,
     masks_out: str | None,
     recovered_out: str | None,
     report: str | None,
@@ -83,7 +95,7 @@ def prune(
 
     Chooses the channels whose loss costs least for what it saves on the target, gives the layers
     that read them new weights, optimizes the result exactly, verifies and measures it. Give exactly
-    one of --latency, --macs, --params, --agreement and --error.
+    one of --latency, --macs, --params, --agreement, --error and --score.
     """
     goals = read_goals(
         {
@@ -92,6 +104,7 @@ def prune(
             "params": params,
             "agreement": agreement,
             "error": error,
+            "score": score,
         }
     )
     several = len(goals) > 1
@@ -103,7 +116,11 @@ def prune(
         "--recovered-out": recovered_out,
         "--report": report,
     }
-    sources = {"the input model": model, "the samples": data and (module_file(data) or data)}
+    sources = {
+        "the input model": model,
+        "the samples": data and (module_file(data) or data),
+        "the evaluation": evaluate and module_file(evaluate),
+    }
     if several and os.path.exists(out) and not os.path.isdir(out):
         raise UsageError(f"OUT {out}: is no folder, which several goals need")
     check_paths(sources=sources, results=results)
@@ -115,12 +132,14 @@ def prune(
             model,
             source,
             goals,
+            evaluate=evaluate,
             target=target,
             mode=mode,
             count=count,
             strength=strength,
             seed=seed,
             inputs=inputs,
+            workers=workers,
             progress=progress,
         )
     paths = [os.path.join(out, f"{goal.value:g}.onnx") for goal in goals] if several else [out]
@@ -132,13 +151,12 @@ def prune(
     if recovered_out is not None:
         contents[recovered_out] = made[0].recovered.content
     if report is not None:
-        reports = [each.report for each in made]
-        contents[report] = json_file({"version": 1, "results": reports} if several else reports[0])
+        contents[report] = json_file(made.report if several else made[0].report)
     contents |= {path: each.content for path, each in zip(paths, made, strict=True)}
     write_files(contents)
     if not quiet:
         warn(dict.fromkeys(warning for each in made for warning in each.warnings))
-        show(*_summary(paths, goals, made))
+        show(*_summary(paths, model, made))
 
 
 @contextlib.contextmanager
@@ -159,20 +177,21 @@ def _progress() -> Iterator[Progress]:
         yield tell
 
 
-def _summary(paths: Sequence[str], goals: Sequence[Goal], made: Sequence[Pruned]) -> list[str]:
-    rows = [["model", "latency", "predicted", "multiply-adds", "weights", "same top-1", "error"]]
-    for path, each in zip(paths, made, strict=True):
-        report = each.report
-        outputs = report["recovered"]["outputs"]
-        agreeing = [o["agreement_after"] for o in outputs if o["agreement_after"] is not None]
+def _summary(paths: Sequence[str], original: str, made: Sweep) -> list[str]:
+    score = made[0].report["score"]
+    header = ["model", "latency", "predicted", "multiply-adds", "weights", "same top-1", "error"]
+    rows = [header]
+    if score is not None:
+        header.append("score")
+        rows.append([original, *["1.000"] * 4, "", "", f"{score['before']:.6g}"])
+    for path, row in zip(paths, made.table, strict=True):
         rows.append(
             [
                 path,
-                f"{report['latency'][1]['ratio']['median']:.3f}",
-                f"{report['predicted']['share']:.3f}",
-                *(f"{report[k]['after'] / max(report[k]['before'], 1):.3f}" for k in _SIZES),
-                f"{min(agreeing):.2%}" if agreeing else "",
-                f"{max((o['error_after'] for o in outputs), default=0.0):.2%}",
+                *(f"{row[key]:.3f}" for key in ("latency", "predicted", "macs", "params")),
+                "" if row["agreement"] is None else f"{row['agreement']:.2%}",
+                f"{row['error']:.2%}",
+                *([] if row["score"] is None else [f"{row['score']:.6g}"]),
             ]
         )
     fitted = made[0].report["recovered"]["samples"]
@@ -181,6 +200,3 @@ def _summary(paths: Sequence[str], goals: Sequence[Goal], made: Sequence[Pruned]
         f"shares of the original; fidelity on {fitted['held_out']} samples that nothing was fitted "
         f"on, {fitted['fitted']} were used",
     ]
-
-
-_SIZES = ("macs", "params")

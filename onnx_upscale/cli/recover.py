@@ -11,7 +11,7 @@ import click
 
 import onnx_upscale
 from onnx_upscale.cli.console import exit_statuses, show, warn
-from onnx_upscale.cli.data import data_source, fitting
+from onnx_upscale.cli.data import data_source, fitting, workers
 from onnx_upscale.cli.options import quiet, version
 from onnx_upscale.cli.paths import check_paths
 from onnx_upscale.cli.progress import progress_bar
@@ -27,6 +27,7 @@ from onnx_upscale.tables import table
 @click.argument("masks", metavar="MASKS")
 @click.argument("out", metavar="OUT.onnx")
 @fitting(least=1, most=COUNT)
+@workers
 @click.option("--report", metavar="FILE.json", help="Write what was done as JSON.")
 @quiet
 @version
@@ -42,6 +43,7 @@ def recover(
     count: int,
     strength: float,
     seed: int,
+    workers: int,
     report: str | None,
     quiet: bool,
 ) -> None:
@@ -64,7 +66,14 @@ def recover(
     # What the user's code prints is no result of this command.
     with progress_bar("Recovering") as progress, contextlib.redirect_stdout(sys.stderr):
         recovered = onnx_upscale.recover(
-            model, masks, source, count=count, strength=strength, seed=seed, progress=progress
+            model,
+            masks,
+            source,
+            count=count,
+            strength=strength,
+            seed=seed,
+            workers=workers,
+            progress=progress,
         )
     contents = {out: recovered.content}
     if report is not None:  # First, as OUT must be as it was if anything goes wrong.

@@ -11,8 +11,10 @@ from onnx_upscale.errors import UsageError
 
 SIZES = ("latency", "macs", "params")
 """Goals that say how small or fast a model must be."""
-LIMITS = ("agreement", "error")
-"""Goals that say how near it must stay: then it is as fast as it can be."""
+LIMITS = ("agreement", "error", "score")
+"""Goals that say how near, or how good, it must stay: then it is as fast as it can be."""
+GOALS = (*SIZES, *LIMITS)
+"""All goals."""
 
 Asked = float | str | Sequence["float | str"] | None
 _UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
@@ -24,7 +26,7 @@ class Goal:
 
     Attributes:
         name: One of `SIZES` or `LIMITS`.
-        value: A share; of a latency in seconds, the seconds.
+        value: A share; of a latency in seconds, the seconds; of a score, any number.
         absolute: Whether it is such seconds.
     """
 
@@ -83,6 +85,10 @@ def _latency(value: object) -> Goal:
 
 def _share(name: str, value: object) -> float:
     number = _number(name, value)
+    if name == "score":
+        if not math.isfinite(number):
+            raise UsageError(f"`score` {value}: must be a finite number")
+        return number
     above = name in LIMITS and number == 0
     if not (0 < number <= 1 or above) or (name in SIZES and number >= 1):
         raise UsageError(f"`{name}` {value}: must be a share between 0 and 1, such as 0.7")
@@ -94,6 +100,5 @@ def _number(name: str, value: object) -> float:
         return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         hint = " or a time such as 5ms" if name == "latency" else ""
-        raise UsageError(
-            f"`{name}` {value}: is no number: give a share such as 0.7{hint}"
-        ) from None
+        what = "a score" if name == "score" else "a share"
+        raise UsageError(f"`{name}` {value}: is no number: give {what} such as 0.7{hint}") from None

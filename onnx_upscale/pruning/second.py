@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from onnx_upscale.optimizer.load.graph import Graph
-from onnx_upscale.optimizer.load.layers import Layer
-from onnx_upscale.optimizer.load.values import Array
+from onnx_upscale.optimizer.load.graph import Graph, build_graph
+from onnx_upscale.optimizer.load.layers import Layer, layers
+from onnx_upscale.optimizer.load.model import read_model
 from onnx_upscale.pruning.removal import Floats
 from onnx_upscale.recovery.columns import (
     POSITIONS,
@@ -21,7 +22,8 @@ from onnx_upscale.recovery.columns import (
 from onnx_upscale.recovery.moments import Reals, centred
 from onnx_upscale.recovery.walk import up_to
 from onnx_upscale.running import Session
-from onnx_upscale.samples import Batch
+from onnx_upscale.samples import Batch, Share
+from onnx_upscale.workers import Team
 
 _MOST_BYTES = 1 << 30  # What is collected in one pass.
 _MOST_COLUMNS = 8192  # Beyond, columns are taken as independent.
@@ -39,6 +41,7 @@ class SecondMoments:
         samples: Gives the samples, anew each time.
         seed: Seed of the positions that are looked at.
         progress: Called with how many layers are done.
+        team: Looks at the samples in place of this process.
     """
 
     def __init__(
@@ -48,9 +51,10 @@ class SecondMoments:
         samples: Callable[[], Iterable[Batch]],
         seed: int,
         progress: Callable[[int], None] = lambda done: None,
+        team: Team | None = None,
     ) -> None:
         self._graph, self._layers, self._samples = graph, tuple(layers), samples
-        self._seed, self._progress = seed, progress
+        self._seed, self._progress, self._team = seed, progress, team
         self._known: dict[int, Floats] = {}
         self._done = 0
 
@@ -82,57 +86,113 @@ class SecondMoments:
             if size > _MOST_BYTES:
                 break
             together.append(layer)
-        sums = {layer.node.index: _Sum(layer, self._seed) for layer in together}
-        inputs = tuple(value.name for value in self._graph.model.graph.input)
-        tensors = [_data(layer) for layer in together]
-        model = up_to(self._graph.model, tensors, inputs, self._graph)
-        session = Session(model) if model.graph.output else None
-        for batch in self._samples():
-            made = dict(batch.inputs)
-            if session is not None:
-                names = {value.name for value in model.graph.input}
-                made |= session.run({n: v for n, v in batch.inputs.items() if n in names})
-            for each in sums.values():
-                each.add(made[_data(each.layer)], batch.present)
-        self._known.update({index: each.finished() for index, each in sums.items()})
+        if self._team is None:
+            sums = collect(self._graph, together, self._samples(), self._seed)
+        else:
+            nodes = [layer.node.index for layer in together]
+            sums = functools.reduce(_added, self._team.ask(collect_share, nodes, self._seed))
+        self._known.update({each.layer: each.finished() for each in sums})
 
 
-class _Sum:
-    def __init__(self, layer: Layer, seed: int) -> None:
+def collect(
+    graph: Graph, together: Sequence[Layer], samples: Iterable[Batch], seed: int, first: int = 0
+) -> list[Sum]:
+    """What some layers read, in one pass over samples.
+
+    Args:
+        graph: The graph of the model.
+        together: The layers.
+        samples: The samples.
+        seed: Seed of the positions that are looked at.
+        first: Number of the first batch.
+
+    Returns:
+        Sums in the order of the layers.
+    """
+    sums = [Sum(layer.node.index, _columns(layer)) for layer in together]
+    inputs = tuple(value.name for value in graph.model.graph.input)
+    model = up_to(graph.model, [_data(layer) for layer in together], inputs, graph)
+    names = {value.name for value in model.graph.input}
+    session = Session(model) if model.graph.output else None
+    for number, batch in enumerate(samples, first):
+        made = dict(batch.inputs)
+        if session is not None:
+            made |= session.run({n: v for n, v in batch.inputs.items() if n in names})
+        for layer, each in zip(together, sums, strict=True):
+            data = made[_data(layer)]
+            rng = np.random.default_rng([seed, layer.node.index, number])
+            places = draw(count_positions(layer, data.shape), POSITIONS * batch.present, rng)
+            seen = columns(layer, data, places)[0]
+            check_finite(layer, seen)
+            each.add(seen)
+    for each in sums:
+        each.settle()
+    return sums
+
+
+def collect_share(share: Share, nodes: Sequence[int], seed: int) -> list[Sum]:
+    """The same of a share, whose graph is kept; layers by the indices of their nodes."""
+    if "graph" not in share.held:
+        share.held["graph"] = build_graph(read_model(share.model))
+    graph = share.held["graph"]
+    known = {layer.node.index: layer for layer in layers(graph)}
+    return collect(graph, [known[node] for node in nodes], share.batches(), seed, share.first)
+
+
+def _added(one: list[Sum], other: list[Sum]) -> list[Sum]:
+    for mine, theirs in zip(one, other, strict=True):
+        mine.merge(theirs)
+    return one
+
+
+class Sum:
+    """The moments of what one layer reads so far.
+
+    Args:
+        layer: Index of its node.
+        columns: How many columns it reads.
+    """
+
+    def __init__(self, layer: int, columns: int) -> None:
         self.layer = layer
-        self._rng = np.random.default_rng([seed, layer.node.index])
-        count = _columns(layer)
         self._count = 0
-        self._mean = np.zeros(count)
-        self._second = np.zeros(count if count > _MOST_COLUMNS else (count, count))
+        self._mean = np.zeros(columns)
+        self._second = np.zeros(columns if columns > _MOST_COLUMNS else (columns, columns))
         self._waiting: list[Reals] = []
 
-    def add(self, data: Array, present: int) -> None:
-        total = count_positions(self.layer, data.shape)
-        seen = columns(self.layer, data, draw(total, POSITIONS * present, self._rng))[0]
-        check_finite(self.layer, seen)
+    def add(self, seen: Reals) -> None:
+        """Adds columns at some positions, shape (columns, positions)."""
         self._waiting.append(seen)
         if sum(each.shape[1] for each in self._waiting) >= TOGETHER:
-            self._sum()
+            self.settle()
 
-    def _sum(self) -> None:
+    def settle(self) -> None:
         """Adds what waits: many positions at once, for that is much faster."""
-        seen, mean = centred(np.concatenate(self._waiting, 1))
+        if any(each.shape[1] for each in self._waiting):
+            seen, mean = centred(np.concatenate(self._waiting, 1))
+            if self._second.ndim == 1:
+                self._merge(seen.shape[1], mean, np.square(seen).sum(1))
+            else:  # Products in single precision, see `Moments.of`.
+                self._merge(seen.shape[1], mean, seen @ seen.T)
         self._waiting.clear()
-        count = seen.shape[1]
+
+    def merge(self, other: Sum) -> None:
+        """Adds what another one has of the same layer; neither has anything that waits."""
+        if other._count:
+            self._merge(other._count, other._mean, other._second)
+
+    def _merge(self, count: int, mean: Floats, second: Reals) -> None:
         apart = mean - self._mean
         weight = self._count * count / (self._count + count)
-        if self._second.ndim == 1:
-            self._second += np.square(seen).sum(1) + weight * np.square(apart)
-        else:  # Products in single precision, see `Moments.of`.
-            self._second += seen @ seen.T
-            self._second += weight * np.outer(apart, apart)
+        self._second += second
+        self._second += weight * (
+            np.square(apart) if self._second.ndim == 1 else np.outer(apart, apart)
+        )
         self._count += count
         self._mean += apart * (count / self._count)
 
     def finished(self) -> Floats:
-        if any(each.shape[1] for each in self._waiting):
-            self._sum()
+        """The second moment per position; nothing can be added any more."""
         self._second /= max(self._count, 1)
         return self._second
 

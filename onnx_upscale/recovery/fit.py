@@ -36,7 +36,9 @@ class Fit:
         weight: Its weight in the masked model, as matrices of the columns that are fitted.
         fitted: Which columns these are: those that any group keeps.
         stays: Per group, which of these it keeps itself, shape (groups, fitted).
-        rng: Draws positions.
+        seed: Seed of the positions that are looked at.
+        batch: Number of the next batch: each draws its positions by itself, so that it does not
+            matter which others the same process sees.
         single: Whether products are taken in single precision.
         moments: Those so far.
     """
@@ -46,14 +48,21 @@ class Fit:
     weight: Floats
     fitted: IntArray
     stays: BoolArray
-    rng: np.random.Generator
+    seed: int
+    batch: int
     single: bool
     moments: Moments | None = field(default=None)
     _waiting: list[tuple[Reals, Reals]] = field(default_factory=list)
 
     @classmethod
     def of(
-        cls, reader: Reader, graph: Graph, repaired: Repaired, seed: int, strength: float
+        cls,
+        reader: Reader,
+        graph: Graph,
+        repaired: Repaired,
+        seed: int,
+        strength: float,
+        batch: int = 0,
     ) -> Fit:
         """A reader without moments.
 
@@ -63,6 +72,7 @@ class Fit:
             repaired: The model under repair.
             seed: Seed of the positions.
             strength: How much its weights will be pulled to what they are.
+            batch: Number of the first batch.
 
         Returns:
             It.
@@ -73,8 +83,7 @@ class Fit:
         fitted = np.flatnonzero(kept.any(0))
         stays = kept[:, fitted]
         weight = matrix(layer, repaired.value(layer.weight))[..., fitted] * stays[:, np.newaxis]
-        rng = np.random.default_rng([seed, layer.node.index])
-        return cls(reader, dense, weight, fitted, stays, rng, strength >= SURE)
+        return cls(reader, dense, weight, fitted, stays, seed, batch, strength >= SURE)
 
     def add(self, pair: Pair) -> None:
         """Adds the moments of a batch.
@@ -88,7 +97,9 @@ class Fit:
         layer = self.reader.layer
         dense, seen = pair.dense[self.reader.data], pair.seen[self.reader.data]
         total = count_positions(layer, dense.shape)
-        chosen = draw(total, POSITIONS * pair.present, self.rng)
+        rng = np.random.default_rng([self.seed, layer.node.index, self.batch])
+        self.batch += 1
+        chosen = draw(total, POSITIONS * pair.present, rng)
         if not len(chosen):
             return
         whole = columns(layer, dense, chosen)
@@ -122,6 +133,11 @@ class Fit:
         moments = dataclasses.replace(moments, mean_dense=moments.mean_dense + mean_wanted)
         self.moments = moments if self.moments is None else self.moments + moments
 
+    def total(self) -> Moments | None:
+        """The moments of all batches; None where there was nothing to read."""
+        self._sum()
+        return self.moments
+
     def finish(self, repaired: Repaired, strength: float) -> Repair | None:
         """Repairs the reader and writes its weights.
 
@@ -132,12 +148,12 @@ class Fit:
         Returns:
             What was done; None where there was nothing to read.
         """
-        self._sum()
-        if self.moments is None:
+        moments = self.total()
+        if moments is None:
             return None
         reader, layer = self.reader, self.reader.layer
         before = np.ones((layer.outputs, 1, 1)) if reader.scales_only else self.weight
-        done = repair(self.moments, before, strength, shifting=reader.bias is not None)
+        done = repair(moments, before, strength, shifting=reader.bias is not None)
         new = done.weight
         if reader.scales_only:
             new = self.weight * new.reshape(*self.weight.shape[:2], 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -13,16 +14,16 @@ import onnx
 
 from onnx_upscale.errors import DataError, UsageError, VerifySetupError
 from onnx_upscale.files import write_file
-from onnx_upscale.optimizer.analyze import analyze
-from onnx_upscale.optimizer.load import MaskSource, ModelSource, load
+from onnx_upscale.optimizer.load import MaskSource, ModelSource, load, read_model
+from onnx_upscale.optimizer.load.graph import Use
+from onnx_upscale.optimizer.load.values import Array
 from onnx_upscale.recovery.fidelity import Fidelity, compare_outputs
 from onnx_upscale.recovery.fit import Fit
-from onnx_upscale.recovery.model import Repaired
-from onnx_upscale.recovery.readers import explained, find_readers
+from onnx_upscale.recovery.levels import Levels, begin, moments_of_all
+from onnx_upscale.recovery.readers import explained
 from onnx_upscale.recovery.repair import Repair
-from onnx_upscale.recovery.shelf import Shelf
-from onnx_upscale.recovery.walk import Walk
-from onnx_upscale.samples import SampleSource, batches, open_source, split
+from onnx_upscale.samples import Samples, SampleSource, batches, open_source, split
+from onnx_upscale.workers import Team, gather
 
 Progress = Callable[[int, int], None]
 """Called with how much is done, of how much."""
@@ -69,6 +70,7 @@ def recover(
     count: int = COUNT,
     strength: float = STRENGTH,
     seed: int = 0,
+    workers: int = 1,
     progress: Progress | None = None,
 ) -> Recovered:
     """Gives the readers of a pruned model new weights, so that it computes what it did before.
@@ -83,6 +85,8 @@ def recover(
         strength: How much weights are pulled to what they were, as a share of the mean square of
             what their reader reads.
         seed: Which samples are used, and which positions of them.
+        workers: Over how many processes the samples are divided. They are started afresh: a script
+            that uses them must keep what it does under `if __name__ == "__main__"`.
         progress: Called now and then with how much is done, of how much.
 
     Returns:
@@ -95,41 +99,80 @@ def recover(
         raise UsageError(f"`count` {count}: must be at least 1")
     if not 0 <= strength < float("inf"):
         raise UsageError(f"`strength` {strength}: must be 0 or more")
+    read = read_model(model)
+    opened = open_source(samples, read, count)
+    fitting, _ = split(opened.count, count, seed)
+    with gather(samples, opened, fitting, read, count, workers) as team:
+        return repair_model(read, masks, opened, team, count, strength, seed, progress)
+
+
+def repair_model(
+    model: ModelSource,
+    masks: MaskSource,
+    samples: Samples,
+    team: Team | None,
+    count: int,
+    strength: float,
+    seed: int,
+    progress: Progress | None = None,
+) -> Recovered:
+    """Does what `recover` does, on samples that were opened and with a team that was gathered.
+
+    Args:
+        model: As for `recover`.
+        masks: As for `recover`.
+        samples: The samples.
+        team: Holds those that are fitted on; None if this process does all by itself.
+        count: As for `recover`.
+        strength: As for `recover`.
+        seed: As for `recover`.
+        progress: As for `recover`.
+
+    Returns:
+        As `recover`.
+
+    Raises:
+        UpscaleError: One of its subclasses says what is wrong with the input.
+    """
     started = time.monotonic()
     loaded = load(model, masks)
     graph = loaded.graph
-    opened = open_source(samples, graph.model, count)
-    fitting, held_out = split(opened.count, count, seed)
-    found = find_readers(analyze(graph))
-    repaired = Repaired(graph, found.readers)
-    masked = onnx.ModelProto()
-    masked.CopyFrom(repaired.model)
-    levels, rows, done = found.by_level, list[dict[str, Any]](), 0
-    try:
-        with Shelf() as shelf:
-            walk = Walk(
-                graph,
-                repaired.model,
-                found.levels,
-                lambda: batches(opened, fitting, graph.model),
-                shelf,
-            )
-            for number, readers in enumerate(levels):
-                fits = [Fit.of(reader, graph, repaired, seed, strength) for reader in readers]
-                later = [reader.data for level in levels[number + 1 :] for reader in level]
-                for pair in walk.to(readers[0].level, [reader.data for reader in readers], later):
-                    for fit in fits:
-                        fit.add(pair)
-                    done += pair.present
-                    if progress is not None:
-                        progress(done, len(levels) * len(fitting))
+    fitting, held_out = split(samples.count, count, seed)
+    rows, done = list[dict[str, Any]](), 0
+
+    def tell(present: int) -> None:
+        nonlocal done
+        done += present
+        if progress is not None:
+            progress(done, len(levels) * len(fitting))
+
+    given = functools.partial(batches, samples, fitting, graph.model)
+    with Levels(graph, given, seed, strength) as levels:
+        repaired, left = levels.repaired, levels.found.left
+        masked = onnx.ModelProto()
+        masked.CopyFrom(repaired.model)
+        try:
+            if team is not None:
+                list(team.ask(begin, loaded.stated, seed, strength))
+            written: dict[Use, Array] = {}
+            for number in range(len(levels)):
+                if team is None:
+                    fits = levels.seen(number, tell)
+                else:
+                    fits = levels.fits(number)
+                    for fit, moments in zip(
+                        fits, moments_of_all(team, number, written), strict=True
+                    ):
+                        fit.moments = moments
+                    tell(len(fitting))
                 rows += [_row(fit, fit.finish(repaired, strength)) for fit in fits]
-        compared = compare_outputs(
-            graph.model, [masked, repaired.model], batches(opened, held_out, graph.model)
-        )
-    except VerifySetupError as error:
-        raise DataError(f"the model does not run on the samples: {error}") from None
-    document = {
+                written = levels.written(number)
+            compared = compare_outputs(
+                graph.model, [masked, repaired.model], batches(samples, held_out, graph.model)
+            )
+        except VerifySetupError as error:
+            raise DataError(f"the model does not run on the samples: {error}") from None
+    report = {
         "version": 1,
         "samples": {"fitted": len(fitting), "held_out": len(held_out)},
         "strength": strength,
@@ -139,7 +182,7 @@ def recover(
         "seconds": round(time.monotonic() - started, 3),
     }
     content: bytes = repaired.model.SerializeToString(deterministic=True)
-    return Recovered(repaired.model, document, tuple(explained(found.left)), content)
+    return Recovered(repaired.model, report, tuple(explained(left)), content)
 
 
 def _row(fit: Fit, done: Repair | None) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from onnx import TensorProto, helper
 
 from onnx_upscale.errors import VerifySetupError
 
+THREADS = "ONNX_UPSCALE_THREADS"
+"""The environment variable that says how many threads sessions have that leave it open."""
 _ONLY_FATAL = 4
 _CPU = "CPUExecutionProvider"
 # Where the values that a provider works on live; TensorRT's live where CUDA's do.
@@ -27,7 +29,7 @@ class Session:
 
     Args:
         model: The model, or the path of its file.
-        threads: Threads inside an operator; 0 leaves it to onnxruntime.
+        threads: Threads inside an operator; 0 leaves it to the environment, or to onnxruntime.
         providers: onnxruntime's execution providers, the preferred one first.
         profile: Where onnxruntime's profile goes, as the start of a path; None for no profile.
         optimized: Whether onnxruntime may rewrite the model first, as it does by default.
@@ -48,7 +50,7 @@ class Session:
     ) -> None:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _ONLY_FATAL
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = threads or int(os.environ.get(THREADS, 0))
         # The threads of several sessions would spin against each other.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if not optimized:

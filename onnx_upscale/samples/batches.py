@@ -65,8 +65,7 @@ def batches(samples: Samples, indices: IntArray, model: onnx.ModelProto) -> Iter
         DataError: A sample holds NaN or infinity.
     """
     fixed = fixed_batch(model)
-    size = fixed or _BATCH
-    read = size if samples.together else 1
+    read = _batch_size(samples, model)
     for start in range(0, len(indices), read):
         chosen = indices[start : start + read]
         inputs = samples.at(chosen.tolist())
@@ -81,6 +80,33 @@ def batches(samples: Samples, indices: IntArray, model: onnx.ModelProto) -> Iter
                 name: np.resize(array, (fixed, *array.shape[1:])) for name, array in inputs.items()
             }
         yield Batch(inputs, len(chosen))
+
+
+def divide(
+    samples: Samples, indices: IntArray, model: onnx.ModelProto, parts: int
+) -> list[tuple[IntArray, int]]:
+    """Divides samples into parts of whole batches, about equally long.
+
+    Args:
+        samples: The samples.
+        indices: Which of them.
+        model: The model.
+        parts: Into how many; there are fewer where there are fewer batches.
+
+    Returns:
+        Per part its indices, and how many batches come before it.
+    """
+    size = _batch_size(samples, model)
+    numbers = np.arange(-(-len(indices) // size))
+    found = []
+    for own in np.array_split(numbers, max(min(parts, len(numbers)), 1)):
+        first, last = int(own[0]), int(own[-1])
+        found.append((indices[first * size : (last + 1) * size], first))
+    return found
+
+
+def _batch_size(samples: Samples, model: onnx.ModelProto) -> int:
+    return (fixed_batch(model) or _BATCH) if samples.together else 1
 
 
 def _first_bad(array: Array) -> int:

@@ -21,6 +21,7 @@ from onnx_upscale.pruning.goals import Goal, read_goals
         ({"macs": "0.25"}, [Goal("macs", 0.25)]),
         ({"error": 0}, [Goal("error", 0.0)]),
         ({"agreement": 1}, [Goal("agreement", 1.0)]),
+        ({"score": "-12.5"}, [Goal("score", -12.5)]),
     ],
 )
 def test_what_can_be_asked(asked: dict[str, Any], goals: list[Goal]) -> None:
@@ -42,6 +43,8 @@ def test_what_can_be_asked(asked: dict[str, Any], goals: list[Goal]) -> None:
         ({"params": 1}, "`params` 1: must be a share"),
         ({"agreement": "nan"}, "`agreement` nan: must be a share"),
         ({"error": -0.1}, "`error` -0.1: must be a share"),
+        ({"score": "inf"}, "`score` inf: must be a finite number"),
+        ({"score": "good"}, "`score` good: is no number: give a score such as 0.7$"),
         ({"macs": "half"}, "`macs` half: is no number: give a share such as 0.7$"),
     ],
 )

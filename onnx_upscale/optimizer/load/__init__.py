@@ -9,7 +9,7 @@ from onnx_upscale.optimizer.load.masking import LayerMask, mask_graph, resolve_m
 from onnx_upscale.optimizer.load.masks import Mask, MaskSource, read_masks
 from onnx_upscale.optimizer.load.model import ModelSource, read_model
 
-__all__ = ["Loaded", "MaskSource", "ModelSource", "load"]
+__all__ = ["Loaded", "MaskSource", "ModelSource", "load", "read_model"]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,367 @@
+"""One model, all that is found out about it once, and what is made of it for one goal."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+
+from onnx_upscale.api import Result, optimize
+from onnx_upscale.benchmark import Comparison, bench
+from onnx_upscale.errors import DataError, UsageError, VerifySetupError
+from onnx_upscale.optimizer.analyze import find_structure
+from onnx_upscale.optimizer.load import ModelSource, load
+from onnx_upscale.options import Sizes
+from onnx_upscale.prices import load_prices
+from onnx_upscale.pruning.aim import aim, fastest, good_enough
+from onnx_upscale.pruning.curves import Curves, find_curves
+from onnx_upscale.pruning.evaluation import Evaluation
+from onnx_upscale.pruning.families import find_families
+from onnx_upscale.pruning.goals import LIMITS, Goal
+from onnx_upscale.pruning.results import Pruned
+from onnx_upscale.pruning.search import Choice, search
+from onnx_upscale.pruning.second import SecondMoments
+from onnx_upscale.pruning.sensitivity import sensitivities
+from onnx_upscale.recovery import STRENGTH, Recovered
+from onnx_upscale.recovery.recover import repair_model
+from onnx_upscale.samples import SampleSource, batches, open_source, split
+from onnx_upscale.workers import Team, gather
+
+COUNT = 512
+"""How many samples are used unless somebody says otherwise."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is going on, how much of it is done, and of how much."""
+
+_PROBED = 8  # Samples on which the sensitivity of every reader is found.
+_UNSURE = 0.06  # A measured share whose interval is wider is measured again.
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a model is pruned, whatever the goal.
+
+    Attributes:
+        target: Whose costs are planned for.
+        mode: Whether readers that read the same channels must agree.
+        count: How many samples to use at most.
+        strength: How much weights are pulled to what they were.
+        seed: Which samples are used.
+        inputs: Shapes of model inputs by name, where dimensions are symbolic.
+        runs: How often each model is timed.
+        evaluation: The user's own measure.
+        workers: Over how many processes the samples are divided.
+    """
+
+    target: str | os.PathLike[str] = "cpu"
+    mode: str = "joint"
+    count: int = COUNT
+    strength: float = STRENGTH
+    seed: int = 0
+    inputs: Sizes | None = None
+    runs: int = 30
+    evaluation: Evaluation | None = None
+    workers: int = 1
+
+
+class Pruner:
+    """One model and all that is found out about it once. Use as a context manager.
+
+    Args:
+        model: The model.
+        samples: Its samples.
+        settings: How it is pruned.
+        progress: Called now and then.
+        least_score: The score that will be asked for: an original that has less is refused.
+
+    Raises:
+        UpscaleError: Something is wrong with the input.
+    """
+
+    def __init__(
+        self,
+        model: ModelSource,
+        samples: SampleSource,
+        settings: Settings,
+        progress: Progress | None = None,
+        least_score: Goal | None = None,
+    ) -> None:
+        self._graph = load(model).graph
+        self._model, self._set = self._graph.model, settings
+        self._tell = progress or (lambda what, done, of: None)
+        self._prices = load_prices(settings.target)
+        self._structure = find_structure(self._graph)
+        self._families = find_families(self._structure)
+        if not self._families:
+            raise UsageError(
+                "the model has no layer whose channels can leave: "
+                "'onnx-upscale analyze' says what keeps them"
+            )
+        self._samples = open_source(samples, self._model, settings.count)
+        if self._samples.count < 2:
+            raise DataError("one sample is not enough: give at least 2, better some hundreds")
+        self._score = self._original_score(model, least_score)
+        self._team: Team | None = None
+        self._curves: dict[int, Curves] = {}
+        self._source, self._stack = samples, contextlib.ExitStack()
+
+    def __enter__(self) -> Pruner:
+        count = self._set.count
+        fitting, _ = split(self._samples.count, count, self._set.seed)
+        with contextlib.ExitStack() as stack:
+            self._team = stack.enter_context(
+                gather(self._source, self._samples, fitting, self._model, count, self._set.workers)
+            )
+            try:
+                self._curves = self._find_curves()
+            except VerifySetupError as error:
+                raise DataError(f"the model does not run on the samples: {error}") from None
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._stack.__exit__(*exception)
+
+    def _original_score(self, model: ModelSource, least: Goal | None) -> float | None:
+        """The score of the original, found out before anything that takes long."""
+        evaluation = self._set.evaluation
+        if evaluation is None:
+            return None
+        self._tell("Evaluating", 0, 1)
+        score = evaluation.score(model, "the original")
+        if least is not None and score < least.value:
+            raise UsageError(
+                f"{least}: cannot be reached: the original has {score:.6g}; give that or less"
+            )
+        return score
+
+    def _find_curves(self) -> dict[int, Curves]:
+        seed = self._set.seed
+        fitting, _ = split(self._samples.count, self._set.count, seed)
+        readers = [party.layer for family in self._families for party in family.readers]
+        wanted = {layer.node.index for layer in readers}
+        ordered = [
+            read.layer
+            for segment in self._structure.segments
+            for read in segment.readers
+            if read.layer.node.index in wanted
+        ]
+        probes = [b.inputs for b in batches(self._samples, fitting[:_PROBED], self._model)]
+        self._tell("Looking at what layers matter", 0, 1)
+        moved = sensitivities(self._graph, ordered, probes, seed)
+        moments = SecondMoments(
+            self._graph,
+            ordered,
+            lambda: batches(self._samples, fitting, self._model),
+            seed,
+            lambda done: self._tell("Looking at what channels matter", done, len(ordered)),
+            self._team,
+        )
+        return find_curves(
+            self._structure, self._families, moments, moved, alone=self._set.mode != "agreement"
+        )
+
+    def reach(self, goal: Goal) -> Pruned:
+        """The model for one goal.
+
+        Raises:
+            UpscaleError: It cannot be reached.
+        """
+        if goal.name in LIMITS:
+            return self._nearest(goal)
+        if goal.name == "latency":
+            return self._finished(goal, Candidate(self, self._measured_choice(goal)))
+        return self._finished(goal, Candidate(self, self._chosen(goal.value, goal.name)))
+
+    def _chosen(self, share: float, measure: str = "latency") -> Choice:
+        self._tell(f"Choosing for {share:.2f}", 0, 1)
+        (choice,) = search(
+            self._structure,
+            self._families,
+            self._curves,
+            self._prices,
+            [share],
+            measure,
+            self._set.mode,
+        )
+        return choice
+
+    def _measured_choice(self, goal: Goal) -> Choice:
+        """A choice whose latency is what was asked for when it is measured."""
+        wanted = goal.value
+        if goal.absolute:
+            seconds = self._bench([self._model, self._model]).models[0].latency.median
+            wanted = goal.value / seconds
+            if wanted >= 1:
+                raise UsageError(f"{goal}: the model takes {seconds * 1e3:.3g}ms already")
+
+        def measure(choice: Choice) -> float:
+            made = self.optimized(self._model, choice.masks, verify=False)
+            return self._ratio(made.model)
+
+        return aim(goal, wanted, self._chosen, measure)
+
+    def _nearest(self, goal: Goal) -> Pruned:
+        """The fastest that stays near enough, of those that a fine search tries."""
+        kept: list[Candidate] = []
+
+        def good(found: Candidate) -> bool:
+            verdict = found.satisfies(goal)
+            if verdict:
+                kept.append(found)
+            kept.sort(key=lambda each: each.choice.share)
+            for each in (*kept[1:], *([] if verdict else [found])):
+                each.forget()
+            return verdict
+
+        yes, no = good_enough(
+            lambda share: Candidate(self, self._chosen(share)),
+            good,
+            lambda one, other: one.choice.masks == other.choice.masks,
+        )
+        if not yes:
+            raise UsageError(_out_of_reach(goal, no))
+        found = fastest(
+            yes,
+            lambda each: each.choice.share,
+            lambda each: self._ratio(self.optimized(self._model, each.choice.masks, False).model),
+        )
+        return self._finished(goal, found)
+
+    def recovered(self, choice: Choice) -> Recovered:
+        """The model repaired for a choice."""
+        return repair_model(
+            self._model,
+            choice.masks,
+            self._samples,
+            self._team,
+            count=self._set.count,
+            strength=self._set.strength,
+            seed=self._set.seed,
+            progress=lambda done, of: self._tell("Repairing", done, of),
+        )
+
+    def optimized(self, model: onnx.ModelProto, masks: Any, verify: bool = True) -> Result:
+        """What the optimizer makes of a model."""
+        self._tell("Optimizing and verifying" if verify else "Optimizing", 0, 1)
+        target, inputs = self._set.target, self._set.inputs
+        return optimize(model, masks, target=target, inputs=inputs, verify=verify)
+
+    def evaluated(self, model: onnx.ModelProto) -> float | None:
+        """Its score, if there is a measure."""
+        if self._set.evaluation is None:
+            return None
+        self._tell("Evaluating", 0, 1)
+        return self._set.evaluation.score(model, "the pruned model")
+
+    def _finished(self, goal: Goal, candidate: Candidate) -> Pruned:
+        choice, recovered, result = candidate.choice, candidate.recovered, candidate.result
+        score = candidate.score
+        measured = self._bench([self._model, result.model])
+        before = result.report.input
+        report = {
+            "version": 1,
+            "goal": {"name": goal.name, "value": goal.value, "seconds": goal.absolute},
+            "target": str(self._set.target),
+            "mode": self._set.mode,
+            "predicted": {"before": choice.before, "after": choice.after, "share": choice.share},
+            "latency": [each.to_json() for each in measured.models],
+            "macs": {"before": before.macs, "after": result.report.output.macs},
+            "params": {"before": before.params, "after": result.report.output.params},
+            "score": None if score is None else {"before": self._score, "after": score},
+            "kept": {key: list(counts) for key, counts in choice.kept.items()},
+            "recovered": dict(recovered.report),
+            "verify": result.report.verify.to_json(),
+        }
+        warnings = (*recovered.warnings, *measured.warnings)
+        return Pruned(result, recovered, choice.masks, report, warnings)
+
+    def _ratio(self, emitted: onnx.ModelProto) -> float:
+        """The latency of a model as a share of the original's, measured again if unsure."""
+        found = self._bench([self._model, emitted]).models[1].ratio
+        if found.high - found.low > _UNSURE * found.median:
+            found = self._bench([self._model, emitted], times=4).models[1].ratio
+        return found.median
+
+    def _bench(self, models: list[onnx.ModelProto], times: int = 1) -> Comparison:
+        self._tell("Measuring", 0, 1)
+        names, runs = ["original", "pruned"], times * self._set.runs
+        return bench(models, names=names, runs=runs, inputs=self._set.inputs, memory=False)
+
+
+class Candidate:
+    """What comes of a choice, each step made when somebody asks for it, and once.
+
+    Args:
+        pruner: Makes it.
+        choice: What was chosen.
+    """
+
+    def __init__(self, pruner: Pruner, choice: Choice) -> None:
+        self._pruner, self.choice = pruner, choice
+        self._values: dict[str, float] = {}
+
+    def forget(self) -> None:
+        """Gives the memory of the models back; they are made again if somebody asks for them."""
+        self.__dict__.pop("recovered", None)
+        self.__dict__.pop("result", None)
+
+    @functools.cached_property
+    def recovered(self) -> Recovered:
+        """The repaired model of the original's shapes."""
+        return self._pruner.recovered(self.choice)
+
+    @functools.cached_property
+    def result(self) -> Result:
+        """The emitted model, verified."""
+        return self._pruner.optimized(self.recovered.model, None)
+
+    @functools.cached_property
+    def score(self) -> float | None:
+        """The score of the emitted model, if there is a measure."""
+        return self._pruner.evaluated(self.result.model)
+
+    def value(self, goal: Goal) -> float:
+        """What it has of what a goal is about.
+
+        Raises:
+            UsageError: It has nothing of that.
+        """
+        if goal.name not in self._values:
+            self._values[goal.name] = self._value(goal)
+        return self._values[goal.name]
+
+    def _value(self, goal: Goal) -> float:
+        if goal.name == "score":
+            assert self.score is not None
+            return self.score
+        outputs = self.recovered.report["outputs"]
+        if goal.name == "error":
+            return max((float(output["error_after"]) for output in outputs), default=0.0)
+        shares = [output["agreement_after"] for output in outputs]
+        ranked = [float(share) for share in shares if share is not None]
+        if not ranked:
+            raise UsageError(f"{goal}: no output ranks answers; give `error` in its place")
+        return min(ranked)
+
+    def satisfies(self, goal: Goal) -> bool:
+        """Whether it stays as near, or as good, as a goal says."""
+        value = self.value(goal)
+        return value <= goal.value if goal.name == "error" else value >= goal.value
+
+
+def _out_of_reach(goal: Goal, tried: list[Candidate]) -> str:
+    if not tried:
+        return f"{goal}: cannot be reached: no channels can leave that make the model faster"
+    sign, ask = (1, "more") if goal.name == "error" else (-1, "less")
+    nearest = min(tried, key=lambda each: sign * each.value(goal))
+    return (
+        f"{goal}: cannot be reached: the nearest model that was tried has "
+        f"{nearest.value(goal):.4g} at {nearest.choice.share:.2f} of the latency; "
+        f"give that or {ask}"
+    )

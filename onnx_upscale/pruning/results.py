@@ -1,0 +1,108 @@
+"""What pruning made."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, overload
+
+import onnx
+
+from onnx_upscale.api import Result
+from onnx_upscale.files import write_file
+from onnx_upscale.recovery import Recovered
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A pruned model, with what lies between.
+
+    Attributes:
+        result: The emitted model and the report of the optimizer.
+        recovered: The repaired model of the original's shapes that it equals.
+        masks: What was chosen, in the form of a mask file.
+        report: What was done, as JSON has it.
+        warnings: What could not be done.
+    """
+
+    result: Result
+    recovered: Recovered
+    masks: dict[str, Any]
+    report: dict[str, Any]
+    warnings: tuple[str, ...] = field(default=())
+
+    @property
+    def model(self) -> onnx.ModelProto:
+        """The emitted model."""
+        return self.result.model
+
+    @property
+    def content(self) -> bytes:
+        """The emitted model as a file's content."""
+        return self.result.content
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the emitted model, in full or not at all.
+
+        Args:
+            path: Where to.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        write_file(path, self.content)
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """What a table says of it: shares of the original, and how near it stays."""
+        report = self.report
+        outputs = report["recovered"]["outputs"]
+        agreeing = [o["agreement_after"] for o in outputs if o["agreement_after"] is not None]
+        return {
+            "goal": report["goal"],
+            "latency": report["latency"][1]["ratio"]["median"],
+            "predicted": report["predicted"]["share"],
+            **{k: report[k]["after"] / max(report[k]["before"], 1) for k in ("macs", "params")},
+            "agreement": min(agreeing) if agreeing else None,
+            "error": max((o["error_after"] for o in outputs), default=0.0),
+            "score": None if report["score"] is None else report["score"]["after"],
+        }
+
+
+@dataclass(frozen=True)
+class Sweep(Sequence[Pruned]):
+    """One model pruned to several goals: a sequence of results.
+
+    Attributes:
+        results: A result per goal.
+    """
+
+    results: tuple[Pruned, ...]
+
+    @overload
+    def __getitem__(self, place: int) -> Pruned: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> tuple[Pruned, ...]: ...
+
+    def __getitem__(self, place: int | slice) -> Pruned | tuple[Pruned, ...]:
+        return self.results[place]
+
+    def __len__(self) -> int:
+        return len(self.results)
+
+    @property
+    def table(self) -> list[dict[str, Any]]:
+        """A row per goal.
+
+        Its `latency` (measured), `predicted` latency, `macs` and `params` are shares of the
+        original's; `agreement` and `error` hold on held-out samples; `score` is the user's own.
+        """
+        return [each.row for each in self.results]
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """All reports as one, as JSON has it."""
+        reports = [each.report for each in self.results]
+        return {"version": 1, "table": self.table, "results": reports}
