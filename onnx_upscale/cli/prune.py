@@ -19,6 +19,7 @@ from onnx_upscale.errors import UsageError
 from onnx_upscale.files import json_file, write_files
 from onnx_upscale.modules import module_file
 from onnx_upscale.pruning.goals import read_goals
+from onnx_upscale.pruning.plot import plot_format
 from onnx_upscale.pruning.prune import prune_all
 from onnx_upscale.pruning.pruner import COUNT, Progress
 from onnx_upscale.pruning.results import Sweep
@@ -61,6 +62,9 @@ from onnx_upscale.tables import table
 @workers
 @click.option("--masks-out", metavar="FILE.json", help="Write what was chosen.")
 @click.option("--recovered-out", metavar="FILE.onnx", help="Write the repaired model of full size.")
+@click.option(
+    "--plot", metavar="FILE.svg|png", help="Draw how near the models stay against their latency."
+)
 @click.option("--report", metavar="FILE.json", help="Write what was done as JSON.")
 @quiet
 @version
@@ -85,9 +89,11 @@ def prune(
     strength: float,
     seed: int,
     inputs: dict[str, tuple[int, ...]],
-    workers: int,
+    workers: int | None,
+    ray: str | None,
     masks_out: str | None,
     recovered_out: str | None,
+    plot: str | None,
     report: str | None,
     quiet: bool,
 ) -> None:
@@ -114,6 +120,7 @@ def prune(
         "OUT": None if several else out,
         "--masks-out": masks_out,
         "--recovered-out": recovered_out,
+        "--plot": plot,
         "--report": report,
     }
     sources = {
@@ -123,6 +130,8 @@ def prune(
     }
     if several and os.path.exists(out) and not os.path.isdir(out):
         raise UsageError(f"OUT {out}: is no folder, which several goals need")
+    if plot is not None:
+        plot_format(plot)
     check_paths(sources=sources, results=results)
     source = data_source(data, mean, std, size)
     if source is None:
@@ -140,6 +149,7 @@ def prune(
             seed=seed,
             inputs=inputs,
             workers=workers,
+            ray=ray,
             progress=progress,
         )
     paths = [os.path.join(out, f"{goal.value:g}.onnx") for goal in goals] if several else [out]
@@ -150,6 +160,8 @@ def prune(
         contents[masks_out] = json_file(made[0].masks)
     if recovered_out is not None:
         contents[recovered_out] = made[0].recovered.content
+    if plot is not None:
+        contents[plot] = made.plot(plot_format(plot))
     if report is not None:
         contents[report] = json_file(made.report if several else made[0].report)
     contents |= {path: each.content for path, each in zip(paths, made, strict=True)}
