@@ -15,7 +15,7 @@ from onnx_upscale.cli.options import inputs as input_sizes
 from onnx_upscale.cli.options import quiet, target, version
 from onnx_upscale.cli.paths import check_paths
 from onnx_upscale.cli.progress import progress_bar
-from onnx_upscale.errors import UsageError
+from onnx_upscale.errors import OutputError, UsageError
 from onnx_upscale.files import json_file, write_files
 from onnx_upscale.modules import module_file
 from onnx_upscale.pruning.goals import read_goals
@@ -116,8 +116,10 @@ def prune(
     several = len(goals) > 1
     if several and (masks_out or recovered_out):
         raise UsageError("--masks-out and --recovered-out: are for one goal")
-    results = {
-        "OUT": None if several else out,
+    paths = [os.path.join(out, f"{goal.value:g}.onnx") for goal in goals] if several else [out]
+    in_folder = several and os.path.isdir(out)
+    results: dict[str, str | None] = {
+        **({f"OUT {os.path.basename(p)}": p for p in paths} if in_folder else {"OUT": out}),
         "--masks-out": masks_out,
         "--recovered-out": recovered_out,
         "--plot": plot,
@@ -152,9 +154,6 @@ def prune(
             ray=ray,
             progress=progress,
         )
-    paths = [os.path.join(out, f"{goal.value:g}.onnx") for goal in goals] if several else [out]
-    if several:
-        os.makedirs(out, exist_ok=True)
     contents = {}  # The models last, as they must be as they were if anything goes wrong.
     if masks_out is not None:
         contents[masks_out] = json_file(made[0].masks)
@@ -165,10 +164,27 @@ def prune(
     if report is not None:
         contents[report] = json_file(made.report if several else made[0].report)
     contents |= {path: each.content for path, each in zip(paths, made, strict=True)}
-    write_files(contents)
+    with _folder(out) if several else contextlib.nullcontext():
+        write_files(contents)
     if not quiet:
         warn(dict.fromkeys(warning for each in made for warning in each.warnings))
         show(*_summary(paths, model, made))
+
+
+@contextlib.contextmanager
+def _folder(path: str) -> Iterator[None]:
+    """A folder, which is there afterwards only if it was there before or something is in it."""
+    there = os.path.isdir(path)
+    try:
+        os.makedirs(path, exist_ok=True)
+        yield
+    except BaseException as error:
+        if not there:
+            with contextlib.suppress(OSError):
+                os.rmdir(path)
+        if isinstance(error, OSError):
+            raise OutputError(f"{path}: cannot be made: {error.strerror or error}") from None
+        raise
 
 
 @contextlib.contextmanager

@@ -30,6 +30,7 @@ from onnx_upscale.pruning.second import SecondMoments
 from onnx_upscale.pruning.sensitivity import sensitivities
 from onnx_upscale.recovery import STRENGTH, Recovered
 from onnx_upscale.recovery.recover import repair_model, repair_share
+from onnx_upscale.recovery.weights import check_weights
 from onnx_upscale.samples import SampleSource, batches, open_source, split
 from onnx_upscale.workers import Team, gather
 
@@ -97,6 +98,7 @@ class Pruner:
         self._graph = load(model).graph
         self._model, self._set = self._graph.model, settings
         self._tell = progress or (lambda what, done, of: None)
+        check_weights(self._graph)
         self._prices = load_prices(settings.target)
         self._structure = find_structure(self._graph)
         self._families = find_families(self._structure)

@@ -21,6 +21,7 @@ from onnx_upscale.recovery.fit import Fit
 from onnx_upscale.recovery.levels import Levels, begin, moments_of_all
 from onnx_upscale.recovery.readers import explained
 from onnx_upscale.recovery.repair import Repair
+from onnx_upscale.recovery.weights import check_weights
 from onnx_upscale.samples import Samples, SampleSource, Share, batches, open_source, split
 from onnx_upscale.workers import Team, gather
 
@@ -139,6 +140,7 @@ def repair_model(
     started = time.monotonic()
     loaded = load(model, masks)
     graph = loaded.graph
+    check_weights(graph)
     fitting, held_out = split(samples.count, count, seed)
     levels = Levels(graph, lambda: batches(samples, fitting, graph.model), seed)
     repaired, rows = levels.repaired, list[dict[str, Any]]()
