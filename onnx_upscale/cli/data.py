@@ -83,12 +83,17 @@ def fitting(least: int, most: int) -> Callable[..., Any]:
     )
 
 
-workers = click.option(
-    "--workers",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="Processes to divide the samples over.",
+workers = options(
+    click.option(
+        "--workers",
+        type=click.IntRange(1),
+        help="Processes to divide the samples over.  [default: 1; with --ray, the CPUs there]",
+    ),
+    click.option(
+        "--ray",
+        metavar="HOST:PORT|auto|local",
+        help="A Ray cluster to do that on; local starts one.",
+    ),
 )
 
 

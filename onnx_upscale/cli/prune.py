@@ -15,10 +15,11 @@ from onnx_upscale.cli.options import inputs as input_sizes
 from onnx_upscale.cli.options import quiet, target, version
 from onnx_upscale.cli.paths import check_paths
 from onnx_upscale.cli.progress import progress_bar
-from onnx_upscale.errors import UsageError
+from onnx_upscale.errors import OutputError, UsageError
 from onnx_upscale.files import json_file, write_files
 from onnx_upscale.modules import module_file
 from onnx_upscale.pruning.goals import read_goals
+from onnx_upscale.pruning.plot import plot_format
 from onnx_upscale.pruning.prune import prune_all
 from onnx_upscale.pruning.pruner import COUNT, Progress
 from onnx_upscale.pruning.results import Sweep
@@ -61,6 +62,9 @@ from onnx_upscale.tables import table
 @workers
 @click.option("--masks-out", metavar="FILE.json", help="Write what was chosen.")
 @click.option("--recovered-out", metavar="FILE.onnx", help="Write the repaired model of full size.")
+@click.option(
+    "--plot", metavar="FILE.svg|png", help="Draw how near the models stay against their latency."
+)
 @click.option("--report", metavar="FILE.json", help="Write what was done as JSON.")
 @quiet
 @version
@@ -85,9 +89,11 @@ def prune(
     strength: float,
     seed: int,
     inputs: dict[str, tuple[int, ...]],
-    workers: int,
+    workers: int | None,
+    ray: str | None,
     masks_out: str | None,
     recovered_out: str | None,
+    plot: str | None,
     report: str | None,
     quiet: bool,
 ) -> None:
@@ -110,10 +116,13 @@ def prune(
     several = len(goals) > 1
     if several and (masks_out or recovered_out):
         raise UsageError("--masks-out and --recovered-out: are for one goal")
-    results = {
-        "OUT": None if several else out,
+    paths = [os.path.join(out, f"{goal.value:g}.onnx") for goal in goals] if several else [out]
+    in_folder = several and os.path.isdir(out)
+    results: dict[str, str | None] = {
+        **({f"OUT {os.path.basename(p)}": p for p in paths} if in_folder else {"OUT": out}),
         "--masks-out": masks_out,
         "--recovered-out": recovered_out,
+        "--plot": plot,
         "--report": report,
     }
     sources = {
@@ -123,6 +132,8 @@ def prune(
     }
     if several and os.path.exists(out) and not os.path.isdir(out):
         raise UsageError(f"OUT {out}: is no folder, which several goals need")
+    if plot is not None:
+        plot_format(plot)
     check_paths(sources=sources, results=results)
     source = data_source(data, mean, std, size)
     if source is None:
@@ -140,23 +151,40 @@ def prune(
             seed=seed,
             inputs=inputs,
             workers=workers,
+            ray=ray,
             progress=progress,
         )
-    paths = [os.path.join(out, f"{goal.value:g}.onnx") for goal in goals] if several else [out]
-    if several:
-        os.makedirs(out, exist_ok=True)
     contents = {}  # The models last, as they must be as they were if anything goes wrong.
     if masks_out is not None:
         contents[masks_out] = json_file(made[0].masks)
     if recovered_out is not None:
         contents[recovered_out] = made[0].recovered.content
+    if plot is not None:
+        contents[plot] = made.plot(plot_format(plot))
     if report is not None:
         contents[report] = json_file(made.report if several else made[0].report)
     contents |= {path: each.content for path, each in zip(paths, made, strict=True)}
-    write_files(contents)
+    with _folder(out) if several else contextlib.nullcontext():
+        write_files(contents)
     if not quiet:
         warn(dict.fromkeys(warning for each in made for warning in each.warnings))
         show(*_summary(paths, model, made))
+
+
+@contextlib.contextmanager
+def _folder(path: str) -> Iterator[None]:
+    """A folder, which is there afterwards only if it was there before or something is in it."""
+    there = os.path.isdir(path)
+    try:
+        os.makedirs(path, exist_ok=True)
+        yield
+    except BaseException as error:
+        if not there:
+            with contextlib.suppress(OSError):
+                os.rmdir(path)
+        if isinstance(error, OSError):
+            raise OutputError(f"{path}: cannot be made: {error.strerror or error}") from None
+        raise
 
 
 @contextlib.contextmanager

@@ -43,7 +43,8 @@ def recover(
     count: int,
     strength: float,
     seed: int,
-    workers: int,
+    workers: int | None,
+    ray: str | None,
     report: str | None,
     quiet: bool,
 ) -> None:
@@ -73,6 +74,7 @@ def recover(
             strength=strength,
             seed=seed,
             workers=workers,
+            ray=ray,
             progress=progress,
         )
     contents = {out: recovered.content}

@@ -80,7 +80,8 @@ def prune_all(
     seed: int = 0,
     inputs: Sizes | None = None,
     runs: int = 30,
-    workers: int = 1,
+    workers: int | None = None,
+    ray: str | None = None,
     progress: Progress | None = None,
 ) -> Sweep:
     """Prunes one model to several goals, for the price of the statistics once.
@@ -100,6 +101,7 @@ def prune_all(
         inputs: Shapes of model inputs by name, where dimensions are symbolic.
         runs: How often each model is timed.
         workers: As for `recover`.
+        ray: As for `recover`; several models of a sweep are repaired there at the same time.
         progress: Called now and then.
 
     Returns:
@@ -119,6 +121,6 @@ def prune_all(
     if least is not None and evaluate is None:
         raise UsageError(f"{least}: needs `evaluate`, which says what a score is")
     evaluation = None if evaluate is None else Evaluation.of(evaluate)
-    settings = Settings(target, mode, count, strength, seed, inputs, runs, evaluation, workers)
+    settings = Settings(target, mode, count, strength, seed, inputs, runs, evaluation, workers, ray)
     with Pruner(model, samples, settings, progress, least) as pruner:
-        return Sweep(tuple(pruner.reach(goal) for goal in read))
+        return Sweep(tuple(pruner.reach_all(read)))

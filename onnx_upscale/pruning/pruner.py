@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import onnx
 
 from onnx_upscale.api import Result, optimize
@@ -28,7 +29,8 @@ from onnx_upscale.pruning.search import Choice, search
 from onnx_upscale.pruning.second import SecondMoments
 from onnx_upscale.pruning.sensitivity import sensitivities
 from onnx_upscale.recovery import STRENGTH, Recovered
-from onnx_upscale.recovery.recover import repair_model
+from onnx_upscale.recovery.recover import repair_model, repair_share
+from onnx_upscale.recovery.weights import check_weights
 from onnx_upscale.samples import SampleSource, batches, open_source, split
 from onnx_upscale.workers import Team, gather
 
@@ -56,6 +58,7 @@ class Settings:
         runs: How often each model is timed.
         evaluation: The user's own measure.
         workers: Over how many processes the samples are divided.
+        ray: On which Ray cluster.
     """
 
     target: str | os.PathLike[str] = "cpu"
@@ -66,7 +69,8 @@ class Settings:
     inputs: Sizes | None = None
     runs: int = 30
     evaluation: Evaluation | None = None
-    workers: int = 1
+    workers: int | None = None
+    ray: str | None = None
 
 
 class Pruner:
@@ -94,6 +98,7 @@ class Pruner:
         self._graph = load(model).graph
         self._model, self._set = self._graph.model, settings
         self._tell = progress or (lambda what, done, of: None)
+        check_weights(self._graph)
         self._prices = load_prices(settings.target)
         self._structure = find_structure(self._graph)
         self._families = find_families(self._structure)
@@ -111,12 +116,14 @@ class Pruner:
         self._source, self._stack = samples, contextlib.ExitStack()
 
     def __enter__(self) -> Pruner:
-        count = self._set.count
-        fitting, _ = split(self._samples.count, count, self._set.seed)
+        count, workers, ray = self._set.count, self._set.workers, self._set.ray
+        fitting, held_out = split(self._samples.count, count, self._set.seed)
+        everywhere = None if ray is None else np.concatenate((fitting, held_out))
+        team = gather(
+            self._source, self._samples, fitting, self._model, count, workers, ray, everywhere
+        )
         with contextlib.ExitStack() as stack:
-            self._team = stack.enter_context(
-                gather(self._source, self._samples, fitting, self._model, count, self._set.workers)
-            )
+            self._team = stack.enter_context(team)
             try:
                 self._curves = self._find_curves()
             except VerifySetupError as error:
@@ -166,17 +173,45 @@ class Pruner:
             self._structure, self._families, moments, moved, alone=self._set.mode != "agreement"
         )
 
+    def reach_all(self, goals: Sequence[Goal]) -> Iterator[Pruned]:
+        """The models for some goals.
+
+        Choices are made first, for latencies are measured meanwhile. On a cluster, several models
+        are then repaired at the same time; all are measured here, one after the other.
+
+        Raises:
+            UpscaleError: One cannot be reached.
+        """
+        if self._team is None or self._set.ray is None or len(goals) == 1:
+            yield from map(self.reach, goals)
+            return
+        found = [self._candidate(goal) for goal in goals]
+        self._tell("Repairing", 0, len(found))
+        strength, seed, count = self._set.strength, self._set.seed, self._set.count
+        waiting = [each for each in found if not each.repaired]
+        items = [(each.choice.masks, count, strength, seed) for each in waiting]
+        for number, (candidate, recovered) in enumerate(
+            zip(waiting, self._team.spread(repair_share, items), strict=True), 1
+        ):
+            candidate.recovered = recovered
+            self._tell("Repairing", number, len(found))
+        for goal, candidate in zip(goals, found, strict=True):
+            yield self._finished(goal, candidate)
+
     def reach(self, goal: Goal) -> Pruned:
         """The model for one goal.
 
         Raises:
             UpscaleError: It cannot be reached.
         """
+        return self._finished(goal, self._candidate(goal))
+
+    def _candidate(self, goal: Goal) -> Candidate:
         if goal.name in LIMITS:
             return self._nearest(goal)
         if goal.name == "latency":
-            return self._finished(goal, Candidate(self, self._measured_choice(goal)))
-        return self._finished(goal, Candidate(self, self._chosen(goal.value, goal.name)))
+            return Candidate(self, self._measured_choice(goal))
+        return Candidate(self, self._chosen(goal.value, goal.name))
 
     def _chosen(self, share: float, measure: str = "latency") -> Choice:
         self._tell(f"Choosing for {share:.2f}", 0, 1)
@@ -206,7 +241,7 @@ class Pruner:
 
         return aim(goal, wanted, self._chosen, measure)
 
-    def _nearest(self, goal: Goal) -> Pruned:
+    def _nearest(self, goal: Goal) -> Candidate:
         """The fastest that stays near enough, of those that a fine search tries."""
         kept: list[Candidate] = []
 
@@ -226,12 +261,11 @@ class Pruner:
         )
         if not yes:
             raise UsageError(_out_of_reach(goal, no))
-        found = fastest(
+        return fastest(
             yes,
             lambda each: each.choice.share,
             lambda each: self._ratio(self.optimized(self._model, each.choice.masks, False).model),
         )
-        return self._finished(goal, found)
 
     def recovered(self, choice: Choice) -> Recovered:
         """The model repaired for a choice."""
@@ -310,6 +344,11 @@ class Candidate:
         """Gives the memory of the models back; they are made again if somebody asks for them."""
         self.__dict__.pop("recovered", None)
         self.__dict__.pop("result", None)
+
+    @property
+    def repaired(self) -> bool:
+        """Whether the repaired model is there already."""
+        return "recovered" in self.__dict__
 
     @functools.cached_property
     def recovered(self) -> Recovered:

@@ -11,6 +11,7 @@ import onnx
 
 from onnx_upscale.api import Result
 from onnx_upscale.files import write_file
+from onnx_upscale.pruning.plot import plot_format, plotted
 from onnx_upscale.recovery import Recovered
 
 
@@ -106,3 +107,16 @@ class Sweep(Sequence[Pruned]):
         """All reports as one, as JSON has it."""
         reports = [each.report for each in self.results]
         return {"version": 1, "table": self.table, "results": reports}
+
+    def plot(self, suffix: str = "svg") -> bytes:
+        """A plot of the table, as the content of a file: fidelity against measured latency.
+
+        Args:
+            suffix: `svg` or `png`.
+
+        Raises:
+            UsageError: There is no such format, or matplotlib is not installed.
+        """
+        score = self.results[0].report["score"]
+        original = None if score is None else float(score["before"])
+        return plotted(self.table, original, plot_format(f"plot.{suffix}"))

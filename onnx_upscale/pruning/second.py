@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -81,16 +80,20 @@ class SecondMoments:
     def _collect(self, first: Layer) -> None:
         start = [layer.node.index for layer in self._layers].index(first.node.index)
         together, size = [first], _bytes(first)
+        most = _MOST_BYTES if self._team is None else _MOST_BYTES // self._team.size
         for layer in self._layers[start + 1 :]:
             size += _bytes(layer)
-            if size > _MOST_BYTES:
+            if size > most:
                 break
             together.append(layer)
         if self._team is None:
             sums = collect(self._graph, together, self._samples(), self._seed)
         else:
-            nodes = [layer.node.index for layer in together]
-            sums = functools.reduce(_added, self._team.ask(collect_share, nodes, self._seed))
+            sums = _sums(together)
+            nodes = [each.layer for each in sums]
+            for found in self._team.ask(collect_share, nodes, self._seed):
+                for each, more in zip(sums, found, strict=True):
+                    each.merge(more)
         self._known.update({each.layer: each.finished() for each in sums})
 
 
@@ -109,7 +112,7 @@ def collect(
     Returns:
         Sums in the order of the layers.
     """
-    sums = [Sum(layer.node.index, _columns(layer)) for layer in together]
+    sums = _sums(together)
     inputs = tuple(value.name for value in graph.model.graph.input)
     model = up_to(graph.model, [_data(layer) for layer in together], inputs, graph)
     names = {value.name for value in model.graph.input}
@@ -139,10 +142,8 @@ def collect_share(share: Share, nodes: Sequence[int], seed: int) -> list[Sum]:
     return collect(graph, [known[node] for node in nodes], share.batches(), seed, share.first)
 
 
-def _added(one: list[Sum], other: list[Sum]) -> list[Sum]:
-    for mine, theirs in zip(one, other, strict=True):
-        mine.merge(theirs)
-    return one
+def _sums(together: Sequence[Layer]) -> list[Sum]:
+    return [Sum(layer.node.index, _columns(layer)) for layer in together]
 
 
 class Sum:

@@ -22,7 +22,8 @@ from onnx_upscale.recovery.fit import Fit
 from onnx_upscale.recovery.levels import Levels, begin, moments_of_all
 from onnx_upscale.recovery.readers import explained
 from onnx_upscale.recovery.repair import Repair
-from onnx_upscale.samples import Samples, SampleSource, batches, open_source, split
+from onnx_upscale.recovery.weights import check_weights
+from onnx_upscale.samples import Samples, SampleSource, Share, batches, open_source, split
 from onnx_upscale.workers import Team, gather
 
 Progress = Callable[[int, int], None]
@@ -70,7 +71,8 @@ def recover(
     count: int = COUNT,
     strength: float = STRENGTH,
     seed: int = 0,
-    workers: int = 1,
+    workers: int | None = None,
+    ray: str | None = None,
     progress: Progress | None = None,
 ) -> Recovered:
     """Gives the readers of a pruned model new weights, so that it computes what it did before.
@@ -87,6 +89,8 @@ def recover(
         seed: Which samples are used, and which positions of them.
         workers: Over how many processes the samples are divided. They are started afresh: a script
             that uses them must keep what it does under `if __name__ == "__main__"`.
+        ray: The address of a Ray cluster to divide the samples over, one worker per CPU unless
+            `workers` says otherwise: `HOST:PORT`, `auto`, or `local` to start one here.
         progress: Called now and then with how much is done, of how much.
 
     Returns:
@@ -102,7 +106,7 @@ def recover(
     read = read_model(model)
     opened = open_source(samples, read, count)
     fitting, _ = split(opened.count, count, seed)
-    with gather(samples, opened, fitting, read, count, workers) as team:
+    with gather(samples, opened, fitting, read, count, workers, ray) as team:
         return repair_model(read, masks, opened, team, count, strength, seed, progress)
 
 
@@ -137,6 +141,7 @@ def repair_model(
     started = time.monotonic()
     loaded = load(model, masks)
     graph = loaded.graph
+    check_weights(graph)
     fitting, held_out = split(samples.count, count, seed)
     rows, done = list[dict[str, Any]](), 0
 
@@ -183,6 +188,17 @@ def repair_model(
     }
     content: bytes = repaired.model.SerializeToString(deterministic=True)
     return Recovered(repaired.model, report, tuple(explained(left)), content)
+
+
+def repair_share(share: Share, how: tuple[Mapping[str, Any], int, float, int]) -> Recovered:
+    """Repairs a model with some masks on all samples of a share, by itself.
+
+    Args:
+        share: Holds all samples.
+        how: Masks in the form of a mask file, `count`, `strength` and `seed` as for `recover`.
+    """
+    masks, count, strength, seed = how
+    return repair_model(share.model, dict(masks), share.samples, None, count, strength, seed)
 
 
 def _row(fit: Fit, done: Repair | None) -> dict[str, Any]:

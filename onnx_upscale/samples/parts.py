@@ -111,6 +111,7 @@ def tickets_for(
     model: onnx.ModelProto,
     most: int,
     parts: int,
+    everywhere: IntArray | None = None,
 ) -> list[Ticket]:
     """Divides samples among processes.
 
@@ -124,14 +125,17 @@ def tickets_for(
         model: The model.
         most: How many are used at most.
         parts: How many processes there are.
+        everywhere: Samples that every process gets, besides knowing which are its own.
 
     Returns:
         At most as many tickets.
     """
     content = model.SerializeToString(deterministic=True)
-    described = _described(source)
+    given: str | Images | Some | None = _described(source)
+    if given is None and everywhere is not None:
+        given = _some(samples, everywhere)
     return [
-        Ticket(content, described or _some(samples, own), samples.count, most, own, first)
+        Ticket(content, given or _some(samples, own), samples.count, most, own, first)
         for own, first in divide(samples, indices, model, parts)
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import multiprocessing
 import os
 import signal
@@ -60,9 +61,23 @@ class Processes:
     def __exit__(self, kind: object, *exception: object) -> None:
         self._end(at_once=kind is not None)
 
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        return len(self._pools)
+
     def ask(self, function: Callable[..., T], *arguments: Any) -> Iterator[T]:
         """Calls a function in every process, as `Team.ask`."""
         return _results([pool.submit(_call, function, arguments) for pool in self._pools])
+
+    def spread(self, function: Callable[..., T], items: Sequence[Any]) -> Iterator[T]:
+        """Calls a function for every item in some process, as `Team.spread`."""
+        return _results(
+            [
+                pool.submit(_call, function, (item,))
+                for pool, item in zip(itertools.cycle(self._pools), items, strict=False)
+            ]
+        )
 
     def _end(self, at_once: bool) -> None:
         for pid in self._pids if at_once else ():  # Whatever they compute, nobody wants it.

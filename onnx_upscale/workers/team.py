@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
 import onnx
@@ -17,6 +17,10 @@ T = TypeVar("T")
 
 class Team(Protocol):
     """Processes that hold a share of the samples each, and keep it from call to call."""
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
 
     def ask(self, function: Callable[..., T], *arguments: Any) -> Iterator[T]:
         """Calls a function in every process.
@@ -33,6 +37,20 @@ class Team(Protocol):
             WorkerError: A process ended.
         """
 
+    def spread(self, function: Callable[..., T], items: Sequence[Any]) -> Iterator[T]:
+        """Calls a function for every item, each in some process.
+
+        Args:
+            function: Importable by name; called with the share of the process, and an item.
+            items: What travels there.
+
+        Yields:
+            The results, in the order of the items.
+
+        Raises:
+            UpscaleError: As for `ask`.
+        """
+
 
 @contextlib.contextmanager
 def gather(
@@ -42,6 +60,8 @@ def gather(
     model: onnx.ModelProto,
     most: int,
     workers: int | None = None,
+    ray: str | None = None,
+    everywhere: IntArray | None = None,
 ) -> Iterator[Team | None]:
     """A team for some samples, as long as it is needed.
 
@@ -51,20 +71,31 @@ def gather(
         indices: Which of them are used.
         model: The model.
         most: How many are used at most.
-        workers: How many processes; None for one.
+        workers: How many processes; None for one, on a cluster for one per CPU.
+        ray: The address of a Ray cluster, or `local`; None for processes on this machine.
+        everywhere: Samples that every process gets, besides knowing which are its own.
 
     Yields:
         The team; None where this process does all by itself.
 
     Raises:
-        UsageError: There cannot be so many workers.
+        UsageError: There cannot be so many workers, or there is no such cluster.
     """
     if workers is not None and workers < 1:
         raise UsageError(f"`workers` {workers}: must be at least 1")
-    if workers is None or workers == 1:
-        yield None
-        return
-    from onnx_upscale.workers.processes import Processes
+    if ray is not None:
+        from onnx_upscale.workers.cluster import Connection
 
-    with Processes(tickets_for(source, samples, indices, model, most, workers)) as team:
-        yield team
+        with Connection(ray, workers) as cluster:
+            parts = cluster.workers
+            yield cluster.team(
+                tickets_for(source, samples, indices, model, most, parts, everywhere)
+            )
+    elif workers is None or workers == 1:
+        yield None
+    else:
+        from onnx_upscale.workers.processes import Processes
+
+        tickets = tickets_for(source, samples, indices, model, most, workers, everywhere)
+        with Processes(tickets) as team:
+            yield team

@@ -33,7 +33,7 @@ def residual(batch: int | str = "batch") -> onnx.ModelProto:
         weight = net.constant(net.random(6, 6, 3, 3) / 4, f"w{index}")
         made = net("Conv", net("Relu", tensor), weight, pads=[1, 1, 1, 1])
         tensor = net("Add", tensor, made)
-    return net.model(net("Relu", tensor))
+    return net.model(net("Conv", net("Relu", tensor), net.random(4, 6, 1, 1)))
 
 
 def samples(count: int = 60) -> Array:
@@ -155,6 +155,7 @@ def test_a_team() -> None:
     indices = np.arange(60)
     with gather(data, opened, indices, model, 60, 2) as team:
         assert team is not None
+        assert team.size == 2
         pids = list(team.ask(pid))
         assert len({*pids, os.getpid()}) == 3
         assert list(team.ask(pid)) == pids
