@@ -159,8 +159,13 @@ class Pruner:
             if read.layer.node.index in wanted
         ]
         probes = [b.inputs for b in batches(self._samples, fitting[:_PROBED], self._model)]
-        self._tell("Looking at what layers matter", 0, 1)
-        moved = sensitivities(self._graph, ordered, probes, seed)
+        moved = sensitivities(
+            self._graph,
+            ordered,
+            probes,
+            seed,
+            lambda done: self._tell("Looking at what layers matter", done, len(ordered)),
+        )
         moments = SecondMoments(
             self._graph,
             ordered,

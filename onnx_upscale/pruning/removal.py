@@ -44,12 +44,14 @@ class Problem:
     A unit is what leaves as one: the columns of one channel, or of all that are tied to one.
 
     Attributes:
-        weight: Shape (rows, units, block).
-        inverse: H, shape (units * block, units * block).
+        gram: W^T W, which is all that matters of W, shape (units * block, units * block).
+        inverse: H, of the same shape.
+        block: How many columns a unit has.
     """
 
-    weight: Floats
+    gram: Floats
     inverse: Floats
+    block: int
 
     @classmethod
     def of(cls, weight: Floats, second: Floats, ridge: float = RIDGE) -> Problem:
@@ -69,12 +71,13 @@ class Problem:
         if len(second) > MOST_COLUMNS:
             weight, second = factored(weight, second)
         inverse: Floats = np.linalg.inv(_ridged(second, ridge)).astype(np.float64, copy=False)
-        return cls(_fewer_rows(weight), inverse)
+        flat = weight.reshape(len(weight), -1)
+        return cls(flat.T @ flat, inverse, weight.shape[2])
 
     @property
     def units(self) -> int:
         """How many units there are."""
-        return int(self.weight.shape[1])
+        return len(self.gram) // self.block
 
     def of_units(self, chosen: IntArray) -> Problem:
         """The same where all units but some must stay (these still are fitted anew).
@@ -85,9 +88,9 @@ class Problem:
         Returns:
             The problem of these alone.
         """
-        block = self.weight.shape[2]
-        columns = (chosen[:, np.newaxis] * block + np.arange(block)).ravel()
-        return Problem(self.weight[:, chosen], self.inverse[np.ix_(columns, columns)])
+        columns = (chosen[:, np.newaxis] * self.block + np.arange(self.block)).ravel()
+        grid = np.ix_(columns, columns)
+        return Problem(self.gram[grid], self.inverse[grid], self.block)
 
 
 @dataclass(frozen=True)
@@ -175,16 +178,7 @@ def _independent(weight: Floats, diagonal: Floats, ridge: float) -> Problem:
     scale = diagonal + ridge * (diagonal.mean() or 1.0)
     units = weight.shape[1]
     sums = np.einsum("rub,rub,ub->u", weight, weight, scale.reshape(units, -1))
-    return Problem(np.sqrt(sums).reshape(1, units, 1), np.eye(units))
-
-
-def _fewer_rows(weight: Floats) -> Floats:
-    """Only W^T W matters, so that more rows than columns can be as many as columns."""
-    rows, units, block = weight.shape
-    if rows <= units * block:
-        return weight
-    triangle = np.asarray(np.linalg.qr(weight.reshape(rows, -1), mode="r"), np.float64)
-    return triangle.reshape(-1, units, block)
+    return Problem(np.diag(sums), np.eye(units), 1)
 
 
 def _ridged(second: Floats, ridge: float) -> Floats:
@@ -194,51 +188,57 @@ def _ridged(second: Floats, ridge: float) -> Floats:
 
 
 class _Reader:
-    """A reader of which units are taken out one by one."""
+    """A reader of which units are taken out one by one.
+
+    W^T W changes as H does, by what the blocks of columns that were added say: H - F F^T and
+    W^T W - U F^T - F U^T are what they are now. Neither is written to.
+    """
 
     def __init__(self, problem: Problem) -> None:
-        self._rows, self._units, self._block = problem.weight.shape
-        size = self._units * self._block
-        self._weight = problem.weight.reshape(self._rows, size).copy()
-        self._inverse = problem.inverse
-        grid = problem.inverse.reshape(self._units, self._block, self._units, self._block)
-        every = np.arange(self._units)
-        self._diagonal = grid[every, :, every].copy()
-        self._factor = np.empty((size, size))
+        self._problem, self._units = problem, problem.units
+        self._costly, self._diagonal = (
+            self._blocks(each) for each in (problem.gram, problem.inverse)
+        )
+        self._factor, self._changes = np.empty((2, *problem.gram.shape))
         self._done = 0
 
     def costs(self) -> Floats:
         """e_c of every unit; of those taken out, anything."""
-        weight = self._weight.reshape(self._rows, self._units, self._block)
-        if self._block == 1:
-            squares: Floats = np.einsum("ru,ru->u", weight[..., 0], weight[..., 0])
-            return squares / self._diagonal[:, 0, 0]
-        gram = np.einsum("rub,ruc->ubc", weight, weight)
-        costs: Floats = np.trace(np.linalg.solve(self._diagonal, gram), axis1=1, axis2=2)
+        if self._problem.block == 1:
+            return np.asarray(self._costly / self._diagonal, np.float64)[:, 0, 0]
+        costs: Floats = np.trace(np.linalg.solve(self._diagonal, self._costly), axis1=1, axis2=2)
         return costs
 
     def reduced(self, left: IntArray) -> Problem:
         """The problem of the units that are left, as if there had never been others."""
-        block = self._block
+        rest, block = self._problem.of_units(left), self._problem.block
         columns = (left[:, np.newaxis] * block + np.arange(block)).ravel()
-        factor = self._factor[columns, : self._done]
-        weight = self._weight[:, columns].reshape(self._rows, len(left), block)
-        inverse = self._inverse[np.ix_(columns, columns)] - factor @ factor.T
-        return Problem(_fewer_rows(weight), inverse)
+        factor, changes = (each[columns, : self._done] for each in (self._factor, self._changes))
+        both = changes @ factor.T
+        return Problem(rest.gram - both - both.T, rest.inverse - factor @ factor.T, block)
 
     def take_out(self, unit: int) -> None:
         """Sets the columns of a unit to zero and fits all others anew."""
-        block, done = self._block, self._done
+        block, done = self._problem.block, self._done
         own = slice(unit * block, (unit + 1) * block)
-        before = self._factor[:, :done]
-        changed = self._inverse[:, own] - before @ before[own].T
-        lower = np.linalg.cholesky(self._diagonal[unit])
-        column = np.linalg.solve(lower, changed.T).T
+        factor, changes = self._factor[:, :done], self._changes[:, :done]
+        across = factor @ np.concatenate([factor[own], changes[own]]).T
+        lower = np.linalg.inv(np.linalg.cholesky(self._diagonal[unit]))
+        column = (self._problem.inverse[:, own] - across[:, :block]) @ lower.T
+        change = self._problem.gram[:, own] - changes @ factor[own].T - across[:, block:]
+        change = change @ lower.T
+        change -= column @ (lower @ change[own] / 2)
         self._factor[:, done : done + block] = column
+        self._changes[:, done : done + block] = change
         self._done += block
-        amounts = np.linalg.solve(lower, self._weight[:, own].T).T
-        self._weight -= amounts @ column.T
-        self._weight[:, own] = 0.0
-        grid = column.reshape(self._units, block, block)
-        self._diagonal -= grid @ grid.transpose(0, 2, 1)
+        columns, changed = (each.reshape(self._units, block, block) for each in (column, change))
+        both = changed @ columns.transpose(0, 2, 1)
+        self._costly -= both + both.transpose(0, 2, 1)
+        self._diagonal -= columns @ columns.transpose(0, 2, 1)
         self._diagonal[unit] = np.eye(block)
+
+    def _blocks(self, matrix: Floats) -> Floats:
+        """The blocks on the diagonal."""
+        every, block = np.arange(self._units), self._problem.block
+        grid = matrix.reshape(self._units, block, self._units, block)
+        return grid[every, :, every].copy()

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto
 
+from onnx_upscale.errors import DataError
 from onnx_upscale.optimizer.load.graph import Graph
 from onnx_upscale.optimizer.load.layers import Layer
+from onnx_upscale.optimizer.load.subgraphs import reads
+from onnx_upscale.optimizer.load.values import Array
+from onnx_upscale.recovery.shelf import Shelf
+from onnx_upscale.recovery.walk import up_to
 from onnx_upscale.running import Session
 
 Inputs = Mapping[str, npt.NDArray[Any]]
@@ -22,7 +28,11 @@ _SIZE = 0.05
 
 
 def sensitivities(
-    graph: Graph, layers: Sequence[Layer], samples: Iterable[Inputs], seed: int = 0
+    graph: Graph,
+    layers: Sequence[Layer],
+    samples: Iterable[Inputs],
+    seed: int = 0,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> dict[int, float]:
     """s_r = |change of the outputs|^2 / |noise|^2, with a little noise added to what a layer makes.
 
@@ -32,88 +42,133 @@ def sensitivities(
     Args:
         graph: The graph of the model.
         layers: Layers of it.
-        samples: Values of the model's inputs; each is run once per layer, and twice besides.
+        samples: Values of the model's inputs. Each is run once, and once per layer through what
+            lies behind that.
         seed: Seed of the noise.
+        progress: Called with how many layers are done.
 
     Returns:
         s_r by node index; 0 for a layer that nothing depends on, or that makes no floats.
 
     Raises:
+        DataError: There is no room on the disk for what the layers make of one sample.
         VerifySetupError: onnxruntime does not run the model on the samples.
     """
-    named = {layer.node.index: layer.node.outputs[0] for layer in layers}
-    model, noise_of = _noisy(graph, list(dict.fromkeys(named.values())))
-    session = Session(model)
+    skeleton = _skeleton(graph.model)
+    cuts = [_Cut.behind(graph, skeleton, layer) for layer in layers]
+    with Shelf() as shelf:
+        count = _run(graph, cuts, samples, shelf)
+        found = {}
+        for done, cut in enumerate(cuts):
+            found[cut.layer.node.index] = _sensitivity(graph, cut, shelf, count, [seed, done])
+            progress(done + 1)
+    return found
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """The part of a model behind what a layer makes.
+
+    Attributes:
+        layer: The layer.
+        made: What it makes.
+        ends: Outputs of the model that depend on it.
+        reads: What the part reads.
+    """
+
+    layer: Layer
+    made: str
+    ends: tuple[str, ...]
+    reads: tuple[str, ...]
+
+    @classmethod
+    def behind(cls, graph: Graph, skeleton: onnx.ModelProto, layer: Layer) -> _Cut:
+        """The part behind a layer; `skeleton` is the model without its weights."""
+        made = layer.node.outputs[0]
+        there = {value.name for value in skeleton.graph.input}.difference(graph.constants)
+        reached = {made}
+        for node in skeleton.graph.node:
+            if reached.isdisjoint(reads(node)):
+                there.update(node.output)
+            else:
+                reached.update(node.output)
+        ends = tuple(
+            value.name
+            for value in skeleton.graph.output
+            if value.name in reached and graph.types.get(value.name) in _FLOATS
+        )
+        if graph.types.get(made) not in _FLOATS:
+            return cls(layer, made, (), ())
+        known = {name for name in there if name in graph.types and name not in graph.constants}
+        part = up_to(skeleton, ends, known | {made}, graph)
+        given = [value.name for value in part.graph.input if value.name not in graph.constants]
+        return cls(layer, made, ends, tuple(dict.fromkeys([*given, made])))
+
+
+def _skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A model without its weights."""
+    graph = onnx.GraphProto(node=model.graph.node, input=model.graph.input)
+    graph.output.extend(model.graph.output)
+    return onnx.ModelProto(graph=graph)
+
+
+def _run(graph: Graph, cuts: Sequence[_Cut], samples: Iterable[Inputs], shelf: Shelf) -> int:
+    """Runs the model and puts aside what cuts read, and the outputs.
+
+    Returns:
+        On how many samples.
+    """
     outputs = [value.name for value in graph.model.graph.output]
-    changes = dict.fromkeys(noise_of, 0.0)
-    amounts = dict.fromkeys(noise_of, 0.0)
-    for number, sample in enumerate(samples):
-        # Adding nothing: a scalar zero everywhere. What is added in earnest has the shape of what
-        # it is added to.
-        nothing = {noise: np.zeros((), dtype) for noise, dtype in noise_of.values()}
-        made = session.run({**sample, **nothing}, list(dict.fromkeys([*outputs, *noise_of])))
-        clean = {name: made[name].astype(np.float64) for name in outputs if _floats(made[name])}
-        for place, (tensor, (noise, dtype)) in enumerate(noise_of.items()):
-            rng = np.random.default_rng([seed, number, place])
-            values = made[tensor].astype(np.float64)
-            size = _SIZE * float(np.sqrt(np.mean(values**2))) if values.size else 0.0
-            if not size:
-                continue
-            added = (size * rng.standard_normal(values.shape)).astype(dtype)
-            moved = session.run({**sample, **nothing, noise: added}, list(clean))
-            amounts[tensor] += float((added.astype(np.float64) ** 2).sum())
-            changes[tensor] += sum(_change(clean[name], moved[name]) for name in clean)
-    return {
-        index: changes[tensor] / amounts[tensor] if amounts.get(tensor) else 0.0
-        for index, tensor in named.items()
-    }
+    of_cuts = (name for cut in cuts for name in (*cut.reads, *cut.ends))
+    names = list(dict.fromkeys((*outputs, *of_cuts)))
+    inputs = frozenset(value.name for value in graph.model.graph.input)
+    model = up_to(graph.model, names, inputs, graph)
+    session, read = Session(model), {value.name for value in model.graph.input}
+    count = 0
+    for sample in samples:
+        made = {**sample, **session.run({n: v for n, v in sample.items() if n in read})}
+        if not all(shelf.put(name, made[name]) for name in names if name in made):
+            break
+        count += 1
+    if not count:
+        raise DataError("no room for temporary files: what layers make of one sample does not fit")
+    return count
 
 
-def _change(clean: npt.NDArray[np.float64], moved: npt.NDArray[Any]) -> float:
+def _sensitivity(graph: Graph, cut: _Cut, shelf: Shelf, count: int, seed: Sequence[int]) -> float:
+    if not cut.ends:
+        return 0.0
+    model = up_to(graph.model, cut.ends, cut.reads, graph)
+    session = Session(model) if model.graph.output else None
+    read = {value.name for value in model.graph.input}
+    rng = np.random.default_rng(seed)
+    changes = amount = 0.0
+    for number in range(count):
+        given = {name: shelf.get(name, number) for name in cut.reads}
+        clean = given[cut.made].astype(np.float64)
+        size = _SIZE * np.sqrt(_power(clean) / max(clean.size, 1))
+        if not size:
+            continue
+        noisy = clean + size * rng.standard_normal(clean.shape)
+        given[cut.made] = noisy.astype(given[cut.made].dtype)
+        moved = {cut.made: given[cut.made]}
+        if session is not None:
+            moved |= session.run({name: given[name] for name in cut.reads if name in read})
+        amount += _power(given[cut.made].astype(np.float64) - clean)
+        changes += sum(_change(shelf.get(name, number), moved[name]) for name in cut.ends)
+    return changes / amount if amount else 0.0
+
+
+def _change(clean: Array, moved: Array) -> float:
     if clean.shape != moved.shape:
         return 1.0  # As many boxes as pass a threshold: something else came out.
     finite = np.isfinite(clean) & np.isfinite(moved)
-    power = float((clean[finite] ** 2).sum())
-    apart = float(((moved.astype(np.float64) - clean)[finite] ** 2).sum())
-    return apart / power if power else 0.0
+    before = clean[finite].astype(np.float64)
+    power = _power(before)
+    return _power(moved[finite] - before) / power if power else 0.0
 
 
-def _floats(values: npt.NDArray[Any]) -> bool:
-    return values.dtype.kind == "f"
-
-
-def _noisy(
-    graph: Graph, tensors: Sequence[str]
-) -> tuple[onnx.ModelProto, dict[str, tuple[str, Any]]]:
-    """A copy of a model that adds an input to each of some tensors, and gives them as outputs.
-
-    Returns:
-        The copy, and by tensor the name of the input and its type.
-    """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(graph.model)
-    have = graph.outputs
-    used = {name for node in copy.graph.node for name in (*node.input, *node.output)}
-    nodes, noise_of = list(copy.graph.node), dict[str, tuple[str, Any]]()
-    del copy.graph.node[:]
-    for node in nodes:
-        copy.graph.node.append(node)
-        for place, name in enumerate(node.output):
-            kind = graph.types.get(name, 0)
-            if name not in tensors or kind not in _FLOATS:
-                continue
-            noise, before = _fresh(f"{name}.noise", used), _fresh(f"{name}.clean", used)
-            noise_of[name] = noise, helper.tensor_dtype_to_np_dtype(kind)
-            copy.graph.node[-1].output[place] = before
-            copy.graph.node.append(helper.make_node("Add", [before, noise], [name]))
-            copy.graph.input.append(helper.make_tensor_value_info(noise, kind, None))
-            if name not in have:
-                copy.graph.output.append(helper.make_tensor_value_info(name, kind, None))
-    return copy, noise_of
-
-
-def _fresh(name: str, used: set[str]) -> str:
-    while name in used:
-        name += "_"
-    used.add(name)
-    return name
+def _power(values: Array) -> float:
+    """The sum of squares."""
+    flat = values.ravel()
+    return float(flat @ flat)

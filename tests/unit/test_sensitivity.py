@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
 
 from build import Array, Net
+from onnx_upscale import DataError
 from onnx_upscale.optimizer.load.graph import Graph, build_graph
 from onnx_upscale.optimizer.load.layers import layers
+from onnx_upscale.pruning import sensitivity
 from onnx_upscale.pruning.sensitivity import sensitivities
+from onnx_upscale.recovery import shelf, walk
 
 
 def found(model: onnx.ModelProto, seed: int = 0) -> dict[str, float]:
@@ -57,3 +62,55 @@ def test_what_nothing_depends_on_does_not_matter() -> None:
 def test_the_same_seed_gives_the_same() -> None:
     assert found(linear(), 3) == found(linear(), 3)
     assert found(linear(), 3) != found(linear(), 4)
+
+
+def test_only_the_part_behind_a_layer_runs_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it reads besides is kept from one run of the whole: branches, constants, inputs."""
+    net = Net(17, x=[64, 4])
+    identity = np.eye(4, dtype=np.float32)
+    before = net("MatMul", "x", identity, name="before")
+    beside = net("Relu", before, name="beside")
+    first = net("MatMul", before, identity, name="first")
+    shape = net("Shape", beside)
+    twice = net("Add", net("MatMul", first, 2 * identity, name="second"), first, name="twice")
+    with_rest = net("Add", net("Add", twice, beside), "x")
+    model = net.model(net("Reshape", with_rest, shape), first)
+    parts: list[set[str]] = []
+    cut = walk.up_to
+
+    def recorded(*args: Any) -> onnx.ModelProto:
+        part = cut(*args)
+        if part.graph.initializer:
+            parts.append({node.name for node in part.graph.node})
+        return part
+
+    monkeypatch.setattr(sensitivity, "up_to", recorded)
+    share = found(model)
+    whole, _, behind_first = parts[0], parts[1], parts[2]
+    assert {"before", "beside", "first", "second", "twice"} <= whole
+    assert {"second", "twice"} <= behind_first
+    assert not {"before", "beside", "first"} & behind_first
+    # The gains are 1 to the first output, and 3, 1 to the second for `first` and `second`.
+    x = [values.astype(np.float32) for values in _inputs()]
+    sizes = [
+        float(sum((v**2).sum() for v in each))
+        for each in ([4 * v + np.maximum(v, 0) for v in x], x)
+    ]
+    assert share["first"] == pytest.approx(4 * (9 / sizes[0] + 1 / sizes[1]), rel=0.05)
+    assert share["second"] == pytest.approx(4 / sizes[0], rel=0.05)
+
+
+def test_samples_that_do_not_fit_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shelf, "MOST_BYTES", 10000)
+    monkeypatch.setattr(shelf, "_SHARE", 0.0)
+    assert found(linear())["last"] > 0
+    monkeypatch.setattr(shelf, "MOST_BYTES", 1000)
+    with pytest.raises(DataError, match="room"):
+        found(linear())
+
+
+def test_progress_counts_layers() -> None:
+    graph, calls = build_graph(linear()), list[int]()
+    samples = [{"x": np.ones((64, 4), np.float32)}]
+    sensitivities(graph, list(layers(graph)), samples, progress=calls.append)
+    assert calls == [1, 2, 3]
