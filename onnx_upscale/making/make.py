@@ -18,9 +18,9 @@ from onnx_upscale.making.predict import Prediction
 from onnx_upscale.making.reconstruction import Reconstruction
 from onnx_upscale.optimizer.analyze import Structure, find_structure
 from onnx_upscale.optimizer.load.graph import build_graph
-from onnx_upscale.optimizer.load.keys import layer_key
+from onnx_upscale.optimizer.load.keys import united
 from onnx_upscale.optimizer.load.masking import LayerMask, mask_graph
-from onnx_upscale.optimizer.load.masks import SIDES, document
+from onnx_upscale.optimizer.load.masks import SIDES
 from onnx_upscale.optimizer.load.model import ModelSource, read_model
 from onnx_upscale.prices import load_prices
 from onnx_upscale.recovery.fidelity import Fidelity, compare_outputs
@@ -151,14 +151,7 @@ def _made(
     seed: int,
 ) -> Masks:
     graph = structure.graph
-    made = Masks(
-        document(
-            {
-                layer_key(graph, each.layer): {each.side.value: each.pruned.tolist()}
-                for each in masks
-            }
-        )
-    )
+    made = Masks(united(graph, masks))
     made.left, made.share = sites.left, prediction.share(masks)
     made.fidelity, made.compared = {}, 0
     told = list(warnings.nothing_pruned(masks))
