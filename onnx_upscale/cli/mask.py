@@ -131,8 +131,11 @@ def mask(model: str, out: str, source: tuple[str, str] | None, quiet: bool, **gi
     write_file(out, mask_file(out, masks, graph))
     if quiet:
         return
+    resolved = resolve_masks(graph, read_masks(masks))
     warn(warnings)
-    show(f"{out}: {_summary(resolve_masks(graph, read_masks(masks)))}")
+    if made is None and not any(len(each.pruned) for each in resolved):
+        warn(["no channel is pruned: the file names none that could be pruned as a whole"])
+    show(f"{out}: {_summary(resolved)}")
     if made is not None:
         _explain(made)
 

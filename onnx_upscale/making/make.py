@@ -131,14 +131,32 @@ def mask(
         )
         masks = curves.masks(amount) if budget is None else curves.within(budget, prices)
     else:
-        subject = Subject(structure, sites.chosen, samples, batch_size, seed, progress)
+        subject = Subject(
+            structure, sites.chosen, samples, batch_size, seed, _half(progress, 0, budget)
+        )
         scored = score(criterion, subject, scope)
         if budget is not None:
-            amount = prediction.meeting(budget, lambda share: scored.masks(share, constrained))
+            amount = prediction.meeting(
+                budget,
+                lambda share: scored.masks(share, constrained),
+                _half(progress, 50, budget),
+            )
         masks = scored.masks(amount, constrained)
         if not constrained:
             together = functools.partial(scored.masks, amount, True)
     return _made(structure, sites, masks, prediction, together, samples, seed)
+
+
+def _half(progress: Progress | None, start: int, budget: float | None) -> Progress:
+    """Progress of one of two steps, in percent; of the only one where there is no budget."""
+
+    def tell(done: int, of: int) -> None:
+        if progress is not None and budget is None:
+            progress(done, of)
+        elif progress is not None:
+            progress(start + 50 * done // max(of, 1), 100)
+
+    return tell
 
 
 def _made(

@@ -33,7 +33,12 @@ class Prediction:
         graph = mask_graph(self._structure.graph, masks)
         return plan(analyze(graph, self._structure), "auto", self._prices).seconds
 
-    def meeting(self, budget: float, masks: Callable[[float], Sequence[LayerMask]]) -> float:
+    def meeting(
+        self,
+        budget: float,
+        masks: Callable[[float], Sequence[LayerMask]],
+        progress: Callable[[int, int], None],
+    ) -> float:
         """The smallest amount that meets a budget, in hundredths, by bisection.
 
         Latency falls in steps and now and then rises with what is pruned, so that an amount below
@@ -42,6 +47,7 @@ class Prediction:
         Args:
             budget: Share of the predicted latency.
             masks: Gives the masks for an amount.
+            progress: Called with how many amounts were tried, of about how many.
 
         Returns:
             The amount.
@@ -56,10 +62,13 @@ class Prediction:
                 f"`budget` {budget:g}: cannot be met: with {high / _STEPS:.0%} of the channels "
                 f"gone, {least:.3f} of the predicted latency is left"
             )
+        tries = _STEPS.bit_length()
         while high - low > 1:
+            progress(tries - (high - low).bit_length(), tries)
             middle = (low + high) // 2
             if self.share(masks(middle / _STEPS)) <= budget:
                 high = middle
             else:
                 low = middle
+        progress(tries, tries)
         return high / _STEPS

@@ -150,6 +150,9 @@ def test_results_of_other_tools_are_taken_over() -> None:
         "b.weight": {"input": [1]},
         "c.weight": {"input": [0]},
     }
+    Path("none.json").write_text("[]")
+    result = run("in.onnx", "out.json", "--from", "upscale", "none.json")
+    assert result.stderr.startswith("onnx-upscale: warning: no channel is pruned: ")
     mask = np.ones((8, 3, 3, 3))
     mask[2], mask[3, 0] = 0, 0
     np.savez("state.npz", **{"a.weight_mask": mask})  # type: ignore[arg-type]

@@ -57,6 +57,22 @@ def test_a_budget_is_met_by_the_smallest_amount(constrained: bool) -> None:
     assert made == onnx_upscale.mask(model, "l1", budget=0.7, **options)
 
 
+@pytest.mark.parametrize("criterion", ["l1", "reconstruction"])
+@pytest.mark.parametrize("goal", ["amount", "budget"])
+def test_progress_goes_from_start_to_end(criterion: str, goal: str) -> None:
+    told: list[tuple[int, int]] = []
+    onnx_upscale.mask(
+        residual(),
+        criterion,
+        data=inputs(),
+        progress=lambda done, of: told.append((done, of)),
+        **{goal: 0.6, **CPU},
+    )
+    assert len({of for _, of in told}) == 1
+    assert sorted(told) == told
+    assert told[-1][0] == told[-1][1]
+
+
 def test_a_budget_out_of_reach_says_what_can_be_met() -> None:
     for criterion in ("l1", "reconstruction"):
         with pytest.raises(UsageError, match=r"`budget` 0\.01: cannot be .*0\.\d\d\d of the"):
