@@ -6,7 +6,7 @@ from typing import Any
 from onnx_upscale import rules
 from onnx_upscale.api import Analyzed, Result, analyze, optimize, verify
 from onnx_upscale.benchmark import Comparison, bench
-from onnx_upscale.criteria import Images, mask
+from onnx_upscale.criteria import Images
 from onnx_upscale.errors import (
     DataError,
     MaskError,
@@ -20,6 +20,7 @@ from onnx_upscale.errors import (
 )
 from onnx_upscale.exporter import Exported, export
 from onnx_upscale.importers import import_masks
+from onnx_upscale.making import Masks, mask
 from onnx_upscale.optimizer.verify import Verification
 from onnx_upscale.pricing import Priced, price
 from onnx_upscale.pruning.prune import prune, prune_all
@@ -36,6 +37,7 @@ __all__ = [
     "Exported",
     "Images",
     "MaskError",
+    "Masks",
     "ModelError",
     "OutputError",
     "Priced",

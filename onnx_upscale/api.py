@@ -20,11 +20,13 @@ from onnx_upscale.errors import (
     VerifySetupError,
 )
 from onnx_upscale.files import write_file
+from onnx_upscale.idle import why_nothing_leaves
 from onnx_upscale.log import log_details
 from onnx_upscale.optimizer.analyze import Analysis
 from onnx_upscale.optimizer.analyze import analyze as analyze_graph
 from onnx_upscale.optimizer.apply import apply
 from onnx_upscale.optimizer.load import Loaded, MaskSource, ModelSource, load
+from onnx_upscale.optimizer.load.keys import united
 from onnx_upscale.optimizer.load.masking import LayerMask, mask_graph
 from onnx_upscale.optimizer.load.model import why_invalid
 from onnx_upscale.optimizer.plan import Plan, grow_masks, plan
@@ -32,6 +34,8 @@ from onnx_upscale.optimizer.verify import Tolerance, Verification
 from onnx_upscale.options import Options, Sizes
 from onnx_upscale.prices import load_prices, target_warnings
 from onnx_upscale.proof import prove
+from onnx_upscale.recovery import recover as recover_model
+from onnx_upscale.recovery.recover import Progress
 from onnx_upscale.report import VERSION, Copies, Report
 from onnx_upscale.reporting import (
     mask_counts,
@@ -41,6 +45,7 @@ from onnx_upscale.reporting import (
     verify_report,
 )
 from onnx_upscale.running import input_sizes
+from onnx_upscale.samples import SampleSource
 from onnx_upscale.stats import measure
 from onnx_upscale.tune import tuned_plan
 
@@ -129,6 +134,7 @@ def optimize(
     atol: float = Tolerance.atol,
     inputs: Sizes | None = None,
     verify_at: Sequence[str] = (),
+    recover: SampleSource | None = None,
 ) -> Result:
     """Removes masked channels from a model: the same function as the masked model, less work.
 
@@ -147,6 +153,8 @@ def optimize(
         inputs: Shapes of inputs with symbolic dimensions, for verifying and tuning.
         verify_at: Tensors to compare at as well, such as those in front of a selection; what lies
             behind them is compared given the same values there.
+        recover: Samples of the model's inputs, as for `recover`: readers that lose channels get new
+            weights first, and what is emitted equals the repaired model.
 
     Returns:
         The model and the report.
@@ -166,13 +174,18 @@ def optimize(
         atol=atol,
         inputs=inputs,
         verify_at=verify_at,
+        recover=recover,
     )
     return optimize_with(model, masks, options)
 
 
 @_blaming_the_model
-def optimize_with(model: ModelSource, masks: MaskSource, options: Options) -> Result:
-    """`optimize`, with its options as one value."""
+def optimize_with(
+    model: ModelSource, masks: MaskSource, options: Options, progress: Progress | None = None
+) -> Result:
+    """`optimize`, with its options as one value, and called with how much of `recover` is done."""
+    if options.recover is not None:
+        return _recovered(model, masks, options, options.recover, progress)
     clock = _Clock()
     with clock.stage("load"):
         loaded = load(model, masks)
@@ -206,7 +219,11 @@ def optimize_with(model: ModelSource, masks: MaskSource, options: Options) -> Re
         target=str(options.target),
         profile=prices.name,
         predicted_seconds=planned.seconds,
-        warnings=(*target_warnings(options.target), *price_warnings(planned)),
+        warnings=(
+            *target_warnings(options.target),
+            *price_warnings(planned),
+            *why_nothing_leaves(loaded, planned),
+        ),
         segments=segment_reports(planned),
         copies=Copies(after.copies, after.copied_bytes),
         verify=verify_report(verification),
@@ -215,6 +232,39 @@ def optimize_with(model: ModelSource, masks: MaskSource, options: Options) -> Re
     _raise_if_different(verification, report)
     log_details(report)
     return Result(emitted.model, report, content)
+
+
+def _recovered(
+    model: ModelSource,
+    masks: MaskSource,
+    options: Options,
+    samples: SampleSource,
+    progress: Progress | None,
+) -> Result:
+    """Repairs the masked model, and optimizes that."""
+    clock = _Clock()
+    with clock.stage("recover"):
+        loaded = load(model, masks)
+        _, grown = _grown(analyze_graph(loaded.graph), options.strategy)
+        wanted = united(loaded.graph, (*loaded.masks, *grown))
+        repaired = recover_model(model, wanted, samples, seed=options.seed, progress=progress)
+    sizes = _sizes(loaded, options.inputs, strict=False)
+
+    def told(report: Report) -> Report:
+        return replace(
+            report,
+            input=size_of(measure(loaded.graph.model, sizes), *_input_file(model)),
+            masks=mask_counts(loaded),
+            warnings=(*repaired.warnings, *report.warnings),
+            seconds={**clock.rounded(), **report.seconds},
+            recovered=repaired.report,
+        )
+
+    try:
+        result = optimize_with(repaired.model, None, replace(options, recover=None))
+    except VerifyError as error:
+        raise VerifyError(str(error), error.report and told(error.report)) from None
+    return replace(result, report=told(result.report))
 
 
 @_blaming_the_model

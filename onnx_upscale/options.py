@@ -10,6 +10,7 @@ from typing import TypeAlias
 from onnx_upscale.errors import UsageError
 from onnx_upscale.optimizer.plan import STRATEGIES
 from onnx_upscale.optimizer.verify import Tolerance
+from onnx_upscale.samples import SampleSource
 
 Sizes: TypeAlias = "Mapping[str, tuple[int, ...]]"
 
@@ -31,6 +32,8 @@ class Options:
         inputs: Shapes of inputs with symbolic dimensions, for verifying and tuning.
         verify_at: Tensors to compare at as well, such as those in front of a selection; what lies
             behind them is compared given the same values there.
+        recover: Samples of the model's inputs: readers that lose channels get new weights first,
+            and what is verified is the repaired model.
 
     Raises:
         UsageError: One of them cannot be meant.
@@ -46,6 +49,7 @@ class Options:
     atol: float = Tolerance.atol
     inputs: Sizes | None = None
     verify_at: Sequence[str] = ()
+    recover: SampleSource | None = None
 
     def __post_init__(self) -> None:
         """Refuses what cannot be meant."""

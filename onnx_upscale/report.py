@@ -179,6 +179,7 @@ class Report(Section, dict[str, Any]):
         copies: What is copied.
         verify: What the comparison with the masked model found.
         seconds: By stage.
+        recovered: What `recover` did first; None where nobody asked for it.
     """
 
     version: int
@@ -194,6 +195,7 @@ class Report(Section, dict[str, Any]):
     copies: Copies
     verify: VerifyReport
     seconds: Mapping[str, float]
+    recovered: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         self.update(self.to_json())

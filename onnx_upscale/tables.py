@@ -29,7 +29,27 @@ def summary(report: Report) -> list[str]:
         last = "not verified"
     else:
         last = equality(proof.samples, proof.max_abs, proof.max_rel)
-    return [f"{after.path or 'model'}: strategy {report.strategy}", *table(rows), last]
+    if report.recovered is not None:
+        last = last.replace("the masked model", "the repaired masked model", 1)
+    head = f"{after.path or 'model'}: strategy {report.strategy}"
+    return [head, *table(rows), last, *_fidelity(report.recovered)]
+
+
+def _fidelity(recovered: Mapping[str, Any] | None) -> list[str]:
+    """How near a repaired model is to the original, output by output."""
+    lines = []
+    for output in recovered["outputs"] if recovered is not None else ():
+        after = f"error {output['error_after']:.2%} (masked {output['error_before']:.2%})"
+        if output["agreement_after"] is not None:
+            share, before = output["agreement_after"], output["agreement_before"]
+            after = f"same top-1 {share:.2%} (masked {before:.2%}), {after}"
+        lines.append(f"{output['name']}: {after}")
+    if recovered is not None:
+        used = recovered["samples"]
+        lines.append(
+            f"recovered on {used['fitted']} samples; {used['held_out']} held out show the above"
+        )
+    return lines
 
 
 def equality(samples: int, max_abs: float, max_rel: float) -> str:

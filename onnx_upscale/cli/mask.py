@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,15 +12,17 @@ import click
 import onnx
 
 import onnx_upscale
-from onnx_upscale.cli.console import exit_statuses, show, warn
+from onnx_upscale.cli.console import exit_statuses, say, show, warn
 from onnx_upscale.cli.data import data_source, images
-from onnx_upscale.cli.options import quiet, version
+from onnx_upscale.cli.options import quiet, target, version
 from onnx_upscale.cli.paths import check_paths
 from onnx_upscale.cli.progress import progress_bar
-from onnx_upscale.criteria import CRITERIA, SCOPES
+from onnx_upscale.criteria import SCOPES
 from onnx_upscale.errors import UsageError
 from onnx_upscale.files import write_file
 from onnx_upscale.importers import FORMATS, read_imported
+from onnx_upscale.making import CRITERIA, Masks
+from onnx_upscale.modules import module_file
 from onnx_upscale.optimizer.load.graph import build_graph
 from onnx_upscale.optimizer.load.mask_files import channels, check_suffix, mask_file
 from onnx_upscale.optimizer.load.masking import LayerMask, resolve_masks
@@ -32,6 +36,7 @@ class _Options:
 
     criterion: str | None
     amount: float | None
+    budget: float | None
     side: str
     scope: str
     constrained: bool
@@ -43,6 +48,7 @@ class _Options:
     size: int | None
     batch_size: int
     seed: int
+    target: str
 
 
 @click.command()
@@ -50,6 +56,12 @@ class _Options:
 @click.argument("out", metavar="MASKS_OUT")
 @click.option("--criterion", type=click.Choice(list(CRITERIA)), help="Which channels go first.")
 @click.option("--amount", type=float, help="Share of the channels to prune, from 0 to 1.")
+@click.option(
+    "--budget",
+    type=float,
+    help="In its place, the predicted latency to meet, as a share of the unpruned model's.",
+)
+@target
 @click.option(
     "--side",
     type=click.Choice(SIDES),
@@ -70,7 +82,10 @@ class _Options:
 )
 @click.option("--skip", metavar="PATTERN", multiple=True, help="Leave layers alone; repeatable.")
 @click.option(
-    "--data", metavar="PATH", help="Calibration data for hrank: .npz, .npy or a folder of images."
+    "--data",
+    metavar="SAMPLES",
+    help="Inputs, for hrank and reconstruction and to see what masks do: .npz, .npy, a folder of "
+    "images, or MODULE:FUNCTION that yields dictionaries.",
 )
 @images
 @click.option(
@@ -98,38 +113,69 @@ def mask(model: str, out: str, source: tuple[str, str] | None, quiet: bool, **gi
     check_paths(
         sources={
             "the input model": model,
-            "the calibration data": options.data,
+            "the calibration data": options.data and (module_file(options.data) or options.data),
             "the file to import": source[1] if source is not None else None,
         },
         results={"MASKS_OUT": out},
     )
     read = read_model(model)
+    made: Masks | None = None
     warnings: tuple[str, ...] = ()
+    masks: dict[str, Any]
     if source is None:
-        masks = _made(read, options)
+        masks = made = _made(read, options)
+        warnings = made.warnings
     else:
         masks, warnings = _imported(read, source, options)
     graph = build_graph(read)
     write_file(out, mask_file(out, masks, graph))
-    if not quiet:
-        warn(warnings)
-        show(f"{out}: {_summary(resolve_masks(graph, read_masks(masks)))}")
+    if quiet:
+        return
+    resolved = resolve_masks(graph, read_masks(masks))
+    warn(warnings)
+    if made is None and not any(len(each.pruned) for each in resolved):
+        warn(["no channel is pruned: the file names none that could be pruned as a whole"])
+    show(f"{out}: {_summary(resolved)}")
+    if made is not None:
+        _explain(made)
 
 
-def _made(model: onnx.ModelProto, options: _Options) -> dict[str, Any]:
+def _explain(made: Masks) -> None:
+    """Says what was left alone, and what the masks are worth."""
+    if made.left:
+        listed = "; ".join(f"{reason}: {_some(keys)}" for reason, keys in made.left.items())
+        say("note", f"left alone unless --layers names them: {listed}")
+    if not made.compared:
+        say("note", "criteria look at weights only; --data SAMPLES says how far the result will be")
+    show(f"predicted latency: {made.share:.2f} of the unpruned model's")
+    for name, each in made.fidelity.items():
+        same = "" if each.agreement is None else f"same top-1 {each.agreement:.1%}, "
+        show(f"{name}: {same}error {each.error:.1%} on {made.compared} samples")
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_SHOWN])
+    return f"{shown} and {len(names) - _SHOWN} more" if names[_SHOWN:] else shown
+
+
+_SHOWN = 2
+
+
+def _made(model: onnx.ModelProto, options: _Options) -> Masks:
     criterion, data = options.criterion, options.data
     if criterion is None:
         raise UsageError("give a --criterion to make masks with, or --from to import some")
-    if options.amount is None:
-        raise UsageError("give the --amount of channels to prune, from 0 to 1")
-    if data is not None and criterion != "hrank":
-        raise UsageError(f"--data {data}: only criterion hrank looks at data")
+    if options.amount is None and options.budget is None:
+        raise UsageError("give the --amount of channels to prune, from 0 to 1, or a --budget")
     source = data_source(data, options.mean, options.std, options.size)
-    with progress_bar(f"Scoring channels ({criterion})") as progress:
+    # What the user's code prints is no result of this command.
+    label = f"Scoring channels ({criterion})"
+    with progress_bar(label) as progress, contextlib.redirect_stdout(sys.stderr):
         return onnx_upscale.mask(
             model,
             criterion,
             options.amount,
+            budget=options.budget,
             side=options.side,
             scope=options.scope,
             constrained=options.constrained,
@@ -138,6 +184,7 @@ def _made(model: onnx.ModelProto, options: _Options) -> dict[str, Any]:
             data=source,
             batch_size=options.batch_size,
             seed=options.seed,
+            target=options.target,
             progress=progress,
         )
 
@@ -145,7 +192,10 @@ def _made(model: onnx.ModelProto, options: _Options) -> dict[str, Any]:
 def _imported(
     model: onnx.ModelProto, source: tuple[str, str], options: _Options
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
-    own = ("criterion", "amount", "constrained", "layers", "skip", "data", "mean", "std", "size")
+    own = (
+        *("criterion", "amount", "budget", "constrained", "layers", "skip"),
+        *("data", "mean", "std", "size"),
+    )
     chosen = next((name for name in own if getattr(options, name) not in (None, False, ())), None)
     if chosen is not None:
         raise UsageError(f"--{chosen}: has no meaning with --from, which takes masks as they are")

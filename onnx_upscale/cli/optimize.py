@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from contextlib import redirect_stdout
 from typing import Any
 
 import click
@@ -11,11 +13,14 @@ import onnx_upscale
 from onnx_upscale import tables
 from onnx_upscale.api import optimize_with, verify_with
 from onnx_upscale.cli.console import exit_statuses, show, warn
+from onnx_upscale.cli.data import data_source, images
 from onnx_upscale.cli.options import comparison, quiet, strategy, target, version
 from onnx_upscale.cli.paths import check_paths
+from onnx_upscale.cli.progress import progress_bar
 from onnx_upscale.cli.verbose import shown_log
-from onnx_upscale.errors import VerifyError
+from onnx_upscale.errors import UsageError, VerifyError
 from onnx_upscale.files import json_file, write_file, write_files
+from onnx_upscale.modules import module_file
 from onnx_upscale.options import Options
 from onnx_upscale.prices import BUILT_IN
 
@@ -34,6 +39,19 @@ from onnx_upscale.prices import BUILT_IN
     help="Run masked and emitted model side by side.",
 )
 @comparison
+@click.option(
+    "--recover",
+    "recovering",
+    is_flag=True,
+    help="Give readers that lose channels new weights first, from --data.",
+)
+@click.option(
+    "--data",
+    metavar="SAMPLES",
+    help="Inputs for --recover: .npz, .npy, a folder of images, or MODULE:FUNCTION that yields "
+    "dictionaries.",
+)
+@images
 @click.option("--report", metavar="FILE.json", help="Write what was done as JSON.")
 @quiet
 @click.option("-v", "--verbose", is_flag=True, help="Say what was pinned and what took how long.")
@@ -45,22 +63,37 @@ def optimize(
     out: str,
     report: str | None,
     target: str,
+    recovering: bool,
+    data: str | None,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    size: int | None,
     quiet: bool,
     verbose: bool,
     **options: Any,
 ) -> None:
     """Remove masked channels: the same function as the masked model, less work."""
+    if recovering != (data is not None):
+        raise UsageError("--recover and --data: the one needs the other")
     check_paths(
         sources={
             "the input model": model,
             "the mask file": None if masks == "-" else masks,
+            "the samples": data and (module_file(data) or data),
             "the profile": None if target in BUILT_IN else target,
         },
         results={"OUT": out, "--report": report},
     )
     try:
-        with shown_log(verbose):
-            result = optimize_with(model, masks, Options(target=target, **options))
+        samples = data_source(data, mean, std, size)
+        given = Options(target=target, recover=samples, **options)
+        # What the user's code prints is no result of this command.
+        with (
+            shown_log(verbose),
+            progress_bar("Recovering") as progress,
+            redirect_stdout(sys.stderr),
+        ):
+            result = optimize_with(model, masks, given, progress)
     except VerifyError as error:
         if report is not None and error.report is not None:
             write_file(report, json_file(error.report.to_json()))

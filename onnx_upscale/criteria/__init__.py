@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
-from onnx_upscale.criteria.make import SCOPES, mask
-from onnx_upscale.criteria.table import CRITERIA
+from onnx_upscale.criteria.make import SCOPES, Scored, score
+from onnx_upscale.criteria.sites import Sites, find_sites
+from onnx_upscale.criteria.table import CRITERIA, MOST_SAMPLES, Subject
 from onnx_upscale.samples import DataSource, Images
 
-__all__ = ["CRITERIA", "SCOPES", "DataSource", "Images", "mask"]
+__all__ = [
+    "CRITERIA",
+    "MOST_SAMPLES",
+    "SCOPES",
+    "DataSource",
+    "Images",
+    "Scored",
+    "Sites",
+    "Subject",
+    "find_sites",
+    "score",
+]

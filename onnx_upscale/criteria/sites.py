@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import numpy as np
 
+from onnx_upscale.criteria.left_alone import before_outputs, computes
 from onnx_upscale.errors import UsageError
 from onnx_upscale.optimizer.analyze import Structure
 from onnx_upscale.optimizer.load.graph import Graph, IntArray, Node
 from onnx_upscale.optimizer.load.keys import layer_key
 from onnx_upscale.optimizer.load.layers import Layer, layers
+from onnx_upscale.optimizer.load.names import names_of
 from onnx_upscale.optimizer.load.sides import Side
 from onnx_upscale.optimizer.load.values import Array
 
@@ -55,52 +57,93 @@ class Site:
         return rows.reshape(self.channels, -1)
 
 
+@dataclass(frozen=True)
+class Sites:
+    """What to prune, and what not.
+
+    Attributes:
+        chosen: The sites, in the order of the model.
+        left: What layers are called that are left alone although nobody asked for that, by reason.
+    """
+
+    chosen: tuple[Site, ...]
+    left: Mapping[str, tuple[str, ...]]
+
+
 def find_sites(
-    structure: Structure, side: str, chosen: Sequence[str] = (), skipped: Sequence[str] = ()
-) -> tuple[Site, ...]:
+    structure: Structure,
+    side: str,
+    chosen: Sequence[str] = (),
+    skipped: Sequence[str] = (),
+    repaired: bool = False,
+) -> Sites:
     """Finds what to prune.
 
-    1. Grouped layers are left alone: of their channels only whole groups could go.
-    2. So are layers that read a graph input (input side) or make a graph output (output side):
-       pixels and classes are not what pruning means. Naming one exactly in `chosen` overrules it.
-    3. Of the others, those are taken that a pattern of `chosen` names (all if it is empty) and no
+    1. Of all layers, those are taken that a pattern of `chosen` names (all if it is empty) and no
        pattern of `skipped` does.
+    2. Of these, some are left alone: see `_REASONS`.
 
     Args:
         structure: The structure of the model.
         side: `input` or `output`.
-        chosen: Patterns of layers, matched with the key, the node's name and its output.
+        chosen: Patterns of layers, matched with all their names.
         skipped: Patterns of layers to leave alone.
+        repaired: Whether what is pruned will get new weights: then those right before an output
+            are no worse off than others.
 
     Returns:
-        The sites, in the order of the model.
+        The sites, and what is left alone.
 
     Raises:
         UsageError: A pattern matches no layer, or no layer is left.
     """
     graph, side = structure.graph, Side(side)
     every = list(_sides(structure, side))
-    names = [(site.key, site.layer.node.proto.name, site.layer.node.outputs[0]) for site in every]
+    names = [names_of(graph, site.layer) for site in every]
     _check_patterns("layers", chosen, names)
     _check_patterns("skip", skipped, names)
     outside = _made_of_inputs(graph) if side is Side.INPUT else _becoming_outputs(graph)
-    sites = []
+    last = frozenset[int]() if repaired else before_outputs(structure)
+    sites: list[Site] = []
+    left: dict[str, list[str]] = {}
     for site, called in zip(every, names, strict=True):
-        tensor = site.layer.node.input(site.layer.data_slot) if side is Side.INPUT else called[2]
+        matched = any(_matches(pattern, called) for pattern in chosen)
+        if (chosen and not matched) or any(_matches(pattern, called) for pattern in skipped):
+            continue
         named = any(pattern in called for pattern in chosen)
-        if (
-            site.layer.groups == 1
-            and (named or tensor not in outside)
-            and (not chosen or any(_matches(pattern, called) for pattern in chosen))
-            and not any(_matches(pattern, called) for pattern in skipped)
-        ):
+        layer = site.layer
+        tensor = layer.node.outputs[0]
+        if side is Side.INPUT:
+            tensor = layer.node.input(layer.data_slot)
+        holds = (
+            layer.groups > 1,
+            not named and computes(graph, layer),
+            not named and tensor in outside,
+            not matched and layer.node.index in last,
+        )
+        if any(holds):
+            left.setdefault(_REASONS[side][holds.index(True)], []).append(site.key)
+        else:
             sites.append(site)
     if not sites:
+        reasons = ", ".join(f"{len(keys)} {reason}" for reason, keys in left.items())
+        others = len(every) - sum(map(len, left.values()))
+        counts = ", ".join([*filter(None, [reasons]), *([f"{others} not chosen"] * (others > 0))])
         raise UsageError(
-            f"no layer is left to prune on the {side} side: of {len(every)} layers some are not "
-            "chosen, and grouped layers and those at a graph input or output are left alone"
+            f"no layer is left to prune on the {side} side: of {len(every)} layers {counts}; "
+            "`layers` chooses by name"
         )
-    return tuple(sites)
+    return Sites(tuple(sites), {reason: tuple(keys) for reason, keys in left.items()})
+
+
+_BOTH = ("grouped", "arithmetic")
+# Why layers are left alone. Only whole groups of a grouped one could go; what others are there to
+# do is not to be pruned. All but the grouped are pruned where `layers` names them exactly, those
+# right before an output where any pattern of it matches.
+_REASONS: Mapping[Side, tuple[str, ...]] = {
+    Side.INPUT: (*_BOTH, "at a model input", "right before an output"),
+    Side.OUTPUT: (*_BOTH, "at a model output", "right before an output"),
+}
 
 
 def _sides(structure: Structure, side: Side) -> Iterator[Site]:

@@ -13,7 +13,10 @@ from onnx_upscale.criteria.scores import Scores, ScoreWeight, fpgm, l1, l2, lamp
 from onnx_upscale.criteria.sites import Site
 from onnx_upscale.errors import ModelError, UsageError
 from onnx_upscale.optimizer.analyze import Structure
-from onnx_upscale.samples import DataSource, open_samples
+from onnx_upscale.samples import SampleSource, open_source
+
+MOST_SAMPLES = 512
+"""So many are read of what comes one after the other."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Subject:
     Attributes:
         structure: The structure of the model.
         sites: The sides of layers to score.
-        data: Calibration data, if there is any.
+        data: Samples of the model's inputs, if there are any.
         batch_size: How many samples to run at once at most.
         seed: Seed of what is random.
         progress: Called with how much is done, of how much.
@@ -31,7 +34,7 @@ class Subject:
 
     structure: Structure
     sites: tuple[Site, ...]
-    data: DataSource | None
+    data: SampleSource | None
     batch_size: int
     seed: int
     progress: Progress | None
@@ -72,11 +75,12 @@ def _hrank(subject: Subject) -> list[Scores]:
     if subject.data is None:
         raise UsageError(
             "criterion hrank ranks feature maps: give calibration data with `data` (an .npz or "
-            ".npy file, or a folder of images)"
+            ".npy file, a folder of images, or MODULE:FUNCTION)"
         )
     graph = subject.structure.graph
-    samples = open_samples(subject.data, graph.model)
-    return feature_ranks(graph, subject.sites, samples, subject.batch_size, subject.progress)
+    samples = open_source(subject.data, graph.model, MOST_SAMPLES)
+    size = subject.batch_size if samples.together else 1
+    return feature_ranks(graph, subject.sites, samples, size, subject.progress)
 
 
 def _bn(subject: Subject) -> list[Scores]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from onnx_upscale.criteria.left_alone import is_arithmetic
 from onnx_upscale.optimizer.analyze import Segment, Structure
 from onnx_upscale.optimizer.analyze.facts import Read
 from onnx_upscale.optimizer.load.graph import Graph, IntArray
@@ -93,13 +94,6 @@ def _stays(graph: Graph, read: Read, inputs: IntArray) -> bool:
         return True
     counts = np.bincount(inputs)
     return len(np.unique(counts[counts > 0])) != 1 or is_arithmetic(weight)
-
-
-def is_arithmetic(weight: npt.NDArray[np.generic]) -> bool:
-    """Whether a weight is a row of numbers with equal steps (0, 1, ..., 15), or all the same."""
-    values = weight.astype(np.float64).ravel()
-    steps = np.diff(values)
-    return values.size > 2 and bool(np.ptp(steps) <= 1e-6 * np.abs(values).max(initial=0))
 
 
 def _families(

@@ -17,6 +17,7 @@ import onnx_upscale
 from build import Net
 from onnx_upscale.cli import main, progress
 from onnx_upscale.optimizer.load.masks import read_masks
+from pruning import chain
 
 BEFORE = b"what was there before"
 
@@ -58,10 +59,12 @@ def refused(*arguments: str, saying: str, out: str = "out.json") -> None:
 
 
 def test_it_writes_what_the_function_gives() -> None:
-    result = run("in.onnx", "out.json", "--criterion", "l1", "--amount", "0.5")
+    result = run("in.onnx", "out.json", "--criterion", "l1", "--amount", "0.5", "--layers", "*")
     assert result.exit_code == 0, result.output
-    assert result.stdout == "out.json: 2 layers, 7 of 14 input channels pruned\n"
-    expected = onnx_upscale.mask("in.onnx", "l1", 0.5)
+    summary, predicted = result.stdout.splitlines()
+    assert summary == "out.json: 2 layers, 7 of 14 input channels pruned"
+    assert predicted.startswith("predicted latency: ")
+    expected = onnx_upscale.mask("in.onnx", "l1", 0.5, layers=["*"])
     assert json.loads(Path("out.json").read_text()) == expected
     assert onnx_upscale.optimize("in.onnx", "out.json").report["verify"]["ok"]
 
@@ -84,10 +87,11 @@ def test_options_reach_the_criterion() -> None:
 
 @pytest.mark.parametrize("criterion", ["l1", "random"])
 def test_both_forms_say_the_same_and_repeat(criterion: str) -> None:
+    given = ["--criterion", criterion, "--amount", "0.4", "--layers", "*"]
     for out in ("out.json", "out.npz"):
-        assert run("in.onnx", out, "--criterion", criterion, "--amount", "0.4").exit_code == 0
+        assert run("in.onnx", out, *given).exit_code == 0
         content = Path(out).read_bytes()
-        assert run("in.onnx", out, "--criterion", criterion, "--amount", "0.4").exit_code == 0
+        assert run("in.onnx", out, *given).exit_code == 0
         assert Path(out).read_bytes() == content
     with np.load("out.npz") as arrays:
         assert {name: (len(array), array.dtype) for name, array in arrays.items()} == {
@@ -146,6 +150,9 @@ def test_results_of_other_tools_are_taken_over() -> None:
         "b.weight": {"input": [1]},
         "c.weight": {"input": [0]},
     }
+    Path("none.json").write_text("[]")
+    result = run("in.onnx", "out.json", "--from", "upscale", "none.json")
+    assert result.stderr.startswith("onnx-upscale: warning: no channel is pruned: ")
     mask = np.ones((8, 3, 3, 3))
     mask[2], mask[3, 0] = 0, 0
     np.savez("state.npz", **{"a.weight_mask": mask})  # type: ignore[arg-type]
@@ -155,9 +162,71 @@ def test_results_of_other_tools_are_taken_over() -> None:
     assert run("in.onnx", "out.npz", "--from", "torch", "state.npz", "-q").output == ""
 
 
+def test_what_is_left_alone_is_said_on_one_line() -> None:
+    l1 = ["--criterion", "l1", "--amount", "0.5"]
+    result = run("in.onnx", "out.json", *l1)
+    assert result.exit_code == 0
+    (left,) = (line for line in result.stderr.splitlines() if "left alone" in line)
+    assert left == (
+        "onnx-upscale: note: left alone unless --layers names them: at a model input: a.weight; "
+        "right before an output: c.weight"
+    )
+    assert "--data SAMPLES says how far" in result.stderr
+    assert result.stdout.splitlines()[0] == "out.json: 1 layer, 4 of 8 input channels pruned"
+    assert run("in.onnx", "out.json", *l1, "--layers", "*").stderr.count("c.weight") == 0
+
+
+def test_what_masks_do_to_samples_is_said() -> None:
+    np.save("data.npy", np.random.default_rng(0).standard_normal((20, 3, 6, 6)).astype(np.float32))
+    Path("feed.py").write_text(
+        "import numpy as np\n"
+        "def batches():\n"
+        "    print('not a result')\n"
+        "    yield {'x': np.load('data.npy')}\n"
+    )
+    l1 = ["--criterion", "l1", "--amount", "0.5"]
+    found = [run("in.onnx", "out.json", *l1, "--data", d) for d in ("data.npy", "feed.py:batches")]
+    for result in found:
+        assert result.exit_code == 0, result.output
+        assert "warning: the masked model is far from the original: on 20 samples" in result.stderr
+        assert "SAMPLES" not in result.stderr
+    assert found[0].stdout == found[1].stdout
+    assert found[0].stdout.splitlines()[-1].endswith("on 20 samples")
+    same = ["--criterion", "l1", "--amount", "0", "--data", "data.npy", "--target", "cpu-avx512"]
+    result = run("in.onnx", "out.json", *same)
+    assert "far from the original" not in result.stderr
+    assert "warning: no channel is pruned" in result.stderr
+    assert result.stdout.splitlines()[1:] == [
+        "predicted latency: 1.00 of the unpruned model's",
+        "c.0: error 0.0% on 20 samples",
+    ]
+
+
+def test_a_budget_in_place_of_an_amount() -> None:
+    rng = np.random.default_rng(0)
+    onnx.save(chain(*rng.standard_normal((3, 64, 64)), size=14), "in.onnx")
+    np.save("data.npy", rng.standard_normal((20, 2, 14, 14)).astype(np.float32))
+    for criterion in ("l1", "reconstruction"):
+        given = ["--criterion", criterion, "--budget", "0.7", "--data", "data.npy"]
+        given += ["--target", "cpu-avx512", "--layers", "*"]
+        result = run("in.onnx", "out.json", *given)
+        assert result.exit_code == 0, result.output
+        expected = onnx_upscale.mask(
+            "in.onnx", criterion, budget=0.7, data="data.npy", target="cpu-avx512", layers=["*"]
+        )
+        assert json.loads(Path("out.json").read_text()) == expected
+        refused(*given, "--budget", "0.01", saying="--budget 0.01: cannot be")
+    refused(*given, "--amount", "0.5", saying="either --amount, the share of channels to prune, or")
+
+
 @pytest.mark.parametrize(
     ("arguments", "saying"),
     [
+        (["--criterion", "l1", "--budget", "1.5"], "--budget 1.5: must be a share between 0 and 1"),
+        (["--criterion", "l1", "--budget", "5ms"], "'5ms' is not a valid float"),
+        (["--criterion", "l1", "--budget", "0.5", "--target", "abacus"], "abacus"),
+        (["--criterion", "reconstruction", "--amount", "0.5"], "give some with --data"),
+        (["--from", "upscale", "x.json", "--budget", "0.5"], "--budget: has no meaning"),
         (["--criterion", "l1"], "give the --amount"),
         (["--amount", "0.5"], "give a --criterion"),
         (["--criterion", "l1", "--amount", "1.5"], "--amount 1.5: must be from 0 to 1"),
@@ -165,7 +234,7 @@ def test_results_of_other_tools_are_taken_over() -> None:
         (["--criterion", "l3", "--amount", "0.5"], "'l3' is not one of 'l1', 'l2'"),
         (["--criterion", "hrank", "--amount", "0.5"], "give calibration data with --data"),
         (["--criterion", "bn", "--amount", "0.5"], "has no BatchNormalization"),
-        (["--criterion", "l1", "--amount", "0.5", "--data", "x.npy"], "only criterion hrank"),
+        (["--criterion", "l1", "--amount", "0.5", "--data", "x.npy"], "x.npy: no such file"),
         (["--criterion", "hrank", "--amount", "0.5", "--data", "x.npy"], "x.npy: no such file"),
         (["--criterion", "l1", "--amount", "0.5", "--layers", "d"], "--layers d: matches no layer"),
         (["--from", "keras", "x.json"], "unknown format 'keras'"),
@@ -185,8 +254,8 @@ def test_wrong_data_is_refused() -> None:
     refused(*hrank, "data.npy", saying="expected shape Nx3x6x6, found 2x6x6x3")
     np.save("data.npy", np.ones((2, 3, 6, 6), np.complex64))
     refused(*hrank, "data.npy", saying="expected float32, found complex64")
-    np.savez("data.npz", other=np.ones((2, 3, 6, 6), np.float32))
-    refused(*hrank, "data.npz", saying="expected one array per input (x), found other")
+    np.savez("data.npz", x=np.ones((2, 3, 6, 6), np.float32), y=np.ones(2))
+    refused(*hrank, "data.npz", saying="expected one array per input (x), found x, y")
 
 
 def test_out_is_a_mask_file_of_its_own() -> None:

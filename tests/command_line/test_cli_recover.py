@@ -129,3 +129,47 @@ def test_what_is_left_alone_is_said() -> None:
     assert result.stderr == (
         "onnx-upscale: warning: last: not repaired, for their weights are quantized\n"
     )
+
+
+def test_the_main_job_recovers_first() -> None:
+    given = ["in.onnx", "masks.json", "out.onnx", "--recover", "--data", "data.npy"]
+    result = run(*given, "--report", "report.json")
+    assert result.exit_code == 0, result.output
+    expected = onnx_upscale.optimize("in.onnx", "masks.json", recover=samples())
+    assert Path("out.onnx").read_bytes() == expected.content
+    *_, proof, fidelity, used = result.stdout.splitlines()
+    assert proof.startswith("equal to the repaired masked model on 2 random inputs")
+    assert fidelity.startswith("second.0: error ")
+    assert used == "recovered on 8 samples; 2 held out show the above"
+    report = json.loads(Path("report.json").read_text())
+    assert report["input"]["path"] == "in.onnx"
+    assert report["masks"]["pruned_inputs"] == 4
+    assert report["recovered"]["outputs"] == expected.report["recovered"]["outputs"]
+    Path("given.py").write_text(
+        "import numpy as np\ndef batches():\n    print('no result')\n"
+        "    yield {'x': np.load('data.npy')}\n"
+    )
+    other = run(*given[:-1], "given.py:batches")
+    assert "no result" not in other.stdout
+    assert Path("out.onnx").read_bytes() == expected.content
+
+
+def test_recovering_in_the_main_job_refuses_what_cannot_be_meant() -> None:
+    common = ["in.onnx", "masks.json", "out.onnx"]
+    both = "--recover and --data: the one needs the other"
+    refused(*common, "--recover", saying=both)
+    refused(*common, "--data", "data.npy", saying=both)
+    refused(*common, "--recover", "--data", "none.npy", saying="none.npy: no such file")
+    refused(*common, "--recover", "--data", "data.npy", "--size", "8", saying="--size")
+    refused(*common, "--size", "8", saying="--size")
+    same = "OUT data.npy: is the samples"
+    refused(*common[:2], "data.npy", "--recover", "--data", "data.npy", saying=same, out="data.npy")
+
+
+def test_a_mask_file_of_nothing_is_warned_of() -> None:
+    Path("empty.json").write_text('{"version": 1, "masks": {}}')
+    result = run("in.onnx", "empty.json", "out.onnx")
+    assert result.exit_code == 0
+    assert "onnx-upscale: warning: the masks name no layer, so nothing is removed" in result.stderr
+    Path("report.json").write_text("")
+    assert run("in.onnx", "empty.json", "out.onnx", "-q").output == ""

@@ -11,9 +11,17 @@ import pytest
 
 import onnx_upscale
 from build import Array, Net
+from onnx_upscale.optimizer.load import ModelSource
 
 CLOSE = pytest.approx
 WITHOUT_DATA = ("l1", "l2", "lamp", "fpgm", "random")
+
+
+def make_masks(
+    model: ModelSource, criterion: str, amount: float, **options: Any
+) -> onnx_upscale.Masks:
+    """Masks for the layers right before an output as well: small models have few others."""
+    return onnx_upscale.mask(model, criterion, amount, **{"layers": ["*"], **options})
 
 
 def pruned(masks: Mapping[str, Any], side: str = "input") -> dict[str, list[int]]:

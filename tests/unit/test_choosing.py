@@ -21,7 +21,7 @@ from onnx_upscale.optimizer.load.model import read_model
 from onnx_upscale.optimizer.plan import grow_masks, plan
 from onnx_upscale.prices import AnalyticPrices, Prices, load_prices
 from onnx_upscale.pruning.curves import Curves, find_curves
-from onnx_upscale.pruning.families import Family, find_families, is_arithmetic
+from onnx_upscale.pruning.families import Family, find_families
 from onnx_upscale.pruning.moves import levels_of
 from onnx_upscale.pruning.search import MODES, Choice, search
 from onnx_upscale.pruning.sensitivity import sensitivities
@@ -285,13 +285,6 @@ def test_layers_can_be_left_alone(blocks: Subject) -> None:
     others = find_families(blocks.structure, [readers["0.b"], readers["fc.node"]])
     titles = [party.layer.node.title for family in others for party in family.readers]
     assert titles == ["1.b"]
-
-
-def test_arithmetic() -> None:
-    assert is_arithmetic(np.arange(16.0).reshape(1, 16, 1, 1))
-    assert is_arithmetic(np.full((2, 3), 0.25))
-    assert not is_arithmetic(np.array([1.0, 2.0]))
-    assert not is_arithmetic(np.array([1.0, 2.0, 4.0]))
 
 
 def test_channels_behind_a_flatten_and_a_concat_leave_as_units() -> None:

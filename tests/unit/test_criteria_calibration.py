@@ -9,7 +9,6 @@ import numpy as np
 import onnx
 import pytest
 
-import onnx_upscale
 from build import Array, Net
 from onnx_upscale import DataError, UpscaleError
 from onnx_upscale.criteria import CRITERIA, Images
@@ -17,7 +16,7 @@ from onnx_upscale.criteria.sites import find_sites
 from onnx_upscale.criteria.table import Subject
 from onnx_upscale.optimizer.analyze import find_structure
 from onnx_upscale.optimizer.load.graph import build_graph
-from pruning import CLOSE, pruned, square
+from pruning import CLOSE, make_masks, pruned, square
 
 
 def maps_of_rank(ranks: list[int], size: int = 4) -> Array:
@@ -40,7 +39,7 @@ def passing_through(channels: int, *, batch: int | str = "batch", act: str = "Re
 def test_hrank_prunes_the_lowest_mean_rank(side: str, key: str) -> None:
     model = passing_through(4).model("reader.0")
     data = np.concatenate([maps_of_rank([4, 1, 2, 3]), maps_of_rank([1, 2, 2, 4])])
-    masks = onnx_upscale.mask(model, "hrank", 0.5, side=side, data=data)  # Means 2.5, 1.5, 2, 3.5.
+    masks = make_masks(model, "hrank", 0.5, side=side, data=data)  # Means 2.5, 1.5, 2, 3.5.
     assert pruned(masks, side) == {f"{key}.weight": [1, 2]}
 
 
@@ -50,7 +49,7 @@ def test_hrank_means_over_all_samples_whatever_the_batches() -> None:
     for batch, size in (("batch", 1), ("batch", 2), ("batch", 9), (2, 9), (3, 9)):
         model = passing_through(4, batch=batch).model("reader.0")
         structure = find_structure(build_graph(model))
-        sites = find_sites(structure, "input")
+        sites = find_sites(structure, "input", ["*"]).chosen
         calls: list[tuple[int, int]] = []
 
         def report(done: int, of: int, calls: list[tuple[int, int]] = calls) -> None:
@@ -66,7 +65,7 @@ def test_hrank_takes_the_maps_behind_the_activation() -> None:
     data = maps_of_rank([4, 2])
     data[:, 0] *= -1
     model = passing_through(2).model("reader.0")
-    assert pruned(onnx_upscale.mask(model, "hrank", 0.5, side="output", data=data), "output") == {
+    assert pruned(make_masks(model, "hrank", 0.5, side="output", data=data), "output") == {
         "copy.weight": [0]
     }
 
@@ -78,7 +77,7 @@ def test_hrank_takes_the_maps_behind_a_gated_activation() -> None:
     square(net.random(3, 2), net, net("Mul", copied, net("Relu", copied)), "reader")
     data = maps_of_rank([4, 2])
     data[:, 0] *= -1
-    masks = onnx_upscale.mask(net.model("reader.0"), "hrank", 0.5, side="output", data=data)
+    masks = make_masks(net.model("reader.0"), "hrank", 0.5, side="output", data=data)
     assert pruned(masks, "output") == {"copy.weight": [0]}
 
 
@@ -89,7 +88,7 @@ def test_hrank_stops_in_front_of_an_add() -> None:
     added = net("Add", copied, noise)
     square(net.random(3, 2), net, added, "reader")
     data = maps_of_rank([3, 1])  # Behind the Add both have full rank.
-    masks = onnx_upscale.mask(
+    masks = make_masks(
         net.model("reader.0"), "hrank", 0.5, side="output", data=data, layers=["copy"]
     )
     assert pruned(masks, "output") == {"copy.weight": [1]}
@@ -100,10 +99,8 @@ def test_hrank_of_vectors_is_how_often_they_are_not_zero() -> None:
     first = net("Gemm", "x", net.constant(np.eye(3, dtype=np.float32), "first"), name="a")
     net("Gemm", net("Relu", first), net.constant(net.random(3, 2), "second"), name="b")
     data = np.array([[1, -1, 1], [1, -1, -1], [1, 2, 5]], np.float32)
-    assert pruned(onnx_upscale.mask(net.model("b.0"), "hrank", 0.67, data=data)) == {
-        "second": [1, 2]
-    }
-    assert pruned(onnx_upscale.mask(net.model("b.0"), "hrank", 0.34, data=data)) == {"second": [1]}
+    assert pruned(make_masks(net.model("b.0"), "hrank", 0.67, data=data)) == {"second": [1, 2]}
+    assert pruned(make_masks(net.model("b.0"), "hrank", 0.34, data=data)) == {"second": [1]}
 
 
 def test_hrank_of_sequences_and_volumes() -> None:
@@ -114,7 +111,7 @@ def test_hrank_of_sequences_and_volumes() -> None:
     volume = np.zeros((1, 2, 3, 2, 2), np.float32)
     volume[0, 0].reshape(3, 4)[:, :3] = np.eye(3)  # As a 3x4 matrix of rank 3, as 6x2 of rank 2.
     volume[0, 1].reshape(3, 4)[:, :2] = np.eye(3, 2)  # Of rank 2 either way.
-    assert pruned(onnx_upscale.mask(net.model("reader.0"), "hrank", 0.5, data=volume)) == {"b": [1]}
+    assert pruned(make_masks(net.model("reader.0"), "hrank", 0.5, data=volume)) == {"b": [1]}
 
 
 def test_hrank_needs_data_that_fits(tmp_path: Path) -> None:
@@ -122,7 +119,7 @@ def test_hrank_needs_data_that_fits(tmp_path: Path) -> None:
 
     def says(data: Any) -> str:
         with pytest.raises(UpscaleError) as caught:
-            onnx_upscale.mask(model, "hrank", 0.5, data=data)
+            make_masks(model, "hrank", 0.5, data=data)
         return str(caught.value)
 
     assert "`data`" in says(None)
@@ -147,9 +144,7 @@ def test_data_comes_from_files_as_well(tmp_path: Path) -> None:
     np.save(tmp_path / "data.npy", data.astype(np.float64))
     np.savez(tmp_path / "data.npz", x=data)
     for source in (data, {"x": data}, tmp_path / "data.npy", str(tmp_path / "data.npz")):
-        assert pruned(onnx_upscale.mask(model, "hrank", 0.5, data=source)) == {
-            "reader.weight": [1, 2]
-        }
+        assert pruned(make_masks(model, "hrank", 0.5, data=source)) == {"reader.weight": [1, 2]}
 
 
 def test_a_model_of_two_inputs_needs_both() -> None:
@@ -157,13 +152,13 @@ def test_a_model_of_two_inputs_needs_both() -> None:
     first = net("Relu", square(np.eye(2), net, net("Add", "x", "y"), "first"))
     model = net.model(square(net.random(2, 2), net, first, "second"))
     data = maps_of_rank([1, 3])
-    assert pruned(onnx_upscale.mask(model, "hrank", 0.5, data={"x": data, "y": data})) == {
+    assert pruned(make_masks(model, "hrank", 0.5, data={"x": data, "y": data})) == {
         "second.weight": [0]
     }
     with pytest.raises(DataError, match="one input, but this one has x, y"):
-        onnx_upscale.mask(model, "hrank", 0.5, data=data)
+        make_masks(model, "hrank", 0.5, data=data)
     with pytest.raises(DataError, match="differ in how many samples they have: x 1, y 2"):
-        onnx_upscale.mask(model, "hrank", 0.5, data={"x": data, "y": np.concatenate([data, data])})
+        make_masks(model, "hrank", 0.5, data={"x": data, "y": np.concatenate([data, data])})
 
 
 def image_model(*, height: int | str = 4, channels: int = 3) -> onnx.ModelProto:
@@ -201,7 +196,7 @@ def test_a_folder_of_images_is_calibration_data(tmp_path: Path) -> None:
     flat[..., 0], flat[..., 1:] = 7, ranks.astype(np.uint8)[..., 1:]
     flat[1:, :, 2] = flat[0, :, 2]
     pil.fromarray(flat).save(tmp_path / "a.png")
-    masks = onnx_upscale.mask(image_model(), "hrank", 0.67, data=tmp_path)
+    masks = make_masks(image_model(), "hrank", 0.67, data=tmp_path)
     assert pruned(masks) == {"reader.weight": [0, 2]}
 
 
@@ -210,7 +205,7 @@ def test_bad_images_are_named(tmp_path: Path) -> None:
 
     def says(model: onnx.ModelProto, data: Any) -> str:
         with pytest.raises(DataError) as caught:
-            onnx_upscale.mask(model, "hrank", 0.5, data=data)
+            make_masks(model, "hrank", 0.5, data=data)
         return str(caught.value)
 
     assert "there are no images in it" in says(image_model(), tmp_path)

@@ -13,7 +13,7 @@ import onnx_upscale
 from build import Array, Net
 from onnx_upscale import UsageError
 from onnx_upscale.optimizer.load import load
-from pruning import WITHOUT_DATA, chain, net_of_layers, pruned, square
+from pruning import WITHOUT_DATA, chain, make_masks, net_of_layers, pruned, square
 
 WIDTHS = {
     "conv0.weight": 8,
@@ -36,8 +36,8 @@ def test_counts_are_exact_and_results_repeat(
 ) -> None:
     model = net_of_layers()
     data = np.random.default_rng(0).standard_normal((2, 2, 3, 3)).astype(np.float32)
-    masks = onnx_upscale.mask(model, criterion, amount, scope=scope, seed=seed, data=data)
-    assert masks == onnx_upscale.mask(model, criterion, amount, scope=scope, seed=seed, data=data)
+    masks = make_masks(model, criterion, amount, scope=scope, seed=seed, data=data)
+    assert masks == make_masks(model, criterion, amount, scope=scope, seed=seed, data=data)
     chosen = pruned(masks)
     assert {key: len(set(channels)) for key, channels in chosen.items()} == {
         key: len(channels) for key, channels in chosen.items()
@@ -57,12 +57,8 @@ def test_counts_are_exact_and_results_repeat(
 
 def test_the_seed_decides_what_random_prunes() -> None:
     model = net_of_layers()
-    assert onnx_upscale.mask(model, "random", 0.5, seed=1) != onnx_upscale.mask(
-        model, "random", 0.5, seed=2
-    )
-    assert onnx_upscale.mask(model, "l1", 0.5, seed=1) == onnx_upscale.mask(
-        model, "l1", 0.5, seed=2
-    )
+    assert make_masks(model, "random", 0.5, seed=1) != make_masks(model, "random", 0.5, seed=2)
+    assert make_masks(model, "l1", 0.5, seed=1) == make_masks(model, "l1", 0.5, seed=2)
 
 
 def test_global_scope_compares_scores_by_the_mean_of_their_layer() -> None:
@@ -70,28 +66,29 @@ def test_global_scope_compares_scores_by_the_mean_of_their_layer() -> None:
     other = np.diag([900.0, 1000.0, 1050.0, 1050.0])  # 0.9, 1, 1.05, 1.05.
     model = chain(one, other)
     for criterion in ("l1", "l2"):
-        masks = onnx_upscale.mask(model, criterion, 0.375, scope="global", skip=["fc"])
+        masks = make_masks(model, criterion, 0.375, scope="global", skip=["fc"])
         assert pruned(masks) == {"conv0.weight": [0, 1], "conv1.weight": [0]}
 
 
 def test_lamp_compares_layers_as_it_is() -> None:
     one, other = np.diag(np.sqrt([1.0, 1.0, 1.0, 1.0])), np.diag(np.sqrt([1.0, 2.0, 3.0, 4.0]))
     # All of the first have 1/4; of the second 1/10, 2/9, 3/7 and 1.
-    masks = onnx_upscale.mask(chain(one, other), "lamp", 0.25, scope="global", skip=["fc"])
+    masks = make_masks(chain(one, other), "lamp", 0.25, scope="global", skip=["fc"])
     assert pruned(masks) == {"conv0.weight": [], "conv1.weight": [0, 1]}
 
 
 def test_the_best_channel_of_a_layer_stays_unless_all_go() -> None:
     model = chain(np.diag([1.0, 1.0, 1.0]), np.diag([1.0, 1.0, 1.0]))
     for amount, kept in ((0.99, {2}), (1.0, set())):
-        chosen = pruned(onnx_upscale.mask(model, "l1", amount, scope="global", skip=["fc"]))
+        chosen = pruned(make_masks(model, "l1", amount, scope="global", skip=["fc"]))
         assert {3 - len(channels) for channels in chosen.values()} == {len(kept)} or not kept
         if amount == 1.0:
             assert chosen == {"conv0.weight": [0, 1, 2], "conv1.weight": [0, 1, 2]}
 
 
 def test_of_equal_scores_the_first_go() -> None:
-    assert pruned(onnx_upscale.mask(chain(np.ones((4, 4))), "l2", 0.5))["conv0.weight"] == [0, 1]
+    same = np.where(np.eye(4), -1.0, 1.0)
+    assert pruned(make_masks(chain(same), "l2", 0.5))["conv0.weight"] == [0, 1]
 
 
 def test_pixels_classes_and_groups_are_left_alone() -> None:
@@ -105,25 +102,31 @@ def test_pixels_classes_and_groups_are_left_alone() -> None:
     hidden = net("MatMul", flat, net.constant(net.random(8, 5), "hidden"), name="c")
     last = net("Gemm", net("Relu", hidden), net.constant(net.random(5, 3), "last"), name="d")
     model = net.model(net("Softmax", net("Add", last, net.random(3))))
-    assert set(pruned(onnx_upscale.mask(model, "l1", 0.5))) == {"hidden", "last"}
-    assert set(pruned(onnx_upscale.mask(model, "l1", 0.5, side="output"), "output")) == {
-        "first",
-        "hidden",
+    found = onnx_upscale.mask(model, "l1", 0.5)
+    assert set(pruned(found)) == {"hidden"}
+    assert found.left == {
+        "at a model input": ("first",),
+        "grouped": ("dw",),
+        "right before an output": ("last",),
     }
-    named = onnx_upscale.mask(model, "l1", 0.5, layers=["first", "c", "d.0"])
+    made = onnx_upscale.mask(model, "l1", 0.5, side="output")
+    assert set(pruned(made, "output")) == {"first", "hidden"}
+    assert made.left == {"grouped": ("dw",), "at a model output": ("last",)}
+    named = make_masks(model, "l1", 0.5, layers=["first", "c", "d.0"])
     assert set(pruned(named)) == {"first", "hidden", "last"}
-    # A pattern chooses among those that are pruned by default.
-    assert set(pruned(onnx_upscale.mask(model, "l1", 0.5, layers=["*"]))) == {"hidden", "last"}
-    assert set(pruned(onnx_upscale.mask(model, "l1", 0.5, skip=["hid*"]))) == {"last"}
+    # A pattern chooses among those that are pruned by default, and those right before an output.
+    assert set(pruned(make_masks(model, "l1", 0.5, layers=["*"]))) == {"hidden", "last"}
+    assert set(pruned(make_masks(model, "l1", 0.5, skip=["hid*"]))) == {"last"}
+    assert pruned(onnx_upscale.mask(model, "l1", 0.5, layers=["first"])).keys() == {"first"}
     with pytest.raises(UsageError, match="no layer is left"):
-        onnx_upscale.mask(model, "l1", 0.5, layers=["dw"])
+        make_masks(model, "l1", 0.5, layers=["dw"])
 
 
 def test_a_pattern_that_matches_nothing_lists_close_names() -> None:
     for option in ("layers", "skip"):
         patterns: dict[str, Any] = {option: ["conv0.wieght"]}
         with pytest.raises(UsageError, match=rf"`{option}` conv0.wieght: .*closest: conv0.weight"):
-            onnx_upscale.mask(net_of_layers(), "l1", 0.5, **patterns)
+            make_masks(net_of_layers(), "l1", 0.5, **patterns)
 
 
 def test_a_shared_weight_is_called_by_its_nodes() -> None:
@@ -135,7 +138,7 @@ def test_a_shared_weight_is_called_by_its_nodes() -> None:
     own = net("Transpose", net.constant(net.random(3, 2), "own"), perm=[1, 0])
     flat = net("Flatten", net("GlobalMaxPool", hidden))
     model = net.model(net("MatMul", flat, own, name="linear"))
-    assert set(pruned(onnx_upscale.mask(model, "l1", 0.5))) == {
+    assert set(pruned(make_masks(model, "l1", 0.5))) == {
         "second",
         hidden.split(".")[0],
         "own",
@@ -143,7 +146,7 @@ def test_a_shared_weight_is_called_by_its_nodes() -> None:
     for node in model.graph.node:
         if node.name == hidden.split(".")[0]:
             node.name = ""
-    assert set(pruned(onnx_upscale.mask(model, "l1", 0.5))) == {"second", hidden, "own"}
+    assert set(pruned(make_masks(model, "l1", 0.5))) == {"second", hidden, "own"}
 
 
 @pytest.mark.parametrize("side", ["input", "output"])
@@ -164,5 +167,5 @@ def test_every_kind_of_layer_by_its_channels(side: str) -> None:
         # Rows: 3, 2, 6, 16 of everything; columns in the order of `scale`.
         rows_are_inputs = op != "Conv"
         expected = [0, 1] if rows_are_inputs == (side == "input") else [1, 2]
-        masks = onnx_upscale.mask(model, "l1", 0.5, side=side, layers=["it"])
+        masks = make_masks(model, "l1", 0.5, side=side, layers=["it"])
         assert pruned(masks, side) == {"weight": expected}, op

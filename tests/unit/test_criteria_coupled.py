@@ -10,7 +10,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import onnx_upscale
 from build import Net
 from case import Case
 from onnx_upscale import UsageError
@@ -18,7 +17,7 @@ from onnx_upscale.optimizer.analyze import analyze, find_structure
 from onnx_upscale.optimizer.load import load
 from onnx_upscale.optimizer.load.masking import LayerMask
 from onnx_upscale.optimizer.plan import grow_masks
-from pruning import WITHOUT_DATA, copies, pruned, square
+from pruning import WITHOUT_DATA, copies, make_masks, pruned, square
 from strategies import cases
 
 
@@ -65,7 +64,7 @@ MODELS = {"residual": residual, "dense": dense, "squeeze-and-excite": squeeze_an
 @pytest.mark.parametrize("name", MODELS)
 def test_constrained_input_masks_agree(name: str, criterion: str, scope: str) -> None:
     model = MODELS[name]()
-    masks = onnx_upscale.mask(model, criterion, 0.5, constrained=True, scope=scope)
+    masks = make_masks(model, criterion, 0.5, constrained=True, scope=scope)
     loaded = load(model, masks)
     mine = {mask.layer.node.index: mask.pruned.tolist() for mask in loaded.masks}
     grown = {
@@ -75,7 +74,7 @@ def test_constrained_input_masks_agree(name: str, criterion: str, scope: str) ->
     assert sum(map(len, mine.values())) > 0
     # What each strategy would pay: nothing, for nobody disagrees. Alone they do.
     assert copies(model, masks) == {"auto": 0, "gather": 0, "upscale": 0}
-    alone = onnx_upscale.mask(model, "random", 0.5, scope=scope)
+    alone = make_masks(model, "random", 0.5, scope=scope)
     assert copies(model, alone)["gather"] > 0
 
 
@@ -83,7 +82,7 @@ def test_constrained_input_masks_agree(name: str, criterion: str, scope: str) ->
 @pytest.mark.parametrize("name", MODELS)
 def test_constrained_output_masks_agree(name: str, scope: str) -> None:
     model = MODELS[name]()
-    masks = onnx_upscale.mask(model, "l2", 0.5, constrained=True, side="output", scope=scope)
+    masks = make_masks(model, "l2", 0.5, constrained=True, side="output", scope=scope)
     loaded = load(model, masks)
     structure = find_structure(loaded.graph)
     gone: dict[int, bool] = {}
@@ -118,7 +117,7 @@ def test_constrained_masks_agree_on_random_models(
     case: Case, criterion: str, amount: float, scope: str
 ) -> None:
     try:
-        masks = onnx_upscale.mask(case.model, criterion, amount, scope=scope, constrained=True)
+        masks = make_masks(case.model, criterion, amount, scope=scope, constrained=True)
     except UsageError as error:
         assert "is left" in str(error)  # No layer, or no channel.
         return
@@ -149,9 +148,9 @@ def test_coupled_scores_are_the_mean_over_readers() -> None:
     one = square(np.array([[1.0, 2.0, 6.0]]), net, shared, "one")  # By the mean: 1/3, 2/3, 2.
     other = square(np.array([[500.0, 100.0, 600.0]]), net, shared, "other")  # 1.25, 0.25, 1.5.
     model = net.model(one, other)
-    apart = pruned(onnx_upscale.mask(model, "l1", 0.34))
+    apart = pruned(make_masks(model, "l1", 0.34))
     assert apart == {"one.weight": [0], "other.weight": [1]}
-    together = pruned(onnx_upscale.mask(model, "l1", 0.34, constrained=True))  # 19/24, 11/24, 1.75.
+    together = pruned(make_masks(model, "l1", 0.34, constrained=True))  # 19/24, 11/24, 1.75.
     assert together == {"one.weight": [1], "other.weight": [1]}
 
 
@@ -159,11 +158,11 @@ def test_coupled_scores_are_the_mean_over_a_block() -> None:
     """Nine inputs of a Gemm behind a Flatten stand for one channel of a Conv."""
     net = Net(17, x=["batch", 2, 3, 3])
     shared = net("Relu", square(net.random(3, 2), net, "x", "stem"))
-    one = square(np.array([[1.0, 2.0, 3.0]]), net, shared, "one")  # By the mean: 0.5, 1, 1.5.
+    one = square(np.array([[1.0, -2.0, 3.0]]), net, shared, "one")  # By the mean: 0.5, 1, 1.5.
     rows = np.repeat([[1.5], [1.0], [0.5]], 9, axis=0).astype(np.float32)
     rows[10, 0] = 0.1  # 1.55, 0.93, 0.52 by the mean: together 1.03, 0.97, 1.01.
     flat = net("Gemm", net("Flatten", shared), net.constant(rows, "flat"), name="flat.node")
-    masks = pruned(onnx_upscale.mask(net.model(one, flat), "l1", 0.34, constrained=True))
+    masks = pruned(make_masks(net.model(one, flat), "l1", 0.34, constrained=True))
     assert masks == {"one.weight": [1], "flat": list(range(9, 18))}
 
 
@@ -174,14 +173,12 @@ def test_global_scope_does_not_favour_what_many_read() -> None:
     one = square(uneven, net, shared, "one")
     two = square(uneven, net, shared, "two")
     alone = square(np.array([[1.02, 0.98]]), net, net("Relu", square(even, net, "x", "b")), "three")
-    masks = onnx_upscale.mask(
-        net.model(one, two, alone), "l1", 0.25, constrained=True, scope="global"
-    )
+    masks = make_masks(net.model(one, two, alone), "l1", 0.25, constrained=True, scope="global")
     assert pruned(masks) == {"one.weight": [1], "two.weight": [1], "three.weight": []}
 
 
 def test_constrained_prunes_that_share_of_every_set() -> None:
-    masks = pruned(onnx_upscale.mask(dense(), "l1", 0.5, constrained=True))
+    masks = pruned(make_masks(dense(), "l1", 0.5, constrained=True))
     # step2 reads the stem's 8 channels, and 4 of each step before; fc reads all.
     assert len(masks["step0.weight"]) == 4
     assert masks["step1.weight"][:4] == masks["step0.weight"]
@@ -191,11 +188,11 @@ def test_constrained_prunes_that_share_of_every_set() -> None:
 
 def test_constrained_leaves_alone_what_others_keep() -> None:
     model = residual()
-    masks = pruned(onnx_upscale.mask(model, "l1", 0.5, constrained=True, skip=["block2.a.weight"]))
+    masks = pruned(make_masks(model, "l1", 0.5, constrained=True, skip=["block2.a.weight"]))
     assert masks["block1.a.weight"] == masks["fc"] == []
     assert len(masks["block1.b.weight"]) == len(masks["block2.b.weight"]) == 3
     with pytest.raises(UsageError, match="no channel is left to prune"):
-        onnx_upscale.mask(model, "l1", 0.5, constrained=True, layers=["fc"])
+        make_masks(model, "l1", 0.5, constrained=True, layers=["fc"])
 
 
 def test_constrained_leaves_alone_what_an_operator_needs_whole() -> None:
@@ -204,5 +201,5 @@ def test_constrained_leaves_alone_what_an_operator_needs_whole() -> None:
     normed = net("LayerNormalization", hidden, net.random(8))
     wide = net("Relu", net("MatMul", normed, net.constant(net.random(8, 12), "a"), name="a.node"))
     model = net.model(net("MatMul", wide, net.constant(net.random(12, 3), "b"), name="b.node"))
-    masks = pruned(onnx_upscale.mask(model, "l1", 0.5, constrained=True))
+    masks = pruned(make_masks(model, "l1", 0.5, constrained=True))
     assert (len(masks["a"]), len(masks["b"])) == (0, 6)

@@ -99,11 +99,11 @@ def test_kinds_of_cpu(machine: str, flags: set[str], kind: str) -> None:
 
 def test_the_report_names_the_profile() -> None:
     model = attention(8, 8)
-    report = onnx_upscale.optimize(model, masks_of({"r0": [1]}), verify=False).report
+    report = onnx_upscale.optimize(model, verify=False).report
     assert (report["target"], report["profile"]) == ("cpu", cpu_kind())
     assert report["warnings"] == []
     other = next(kind for kind in CPUS if kind != cpu_kind())
-    report = onnx_upscale.optimize(model, masks_of({"r0": [1]}), target=other).report
+    report = onnx_upscale.optimize(model, target=other).report
     assert (report["target"], report["profile"]) == (other, other)
     (warning,) = report["warnings"]
     assert other in warning and cpu_kind() in warning

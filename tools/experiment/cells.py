@@ -96,6 +96,7 @@ def measure(cell: Cell, model: Path, unpruned: float, source: Source, runs: int)
             cell.criterion,
             cell.amount,
             side=cell.side,
+            layers=["*"],  # Heads as well, which are left alone by default.
             constrained=constrained,
             data=calibration,
         )

@@ -20,11 +20,13 @@ class Loaded:
         graph: The model seen through its masks: the masked model.
         masks: The masks, by layer and side.
         stated: The same as they were read, before anybody looked up what their keys mean.
+        given: Whether anybody gave masks, be they empty.
     """
 
     graph: Graph
     masks: tuple[LayerMask, ...]
     stated: tuple[Mask, ...]
+    given: bool = True
 
 
 def load(model: ModelSource, masks: MaskSource = None) -> Loaded:
@@ -44,4 +46,5 @@ def load(model: ModelSource, masks: MaskSource = None) -> Loaded:
     graph = build_graph(read_model(model))
     stated = read_masks(masks)
     resolved = resolve_masks(graph, stated)
-    return Loaded(mask_graph(graph, resolved), resolved, stated)
+    given = masks is not None and masks != "-"
+    return Loaded(mask_graph(graph, resolved), resolved, stated, given)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 
 from onnx_upscale.errors import MaskError
 from onnx_upscale.optimizer.load.graph import Graph
 from onnx_upscale.optimizer.load.layers import Layer
-from onnx_upscale.optimizer.load.masking import resolve_masks
-from onnx_upscale.optimizer.load.masks import Mask
+from onnx_upscale.optimizer.load.masking import LayerMask, resolve_masks
+from onnx_upscale.optimizer.load.masks import Mask, document
 from onnx_upscale.optimizer.load.sides import Side
 
 
@@ -38,6 +41,27 @@ def layer_key(graph: Graph, layer: Layer) -> str:
     raise MaskError(
         f"no name means node '{node.title}' alone, so that no mask can: give it a name of its own"
     )
+
+
+def united(graph: Graph, masks: Iterable[LayerMask]) -> dict[str, Any]:
+    """Masks in the form of a mask file, those of the same side of a layer as one.
+
+    Args:
+        graph: The graph.
+        masks: The masks.
+
+    Returns:
+        What `read_masks` reads.
+
+    Raises:
+        MaskError: No name means a layer alone.
+    """
+    found: dict[str, dict[str, list[int]]] = {}
+    for mask in masks:
+        sides = found.setdefault(layer_key(graph, mask.layer), {})
+        before = sides.get(mask.side.value, [])
+        sides[mask.side.value] = sorted({*before, *mask.pruned.tolist()})
+    return document(found)
 
 
 def layers_of(graph: Graph, key: str) -> tuple[Layer, ...]:
