@@ -33,7 +33,7 @@ def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
         f"latency-{data}": functools.partial(_by_latency, chosen(full, data=data))
         for data in dict.fromkeys(row.data for row in full)
     }
-    if len({row.samples for row in rows}) > 1:
+    if any(row.reached and row.samples < SAMPLES for row in rows):
         plots["samples"] = functools.partial(_by_samples, rows)
     return save(plots, folder)
 
@@ -65,7 +65,7 @@ def _by_latency(rows: Sequence[Row]) -> Figure:
         for panel in panels
         for line, label in zip(*panel.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(handles.values(), handles, loc="outside lower center", ncols=len(STYLES))
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=2 * len(networks))
     return figure
 
 
