@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,19 @@ _METADATA: dict[str, Any] = {".svg": {"Date": None}, ".png": {}}
 
 def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
     """Both plots, as SVG and PNG."""
+    plots = {"accuracy-amount": _by_amount, "accuracy-latency": _by_latency}
+    return save({name: functools.partial(plot, rows) for name, plot in plots.items()}, folder)
+
+
+def save(plots: Mapping[str, Callable[[], Figure]], folder: Path) -> list[Path]:
+    """Plots by name, as SVG and PNG."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     with mpl.rc_context(_STYLE):
-        for name, figure in (("amount", _by_amount(rows)), ("latency", _by_latency(rows))):
+        for name, plot in plots.items():
+            figure = plot()
             for suffix, metadata in _METADATA.items():
-                path = folder / f"accuracy-{name}{suffix}"
+                path = folder / f"{name}{suffix}"
                 figure.savefig(path, dpi=150, metadata=metadata)
                 written.append(path)
     return written

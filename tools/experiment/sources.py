@@ -42,7 +42,7 @@ class Digits:
     """scikit-learn's digits, 8 x 8 pixels enlarged to 16 x 16, with networks trained here.
 
     A seed decides the split (40% held out), the initial weights and the order of training. Trained
-    networks are kept in `cache`.
+    networks are kept in `cache`. The transformer can be asked for, and is not in `networks`.
     """
 
     networks = tuple(CONVOLUTIONAL)
@@ -61,16 +61,16 @@ class Digits:
     def model(self, network: str, seed: int) -> nn.Module:
         """A trained network, from the cache if it is there."""
         torch.manual_seed(seed)
-        model = CONVOLUTIONAL[network](_DIGITS)
+        model = NETWORKS[network](_DIGITS)
         chosen, _ = self._split(seed)
         images, labels = self._images[chosen], self._labels[chosen]
         path = self._cache / f"{network}.{seed}.pt"
         return _kept(model, path, lambda: train(model, images, labels, seed))
 
-    def calibration(self, seed: int) -> Images:
+    def calibration(self, seed: int, count: int = CALIBRATION_IMAGES) -> Images:
         """The first images of the training part."""
         chosen, _ = self._split(seed)
-        return np.asarray(self._images[chosen[:CALIBRATION_IMAGES]])
+        return np.asarray(self._images[chosen[:count]])
 
     def batches(self, seed: int) -> Iterator[tuple[Images, Labels]]:
         """The held-out part."""
@@ -121,11 +121,11 @@ class Glyphs:
 
         return _kept(model, self._cache / f"{network}.{seed}.pt", fit)
 
-    def calibration(self, seed: int) -> Images:
+    def calibration(self, seed: int, count: int | None = None) -> Images:
         """Images that are nowhere else, in the fonts to train on."""
         from experiment.glyphs import calibration_images
 
-        return calibration_images()
+        return calibration_images()[:count]
 
     def batches(self, seed: int) -> Iterator[tuple[Images, Labels]]:
         """Images in all fonts, also those that were not trained on."""

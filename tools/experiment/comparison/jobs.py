@@ -1,0 +1,123 @@
+"""What there is to do: which methods for which networks, seeds and latencies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from experiment.cells import CRITERIA
+from experiment.comparison.rows import Cell
+
+NETWORKS = ("resnet", "densenet", "mobilenet", "efficientnet", "vit")
+DATA = ("glyphs", "digits")
+SEEDS = (0, 1, 2)
+LATENCIES = (0.8, 0.7, 0.6, 0.5)
+SAMPLES = 512
+COUNTS = (32, 64, 128)
+MODES = {"prune": "joint", "prune-agreement": "agreement", "prune-freedom": "freedom"}
+TIED = "-constrained"
+REPAIRED = "+recover"
+FOREIGN = ("onnxsim", "torch-pruning")
+TRAINED = "finetuned"
+METHODS = (
+    *MODES,
+    *FOREIGN,
+    *(criterion + tied for criterion in CRITERIA for tied in (TIED, "")),
+    TRAINED,
+)
+# With fewer samples, with training, and where not everything is done.
+FEWER_AT, TRAINED_AT, SOME_AT = (0.7, 0.5), (0.7, 0.5), (0.7, 0.5)
+_SOME_CRITERIA = ("l1", "hrank")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One method on one network, for several latencies: they share what is found out once."""
+
+    data: str
+    network: str
+    seed: int
+    method: str
+    samples: int
+    wanted: tuple[float, ...]
+
+    @property
+    def criterion(self) -> str | None:
+        """The criterion whose masks this is about."""
+        name = self.method.removesuffix(TIED)
+        return name if name in CRITERIA else None
+
+    @property
+    def name(self) -> str:
+        return ".".join(map(str, (self.data, self.network, self.seed, self.method, self.samples)))
+
+    def cells(self, wanted: float) -> tuple[Cell, ...]:
+        """What it does for one latency: masks of a criterion are judged with and without repair."""
+        methods = [self.method]
+        if self.criterion is not None:
+            methods.append(self.method + REPAIRED)
+        return tuple(
+            Cell(self.data, self.network, self.seed, method, self.samples, wanted)
+            for method in methods
+        )
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a user wants of all that there is.
+
+    Attributes:
+        full: Every method with every seed at every latency, not a choice of them.
+        counts: Fewer samples to try `prune` with.
+        trained_at: Latencies to train at.
+    """
+
+    data: Sequence[str] = DATA
+    networks: Sequence[str] = NETWORKS
+    seeds: Sequence[int] = SEEDS
+    methods: Sequence[str] = METHODS
+    latencies: Sequence[float] = LATENCIES
+    counts: Sequence[int] = COUNTS
+    trained_at: Sequence[float] = TRAINED_AT
+    full: bool = False
+
+
+def all_jobs(asked: Wanted) -> list[Job]:
+    """Every job, first those that most is learned from; training, which takes long, comes last."""
+    return [job for job in _jobs(asked) if job.method != TRAINED] + [
+        job for job in _jobs(asked) if job.method == TRAINED
+    ]
+
+
+def _jobs(asked: Wanted) -> Iterator[Job]:
+    for seed in asked.seeds:
+        for data in asked.data:
+            for network in asked.networks:
+                for method in asked.methods:
+                    wanted = tuple(
+                        each
+                        for each in sorted(asked.latencies, reverse=True)
+                        if _worth_it(asked, data, seed, method, each)
+                    )
+                    if wanted:
+                        yield Job(data, network, seed, method, SAMPLES, wanted)
+                if "prune" in asked.methods and (asked.full or data == "glyphs"):
+                    wanted = tuple(each for each in FEWER_AT if each in asked.latencies)
+                    for count in asked.counts:
+                        yield Job(data, network, seed, "prune", count, wanted)
+
+
+def _worth_it(asked: Wanted, data: str, seed: int, method: str, wanted: float) -> bool:
+    """Whether something is worth its time."""
+    if method == TRAINED:  # Only glyphs have images enough.
+        return data == "glyphs" and (asked.full or seed == 0) and wanted in asked.trained_at
+    if asked.full or method in ("prune", "onnxsim"):
+        return True
+    if method in MODES:
+        return data == "glyphs" or seed == 0
+    if method == "torch-pruning":
+        return seed == 0
+    some = method.removesuffix(TIED) in _SOME_CRITERIA
+    if data == "glyphs":
+        return seed == 0 or (some and wanted in SOME_AT)
+    return seed == 0 and some and wanted in SOME_AT
