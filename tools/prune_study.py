@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -33,6 +34,7 @@ from experiment.comparison.jobs import (
     METHODS,
     MODES,
     NETWORKS,
+    SAMPLES,
     SEEDS,
     TRAINED,
     TRAINED_AT,
@@ -47,6 +49,7 @@ from experiment.comparison.tables import report
 if TYPE_CHECKING:
     from experiment.comparison.setting import Setting
     from experiment.comparison.turns import Turns
+    from experiment.sources import Digits, Glyphs
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -62,28 +65,30 @@ class Runner:
     def __init__(self, args: argparse.Namespace, turns: Turns) -> None:
         self._args, self._turns = args, turns
         self._work: Path = _work(args)
+        self._table: Path = args.out / "results.csv"
+        self._sources: dict[str, Digits | Glyphs] = {}
         self._settings: dict[tuple[str, str, int], Setting] = {}
 
-    def finish(self, jobs: list[Job]) -> None:
-        """Does what no other run has done or is doing."""
+    def finish(self, jobs: list[Job]) -> int:
+        """Does what no other run has done or is doing; says how many jobs failed."""
         from experiment.comparison.turns import claimed
 
-        table = self._args.out / "results.csv"
+        failed = 0
         for number, job in enumerate(jobs, 1):
+            started = time.monotonic()
             with claimed(self._work / "claims" / job.name) as mine:
-                left = _left(job, results.read(table)) if mine else None
+                left = _left(job, results.read(self._table)) if mine else None
                 if left is None:
                     continue
-                started, done = time.monotonic(), 0
-                for row in self._rows(left):
-                    results.append(table, [row])
-                    done += 1
-                print(
-                    f"{number}/{len(jobs)}  {job.name}  {done} rows  "
-                    f"{time.monotonic() - started:.0f} s",
-                    file=sys.stderr,
-                    flush=True,
-                )
+                try:
+                    for row in self._rows(left):
+                        results.append(self._table, [row])
+                except Exception:  # Hours of other jobs are waiting.
+                    traceback.print_exc()
+                    failed += 1
+            seconds = time.monotonic() - started
+            print(f"{number}/{len(jobs)}  {job.name}  {seconds:.0f} s", file=sys.stderr, flush=True)
+        return failed
 
     def _rows(self, job: Job) -> Iterator[Row]:
         setting = self._setting(job)
@@ -100,16 +105,18 @@ class Runner:
         from experiment.comparison.turns import claimed
         from experiment.sources import TRAINED as SOURCES
 
+        if job.data not in self._sources:
+            seeds = max(self._args.seeds) + 1
+            self._sources[job.data] = SOURCES[job.data](self._args.cache / job.data, seeds)
         key = job.data, job.network, job.seed
         if key not in self._settings:
-            self._settings.clear()
             cache = self._args.cache / job.data
             with claimed(cache / "networks.lock", wait=True):
                 self._settings[key] = Setting.of(
-                    SOURCES[job.data](cache, job.seed + 1),
+                    self._sources[job.data],
                     job.network,
                     job.seed,
-                    512,
+                    SAMPLES,
                     self._turns,
                     self._args.runs,
                     cache,
@@ -143,7 +150,7 @@ def _method(job: Job) -> Callable[[Job, Setting], Iterator[Row]]:
     return table.get(job.method, pruners.criterion_rows)
 
 
-def run(args: argparse.Namespace, jobs: list[Job]) -> None:
+def run(args: argparse.Namespace, jobs: list[Job]) -> int:
     import torch
     from threadpoolctl import threadpool_limits
 
@@ -155,7 +162,7 @@ def run(args: argparse.Namespace, jobs: list[Job]) -> None:
         raise SystemExit(f"pip install {' '.join(needed)}; or leave them out of --methods")
     torch.set_num_threads(1)
     with threadpool_limits(1), closing(Turns(_work(args))) as turns:
-        Runner(args, turns).finish(jobs)
+        return Runner(args, turns).finish(jobs)
 
 
 def main() -> None:
@@ -190,14 +197,15 @@ def main() -> None:
         left = [job for job in jobs if _left(job, results.read(table))]
         print("\n".join(job.name for job in left))
         return
-    if not args.report:
-        run(args, jobs)
+    failed = 0 if args.report else run(args, jobs)
     rows = results.read(table)
     if not rows:
         raise SystemExit(f"{table}: no results yet")
     (args.out / "tables.md").write_text(report(rows))
     for path in (*draw(rows, args.out), args.out / "tables.md"):
         print(path)
+    if failed:
+        raise SystemExit(f"{failed} jobs failed; another run tries them again")
 
 
 if __name__ == "__main__":

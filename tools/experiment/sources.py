@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -129,11 +130,15 @@ class Glyphs:
 
     def batches(self, seed: int) -> Iterator[tuple[Images, Labels]]:
         """Images in all fonts, also those that were not trained on."""
-        from experiment.glyphs import test_images
-
-        images, labels = test_images()
+        images, labels = self._test
         for start in range(0, len(labels), _BATCH):
             yield images[start : start + _BATCH], labels[start : start + _BATCH]
+
+    @functools.cached_property
+    def _test(self) -> tuple[Images, Labels]:
+        from experiment.glyphs import test_images
+
+        return test_images()
 
 
 TRAINED: Mapping[str, type[Digits] | type[Glyphs]] = {"digits": Digits, "glyphs": Glyphs}

@@ -28,6 +28,7 @@ METHODS = (
 # With fewer samples, with training, and where not everything is done.
 FEWER_AT, TRAINED_AT, SOME_AT = (0.7, 0.5), (0.7, 0.5), (0.7, 0.5)
 _SOME_CRITERIA = ("l1", "hrank")
+_MORE = {("glyphs", 1), ("glyphs", 2), ("digits", 0)}
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,15 @@ class Wanted:
 
 def all_jobs(asked: Wanted) -> list[Job]:
     """Every job, first those that most is learned from; training, which takes long, comes last."""
-    return [job for job in _jobs(asked) if job.method != TRAINED] + [
-        job for job in _jobs(asked) if job.method == TRAINED
-    ]
+    return sorted(_jobs(asked), key=_rank)
+
+
+def _rank(job: Job) -> int:
+    if job.method in MODES:
+        return 0 if job.method == "prune" and job.samples == SAMPLES else 2
+    if job.method == TRAINED:
+        return 4
+    return 1 if job.method in FOREIGN or job.criterion in _SOME_CRITERIA else 3
 
 
 def _jobs(asked: Wanted) -> Iterator[Job]:
@@ -117,7 +124,6 @@ def _worth_it(asked: Wanted, data: str, seed: int, method: str, wanted: float) -
         return data == "glyphs" or seed == 0
     if method == "torch-pruning":
         return seed == 0
-    some = method.removesuffix(TIED) in _SOME_CRITERIA
-    if data == "glyphs":
-        return seed == 0 or (some and wanted in SOME_AT)
-    return seed == 0 and some and wanted in SOME_AT
+    if method.removesuffix(TIED) not in _SOME_CRITERIA:
+        return data == "glyphs" and seed == 0 and wanted in SOME_AT
+    return (data == "glyphs" and seed == 0) or (wanted in SOME_AT and (data, seed) in _MORE)
