@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,18 @@ def die(share: Share) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def nap(share: Share) -> None:
+    time.sleep(30)
+
+
+def lives(number: int) -> bool:
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def refuse(share: Share) -> None:
     raise DataError("one clear line")
 
@@ -171,6 +184,25 @@ def test_a_team() -> None:
             list(team.ask(refuse))
         with pytest.raises(WorkerError, match="a worker process ended before it was done"):
             list(team.ask(die))
+
+
+@pytest.mark.slow
+def test_nobody_goes_on_when_the_work_is_broken_off() -> None:
+    model, data = residual(), samples()
+    pids: list[int] = []
+    with (
+        pytest.raises(KeyboardInterrupt),
+        gather(data, open_source(data, model, 60), np.arange(60), model, 60, 2) as team,
+    ):
+        assert team is not None
+        pids += team.ask(pid)
+        team.ask(nap)
+        time.sleep(0.5)
+        raise KeyboardInterrupt
+    deadline = time.monotonic() + 10
+    while any(map(lives, pids)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(lives, pids))
 
 
 def test_one_worker_needs_no_team() -> None:

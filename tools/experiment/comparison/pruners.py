@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import onnx_upscale
@@ -13,7 +13,8 @@ from experiment.comparison.rows import Row
 from experiment.comparison.setting import Clock, Setting
 from onnx_upscale.errors import UsageError
 from onnx_upscale.pruning.goals import Goal
-from onnx_upscale.pruning.prune import Pruned, prune_all
+from onnx_upscale.pruning.prune import prune_all
+from onnx_upscale.pruning.results import Pruned
 
 SIDE = "input"
 """What masks of a criterion are about: docs/experiment.md finds this side the better one."""
@@ -49,7 +50,7 @@ def prune_rows(job: Job, setting: Setting) -> Iterator[Row]:
         yield setting.row(cell, pruned.model, report["predicted"]["share"], ratio, seconds)
 
 
-def _pruned(job: Job, setting: Setting, goals: list[Goal]) -> tuple[Pruned, ...]:
+def _pruned(job: Job, setting: Setting, goals: list[Goal]) -> Sequence[Pruned]:
     turns = setting.turns
 
     def tell(what: str, done: int, of: int) -> None:
