@@ -96,6 +96,19 @@ def test_what_did_not_change_is_not_put_aside_again(monkeypatch: pytest.MonkeyPa
     assert {put.count(name) for name in put} == {2}  # Once per batch.
 
 
+def test_a_level_that_does_not_fit_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    before: list[int] = []
+    original = shelf.Shelf.put
+
+    def refusing(self: shelf.Shelf, name: object, array: Array) -> bool:
+        before.append(len(self._rows))
+        return len(before) != 2 and original(self, name, array)
+
+    monkeypatch.setattr(shelf.Shelf, "put", refusing)
+    onnx_upscale.recover(residual(), MASKS, samples())
+    assert before[:4] == [0, 1, 0, 1]
+
+
 def test_initializers_that_are_listed_as_inputs() -> None:
     old, new = (
         onnx_upscale.recover(residual(version), MASKS, samples()).model for version in (3, 10)

@@ -100,6 +100,7 @@ def test_the_pull_is_towards_the_weights_there_were() -> None:
     best, *_ = np.linalg.lstsq(design, target)
     done = repair(Moments.of(wanted, read), weight, 0.3)
     np.testing.assert_allclose(done.weight[0], best.T)
+    np.testing.assert_allclose(done.after[0], ((centred - best.T @ seen) ** 2).sum(1))
     far = repair(Moments.of(wanted, read), weight, 1e9)
     np.testing.assert_allclose(far.weight, weight, atol=1e-6)
 
