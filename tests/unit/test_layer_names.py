@@ -72,6 +72,8 @@ def test_patterns_see_them(pattern: str) -> None:
 def test_what_matches_nothing_lists_near_names() -> None:
     with pytest.raises(UsageError, match=r"`layers` encoder\.mpl\.0: .* closest: encoder\.mlp\.0"):
         onnx_upscale.mask(transformer(SCOPES), "l1", 0.5, layers=["encoder.mpl.0"])
+    with pytest.raises(UsageError, match=r"`layers` \*mpl\*: .* closest: .*mlp"):
+        onnx_upscale.mask(transformer(SCOPES), "l1", 0.5, layers=["*mpl*"])
 
 
 def test_a_normalization_is_no_parameter_of_a_layer() -> None:
