@@ -69,8 +69,8 @@ def _reason(plan: Plan, mask: LayerMask) -> str:
     others = [
         each.node.title
         for each in structure.facts
-        if each.read is not None and each.node.index != facts.node.index
-        if np.isin(structure.roots[_needed(plan, each.read)], pruned).any()
+        if each.read is not None
+        and np.isin(structure.roots[_needed(plan, each.read)], pruned).any()
     ]
     if others:
         return f"{others[0]} reads these channels, and a copy without them costs more than it saves"

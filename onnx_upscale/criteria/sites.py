@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -168,11 +169,22 @@ def _matches(pattern: str, names: Sequence[str]) -> bool:
 def _check_patterns(option: str, patterns: Sequence[str], names: Sequence[Sequence[str]]) -> None:
     for pattern in patterns:
         if not any(_matches(pattern, called) for called in names):
-            known = list(dict.fromkeys(name for called in names for name in called if name))
-            close = difflib.get_close_matches(pattern, known, n=3, cutoff=0.4) or known[:3]
+            known = list(dict.fromkeys(name for called in names for name in called))
+            close = _close(pattern, known) or known[:3]
             raise UsageError(
                 f"`{option}` {pattern}: matches no layer; closest: {', '.join(close) or 'none'}"
             )
+
+
+def _close(pattern: str, known: Sequence[str]) -> list[str]:
+    """Names near a pattern, as a whole or in one of their parts."""
+    wanted = pattern.strip("*")
+    part_of: dict[str, str] = {}
+    for name in known:
+        for part in (name, *re.split(r"[./:]+", name)):
+            part_of.setdefault(part, name)
+    near = difflib.get_close_matches(wanted, part_of, n=6, cutoff=0.5)
+    return list(dict.fromkeys(part_of[part] for part in near))[:3]
 
 
 def _made_of_inputs(graph: Graph) -> set[str]:

@@ -31,6 +31,8 @@ class Reconstruction:
         count: How many samples to use at most; a fifth of them is held out.
         seed: Which samples are used.
         constrained: Whether readers of a channel must give it up together.
+        separate: Whether what other layers read does not matter to any: they keep it, and who
+            prunes it reads a copy.
         progress: Called with how many readers were looked at, of how many.
 
     Raises:
@@ -46,11 +48,14 @@ class Reconstruction:
         count: int,
         seed: int,
         constrained: bool,
+        separate: bool,
         progress: Callable[[int, int], None] | None,
     ) -> None:
         self._structure, self._sites, self._constrained = structure, sites, constrained
-        self._chosen = {site.layer.node.index for site in sites}
-        self._families = find_families(structure, structure.layers.keys() - self._chosen)
+        chosen = {site.layer.node.index for site in sites}
+        self._families = find_families(
+            structure, () if separate else structure.layers.keys() - chosen
+        )
         if not self._families:
             raise UsageError(
                 "no channel is left to prune: each is needed whole, or read by a layer that is "
@@ -97,9 +102,8 @@ class Reconstruction:
         for family in self._families:
             curves, count = self._curves[family.id], int(amount * family.units)
             for party, own in zip(family.readers, curves.own, strict=True):
-                order = curves.joint.order if self._constrained else own.order
                 taken = gone.setdefault(party.layer.node.index, [])
-                taken.append(family.roots[order[:count]])
+                taken.append(family.roots[own.order[:count]])  # The common one, if constrained.
         return tuple(self._mask(site, gone.get(site.layer.node.index, [])) for site in self._sites)
 
     def _mask(self, site: Site, gone: Sequence[IntArray]) -> LayerMask:

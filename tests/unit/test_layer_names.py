@@ -10,8 +10,11 @@ import onnx_upscale
 from build import Net
 from onnx_upscale import UsageError
 from onnx_upscale.optimizer.load import load
+from onnx_upscale.optimizer.load.keys import united
 from onnx_upscale.optimizer.load.layers import layers
+from onnx_upscale.optimizer.load.masking import LayerMask
 from onnx_upscale.optimizer.load.names import names_of
+from onnx_upscale.optimizer.load.sides import Side
 from pruning import pruned
 
 SCOPES = {
@@ -69,6 +72,8 @@ def test_patterns_see_them(pattern: str) -> None:
 def test_what_matches_nothing_lists_near_names() -> None:
     with pytest.raises(UsageError, match=r"`layers` encoder\.mpl\.0: .* closest: encoder\.mlp\.0"):
         onnx_upscale.mask(transformer(SCOPES), "l1", 0.5, layers=["encoder.mpl.0"])
+    with pytest.raises(UsageError, match=r"`layers` \*mpl\*: .* closest: .*mlp"):
+        onnx_upscale.mask(transformer(SCOPES), "l1", 0.5, layers=["*mpl*"])
 
 
 def test_a_normalization_is_no_parameter_of_a_layer() -> None:
@@ -78,3 +83,18 @@ def test_a_normalization_is_no_parameter_of_a_layer() -> None:
     graph = load(net.model(net("BatchNormalization", made, *rest))).graph
     (layer,) = layers(graph)
     assert not any("bn" in name for name in names_of(graph, layer))
+
+
+def test_masks_of_one_side_become_one() -> None:
+    graph = load(transformer({})).graph
+    first, second, _ = layers(graph)
+    masks = [
+        LayerMask(first, Side.INPUT, np.array([1, 4])),
+        LayerMask(second, Side.INPUT, np.array([0])),
+        LayerMask(first, Side.OUTPUT, np.array([2])),
+        LayerMask(first, Side.INPUT, np.array([0, 4])),
+    ]
+    assert united(graph, masks) == {
+        "version": 1,
+        "masks": {"val_1": {"input": [0, 1, 4], "output": [2]}, "val_2": {"input": [0]}},
+    }

@@ -144,23 +144,40 @@ def test_reconstruction_takes_that_share_of_every_layer() -> None:
     )
     assert agreed["one.a.weight"] == agreed["two.a.weight"] == agreed["head.weight"]
     assert len(agreed["head.weight"]) == len(agreed["one.b.weight"]) == int(0.4 * width)
-    some = pruned(
-        onnx_upscale.mask(model, "reconstruction", 0.4, data=inputs(), skip=["two.a", "head"])
+    fewer: dict[str, Any] = {**CPU, "data": inputs(), "skip": ["two.a", "head"]}
+    some = pruned(onnx_upscale.mask(model, "reconstruction", 0.4, **fewer))
+    assert some == {key: free[key] for key in ("one.a.weight", "one.b.weight", "two.b.weight")}
+    # What must be given up together, those that are left alone keep.
+    kept = pruned(onnx_upscale.mask(model, "reconstruction", 0.4, constrained=True, **fewer))
+    assert kept["one.a.weight"] == [] != kept["one.b.weight"]
+
+
+def torn() -> onnx.ModelProto:
+    """Of two readers one hardly needs half of the channels, and has most of the work."""
+    net = Net(17, x=["batch", 3, 14, 14])
+    hidden = net("Relu", square(net.random(64, 3), net, "x", "stem"))
+    weight = net.random(512, 64)
+    weight[:, ::2] *= 1e-3
+    wide = net("Relu", square(weight, net, hidden, "wide"))
+    return net.model(
+        square(net.random(4, 512), net, wide, "head"),
+        square(net.random(32, 64), net, hidden, "other"),
     )
-    assert some.keys() == {"one.a.weight", "one.b.weight", "two.b.weight"}
 
 
-@pytest.mark.parametrize("constrained", [False, True])
-def test_reconstruction_meets_a_budget(constrained: bool) -> None:
-    model = residual()
-    options: dict[str, Any] = {**CPU, "data": inputs(), "constrained": constrained}
-    made = onnx_upscale.mask(model, "reconstruction", budget=0.6, **options)
-    assert made.share == pytest.approx(share(model, made))
-    assert 0.4 < made.share <= 0.6
-    if constrained:
+def test_reconstruction_meets_a_budget() -> None:
+    agreeing = []
+    for constrained in (False, True):
+        options: dict[str, Any] = {**CPU, "data": inputs(), "constrained": constrained}
+        made = onnx_upscale.mask(torn(), "reconstruction", budget=0.8, **options)
+        assert made.share == pytest.approx(share(torn(), made))
+        assert 0.6 < made.share <= 0.8
+        assert made == onnx_upscale.mask(torn(), "reconstruction", budget=0.8, **options)
         chosen = pruned(made)
-        assert chosen["one.a.weight"] == chosen["two.a.weight"] == chosen["head.weight"]
-    assert made == onnx_upscale.mask(model, "reconstruction", budget=0.6, **options)
+        agreeing.append(chosen["wide.weight"] == chosen["other.weight"])
+    assert agreeing == [False, True]
+    spared = onnx_upscale.mask(torn(), "reconstruction", budget=0.8, skip=["other"], **options)
+    assert pruned(spared).keys() == {"head.weight"}
 
 
 def test_masks_that_are_slower_than_agreeing_say_so() -> None:

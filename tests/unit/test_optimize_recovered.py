@@ -64,14 +64,13 @@ def test_it_is_recover_and_then_the_main_job() -> None:
 def test_constrained_masks_are_repaired_as_they_were_grown() -> None:
     model, samples = residual(), inputs()
     found = onnx_upscale.optimize(model, MASKS, recover=samples, strategy="constrained")
+    stream = [0, 1, 2, 3, 5, 7]  # What anybody who reads or makes it has pruned.
+    masks = {"a.weight": {"input": stream}, "head.weight": {"input": stream}, "b": {"output": [1]}}
+    repaired = onnx_upscale.recover(model, {"version": 1, "masks": masks}, samples).model
+    assert found.content == onnx_upscale.optimize(repaired, strategy="constrained").content
     plain = onnx_upscale.optimize(model, MASKS, strategy="constrained")
     assert found.report.copies.count == 0
     assert found.report.output.macs == plain.report.output.macs
-    data = {"x": inputs(40, seed=1)}
-    (dense,), (repaired,), (masked,) = (
-        run(each, data) for each in (model, found.model, plain.model)
-    )
-    assert np.linalg.norm(repaired - dense) < np.linalg.norm(masked - dense)
 
 
 def test_what_was_left_as_it_was_is_a_warning() -> None:
