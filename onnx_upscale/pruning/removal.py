@@ -13,8 +13,9 @@ single weights. With H = (X X^T + lambda)^-1, taking out block c adds
 to the error, W becomes W - W_c (H_cc)^-1 H_c: and H becomes H - H_:c (H_cc)^-1 H_c:. The steps on H
 are those of a block Cholesky factorization whose pivots are chosen as it goes; so H itself stays as
 it is, one block of columns of the factor is added per step, and of H's changes only the blocks on
-the diagonal are followed. Whenever a quarter of the units is gone they are dropped, and what is
-left starts anew. A whole order costs O(n^3).
+the diagonal are followed. Of W only W^T W matters, which is followed the same way, so that rows
+cost nothing. Whenever a quarter of the units is gone they are dropped, and what is left starts
+anew. A whole order costs O(n^3).
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from onnx_upscale.optimizer.load.graph import Graph
 from onnx_upscale.optimizer.load.layers import Layer
 from onnx_upscale.optimizer.load.subgraphs import reads
 from onnx_upscale.optimizer.load.values import Array
+from onnx_upscale.pruning.noise import channel_noise
 from onnx_upscale.recovery.shelf import Shelf
 from onnx_upscale.recovery.walk import up_to
 from onnx_upscale.running import Session
@@ -71,12 +72,14 @@ class _Cut:
 
     Attributes:
         layer: The layer.
+        data: What it reads, if that can be run again.
         made: What it makes.
         ends: Outputs of the model that depend on it.
         reads: What the part reads.
     """
 
     layer: Layer
+    data: str | None
     made: str
     ends: tuple[str, ...]
     reads: tuple[str, ...]
@@ -98,11 +101,18 @@ class _Cut:
             if value.name in reached and graph.types.get(value.name) in _FLOATS
         )
         if graph.types.get(made) not in _FLOATS:
-            return cls(layer, made, (), ())
+            return cls(layer, None, made, (), ())
         known = {name for name in there if name in graph.types and name not in graph.constants}
         part = up_to(skeleton, ends, known | {made}, graph)
         given = [value.name for value in part.graph.input if value.name not in graph.constants]
-        return cls(layer, made, ends, tuple(dict.fromkeys([*given, made])))
+        data = layer.node.inputs[layer.data_slot]
+        return cls(
+            layer,
+            data if data in known else None,
+            made,
+            ends,
+            tuple(dict.fromkeys([*given, made])),
+        )
 
 
 def _skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -119,8 +129,8 @@ def _run(graph: Graph, cuts: Sequence[_Cut], samples: Iterable[Inputs], shelf: S
         On how many samples.
     """
     outputs = [value.name for value in graph.model.graph.output]
-    of_cuts = (name for cut in cuts for name in (*cut.reads, *cut.ends))
-    names = list(dict.fromkeys((*outputs, *of_cuts)))
+    of_cuts = (name for cut in cuts for name in (*cut.reads, *cut.ends, cut.data))
+    names = [name for name in dict.fromkeys((*outputs, *of_cuts)) if name is not None]
     inputs = frozenset(value.name for value in graph.model.graph.input)
     model = up_to(graph.model, names, inputs, graph)
     session, read = Session(model), {value.name for value in model.graph.input}
@@ -141,22 +151,34 @@ def _sensitivity(graph: Graph, cut: _Cut, shelf: Shelf, count: int, seed: Sequen
     model = up_to(graph.model, cut.ends, cut.reads, graph)
     session = Session(model) if model.graph.output else None
     read = {value.name for value in model.graph.input}
-    rng = np.random.default_rng(seed)
+    noises = _noises(graph, cut, shelf, count, np.random.default_rng(seed))
     changes = amount = 0.0
-    for number in range(count):
+    for number, noise in enumerate(noises):
         given = {name: shelf.get(name, number) for name in cut.reads}
         clean = given[cut.made].astype(np.float64)
-        size = _SIZE * np.sqrt(_power(clean) / max(clean.size, 1))
-        if not size:
-            continue
-        noisy = clean + size * rng.standard_normal(clean.shape)
-        given[cut.made] = noisy.astype(given[cut.made].dtype)
+        given[cut.made] = (clean + noise).astype(given[cut.made].dtype)
         moved = {cut.made: given[cut.made]}
         if session is not None:
             moved |= session.run({name: given[name] for name in cut.reads if name in read})
         amount += _power(given[cut.made].astype(np.float64) - clean)
         changes += sum(_change(shelf.get(name, number), moved[name]) for name in cut.ends)
     return changes / amount if amount else 0.0
+
+
+def _noises(
+    graph: Graph, cut: _Cut, shelf: Shelf, count: int, rng: np.random.Generator
+) -> list[Array]:
+    """A little noise for each sample."""
+    made = [shelf.get(cut.made, number) for number in range(count)]
+    noises = None
+    if cut.data is not None:
+        seen = (shelf.get(cut.data, number) for number in range(count))
+        noises = channel_noise(graph, cut.layer, seen, rng)
+    if noises is None:
+        noises = [rng.standard_normal(values.shape) for values in made]
+    wanted, power = (sum(_power(v.astype(np.float64)) for v in each) for each in (made, noises))
+    size = _SIZE * np.sqrt(wanted / power) if power else 0.0
+    return [size * noise for noise in noises]
 
 
 def _change(clean: Array, moved: Array) -> float:
