@@ -245,7 +245,8 @@ def _recovered(
     clock = _Clock()
     with clock.stage("recover"):
         loaded = load(model, masks)
-        _, grown = _grown(analyze_graph(loaded.graph), options.strategy)
+        analysis, grown = _grown(analyze_graph(loaded.graph), options.strategy)
+        planned = plan(analysis, options.strategy, load_prices(options.target))
         wanted = united(loaded.graph, (*loaded.masks, *grown))
         repaired = recover_model(model, wanted, samples, seed=options.seed, progress=progress)
     sizes = _sizes(loaded, options.inputs, strict=False)
@@ -255,7 +256,11 @@ def _recovered(
             report,
             input=size_of(measure(loaded.graph.model, sizes), *_input_file(model)),
             masks=mask_counts(loaded),
-            warnings=(*repaired.warnings, *report.warnings),
+            warnings=(
+                *repaired.warnings,
+                *report.warnings,
+                *why_nothing_leaves(loaded, planned),
+            ),
             seconds={**clock.rounded(), **report.seconds},
             recovered=repaired.report,
         )

@@ -84,6 +84,13 @@ def test_what_was_left_as_it_was_is_a_warning() -> None:
     assert any("last: not repaired" in warning for warning in report.warnings)
 
 
+def test_masks_of_which_nothing_leaves_are_warned_of() -> None:
+    nothing: dict[str, Any] = {"version": 1, "masks": {}}
+    report = onnx_upscale.optimize(residual(), nothing, recover=inputs()).report
+    assert report.warnings == ("the masks name no layer, so nothing is removed",)
+    assert onnx_upscale.optimize(residual(), MASKS, recover=inputs()).report.warnings == ()
+
+
 def test_samples_that_do_not_fit_are_refused() -> None:
     with pytest.raises(DataError, match="expected shape"):
         onnx_upscale.optimize(residual(), MASKS, recover=inputs()[:, :2])
