@@ -183,6 +183,8 @@ def _check_answers(address: str) -> None:
             f"`ray` {address}: what answers there is no Ray cluster: it said nothing for {_LONGER} "
             "seconds"
         ) from None
+    if tried.returncode and address == "auto":
+        raise UsageError(f"`ray` auto: no cluster runs on this machine; {LOCAL} starts one")
     if tried.returncode:
         lines = tried.stderr.strip().splitlines() or ["it cannot be reached"]
         raise UsageError(f"`ray` {address}: no cluster answers: {lines[-1].strip()}")
