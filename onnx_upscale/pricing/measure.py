@@ -15,6 +15,7 @@ import onnx
 
 from onnx_upscale.benchmark import interleave
 from onnx_upscale.prices import Kernel
+from onnx_upscale.prices.kernels import PLAIN
 from onnx_upscale.pricing.probes import probe_model, repeated
 from onnx_upscale.running import Session, input_sizes, random_inputs
 
@@ -23,11 +24,23 @@ _TOGETHER, _SITTINGS, _ROUNDS = 40, 5, 10
 _FURTHER = 8  # times that a kernel is done in the longer of two models.
 # Would make one node of several that do the same.
 _MERGING = ("CommonSubexpressionElimination",)
+# The profile tells whole microseconds: what takes less than this is measured one by one as well, if
+# its result needs no change of layout to leave a model.
+_SHORT, _LEAST = 2e-5, 1e-7
+_LEAVING = frozenset(
+    {
+        *PLAIN,
+        *("product", "gather", "slice", "gather_last", "slice_last"),
+        *("reduce", "simple", "pool_plain", "overhead"),
+    }
+)
 # Others who use the machine slow some sittings down, and nothing makes one faster than it is.
-_QUANTILE = 0.1
+_QUANTILE, _SOME = 0.1, 0.3
 # In the name of a node whose time is taken off that of the others of its kernel.
 _LESS = ".less"
 _REORDERS = {"ReorderInput": "reorder_in", "ReorderOutput": "reorder_out"}
+
+_CPU = "CPUExecutionProvider"
 
 Progress = Callable[[int, int], None]
 
@@ -46,22 +59,49 @@ def measure_by_profile(
         Seconds by kernel, those of the layout changes between them included.
     """
     batches = [kernels[start : start + _TOGETHER] for start in range(0, len(kernels), _TOGETHER)]
+    half = _SITTINGS * len(batches)
     samples: dict[Kernel, dict[str, list[float]]] = {}
     for sitting in range(_SITTINGS):
         for number, batch in enumerate(batches):
             for event, kernel in _events(batch, threads):
                 node = samples.setdefault(kernel, {}).setdefault(f"{number} {event['name']}", [])
                 node.append(event["dur"] * 1e-6)
-            progress(sitting * len(batches) + number + 1, _SITTINGS * len(batches))
+            progress(sitting * len(batches) + number + 1, 2 * half)
+    taking, least = _taken_by_profile(samples, threads)
     found: dict[Kernel, float] = {}
     for kernel, by_node in samples.items():
-        each = {name: float(np.quantile(times, _QUANTILE)) for name, times in by_node.items()}
+        each = {name: _undisturbed(times) - taking for name, times in by_node.items()}
         if kernel.family in _REORDERS.values():  # Of the same one there may be several.
             found[kernel] = float(np.median(list(each.values())))
         else:  # A planned kernel may be several nodes, or what one takes longer than another.
             found[kernel] = sum(-each[name] if _LESS in name else each[name] for name in each)
-        found[kernel] = max(found[kernel], 1e-7)
+        found[kernel] = max(found[kernel], least)
+    short = [k for k in kernels if k.family in _LEAVING and found.get(k, 1) < _SHORT]
+
+    def go_on(done: int, of: int) -> None:
+        progress(half + half * done // of, 2 * half)
+
+    found |= measure_one_by_one(short, (_CPU,), threads, go_on)
+    progress(2 * half, 2 * half)
     return found
+
+
+def _taken_by_profile(
+    samples: Mapping[Kernel, Mapping[str, Sequence[float]]], threads: int
+) -> tuple[float, float]:
+    """What taking the profile adds to every node, and what nodes that do nothing take without."""
+    nothing = [kernel for kernel in samples if kernel.family == "overhead"]
+    if not nothing:
+        return 0.0, _LEAST
+    told = [_undisturbed(times) for kernel in nothing for times in samples[kernel].values()]
+    alone = measure_one_by_one(nothing, (_CPU,), threads, lambda done, of: None)
+    least = float(np.median(list(alone.values())))
+    return max(float(np.median(told)) - least, 0.0), least
+
+
+def _undisturbed(times: Sequence[float]) -> float:
+    """What a node takes undisturbed: the mean of some, for the profile tells whole numbers."""
+    return float(np.sort(times)[: max(1, round(_SOME * len(times)))].mean())
 
 
 def _events(batch: Sequence[Kernel], threads: int) -> Iterator[tuple[Mapping[str, Any], Kernel]]:
@@ -118,6 +158,6 @@ def measure_one_by_one(
             for model in (once, repeated(once, _FURTHER))
         ]
         less, more = np.quantile(interleave(tasks, _ROUNDS), _QUANTILE, axis=0)
-        found[kernel] = max(float(more - less) / _FURTHER, 1e-7)
+        found[kernel] = max(float(more - less) / _FURTHER, _LEAST)
         progress(number + 1, len(kernels))
     return found

@@ -12,7 +12,8 @@ from onnx_upscale.prices.kernels import BLOCKED, PLAIN
 
 # No kernel may take much longer than some milliseconds, and no tensor more than the caches.
 _MOST_MACS, _MOST_ELEMENTS = 1.5e8, 1.2e6
-_SIDES = (7, 14, 28, 56, 112)
+# Of maps of networks for 224 pixels, and for powers of two.
+_SIDES = (4, 7, 8, 14, 16, 28, 32, 56, 112)
 _TRIES = 400
 
 
@@ -36,11 +37,11 @@ class _Range:
 
 
 _RANGES = {
-    "direct": _Range(60, (9, 9, 9, 25), (1, 1, 4)),
-    "pointwise": _Range(90, (1,), (1, 1, 1, 4), (1, *_SIDES)),
+    "direct": _Range(90, (9, 9, 9, 25), (1, 1, 4)),
+    "pointwise": _Range(120, (1,), (1, 1, 1, 4), (1, *_SIDES)),
     "few": _Range(24, (9, 9, 49), (1, 4), (14, 28, 56, 112), 1),
     "few_pointwise": _Range(12, (1,), (1,), (1, *_SIDES), 1),
-    "depthwise": _Range(56, (9, 25), (1, 1, 4)),
+    "depthwise": _Range(70, (9, 25), (1, 1, 4)),
     "grouped": _Range(16, (9,), (1, 1, 4)),
     "unrolled": _Range(30, (9, 9, 25), (1, 1, 4)),
     "unrolled_pointwise": _Range(40, (1,), (1,), (1, *_SIDES)),

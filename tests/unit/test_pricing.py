@@ -27,7 +27,7 @@ from onnx_upscale.prices import (
 from onnx_upscale.prices.kernels import convolution, features
 from onnx_upscale.prices.machine import cpu_kind
 from onnx_upscale.prices.table import Measured
-from onnx_upscale.pricing import Errors, Priced, price
+from onnx_upscale.pricing import Errors, Priced, measure, price
 from onnx_upscale.pricing.fit import fit, fit_family
 from onnx_upscale.pricing.measure import _MERGING, measure_one_by_one
 from onnx_upscale.pricing.probes import probe_model, repeated
@@ -258,6 +258,27 @@ class TestPrice:
         cpu = ("CPUExecutionProvider",)
         found = measure_one_by_one(kernels, cpu, 1, lambda done, of: None)
         assert found[kernels[0]] > found[kernels[1]] > 0
+
+    def test_what_the_profile_takes_is_taken_off(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        nothing, layer = Kernel("overhead", 8, 8, 1), Kernel("direct", 32, 32, 49, 9)
+        small, moved = Kernel("gather", 16, 8, 49), Kernel("reorder_out", 32, 32, 49)
+        told = {nothing: 5, layer: 104, small: 9, moved: 3}
+
+        def events(batch: Any, threads: int) -> Any:
+            return [({"name": str(k), "dur": took}, k) for k, took in told.items()]
+
+        def alone(kernels: Any, *_: Any) -> Any:
+            return {k: 1e-6 if k == nothing else 2e-6 for k in kernels}
+
+        monkeypatch.setattr(measure, "_events", events)
+        monkeypatch.setattr(measure, "measure_one_by_one", alone)
+        done: list[tuple[int, int]] = []
+        found = measure.measure_by_profile([*told], 1, lambda *each: done.append(each))
+        # 4 microseconds are the profile's; small ones that can leave alone are measured so; nothing
+        # takes less than a node that does nothing.
+        wanted = {nothing: 1e-6, layer: 1e-4, small: 2e-6, moved: 1e-6}
+        assert found == pytest.approx(wanted)
+        assert done[-1][0] == done[-1][1]
 
     def test_a_kernel_is_repeated_and_what_feeds_it_is_not(self) -> None:
         for kernel in planned(analytic("cuda"), 0.01):
