@@ -9,6 +9,7 @@ from onnx_upscale.api import Analyzed
 from onnx_upscale.optimizer.plan import STRATEGIES
 from onnx_upscale.report import Report
 from onnx_upscale.reporting import segment_reports
+from onnx_upscale.words import some
 
 _MANY = 3
 
@@ -95,9 +96,9 @@ def analysis(rows: Sequence[Mapping[str, Any]]) -> list[str]:
                 str(row["id"]),
                 str(row["channels"]),
                 str(row["needed"]),
-                _some(row["writers"]),
-                _some(readers),
-                _some([*row["pinned"], *row["needed_whole"]]),
+                some(row["writers"], _MANY) or "-",
+                some(readers, _MANY) or "-",
+                some([*row["pinned"], *row["needed_whole"]], _MANY) or "-",
                 *(_bytes(row["bytes_copied"][strategy]) for strategy in STRATEGIES),
             ]
         )
@@ -111,12 +112,6 @@ def table(rows: Sequence[Sequence[str]]) -> list[str]:
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
-
-
-def _some(names: Sequence[str]) -> str:
-    if len(names) > _MANY:
-        return f"{', '.join(names[:_MANY])} and {len(names) - _MANY} more"
-    return ", ".join(names) or "-"
 
 
 def _bytes(size: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ from onnx_upscale.optimizer.load.mask_files import channels, check_suffix, mask_
 from onnx_upscale.optimizer.load.masking import LayerMask, resolve_masks
 from onnx_upscale.optimizer.load.masks import SIDES, read_masks
 from onnx_upscale.optimizer.load.model import read_model
+from onnx_upscale.words import some
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +144,7 @@ def mask(model: str, out: str, source: tuple[str, str] | None, quiet: bool, **gi
 def _explain(made: Masks) -> None:
     """Says what was left alone, and what the masks are worth."""
     if made.left:
-        listed = "; ".join(f"{reason}: {_some(keys)}" for reason, keys in made.left.items())
+        listed = "; ".join(f"{reason}: {some(keys)}" for reason, keys in made.left.items())
         say("note", f"left alone unless --layers names them: {listed}")
     if not made.compared:
         say("note", "criteria look at weights only; --data SAMPLES says how far the result will be")
@@ -151,14 +152,6 @@ def _explain(made: Masks) -> None:
     for name, each in made.fidelity.items():
         same = "" if each.agreement is None else f"same top-1 {each.agreement:.1%}, "
         show(f"{name}: {same}error {each.error:.1%} on {made.compared} samples")
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_SHOWN])
-    return f"{shown} and {len(names) - _SHOWN} more" if names[_SHOWN:] else shown
-
-
-_SHOWN = 2
 
 
 def _made(model: onnx.ModelProto, options: _Options) -> Masks:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,12 +13,14 @@ import onnx
 
 from onnx_upscale.api import Result, optimize
 from onnx_upscale.benchmark import Comparison, bench
+from onnx_upscale.criteria.left_alone import computes
 from onnx_upscale.errors import DataError, UsageError, VerifySetupError
 from onnx_upscale.optimizer.analyze import find_structure
 from onnx_upscale.optimizer.load import ModelSource, load
 from onnx_upscale.options import Sizes
 from onnx_upscale.prices import load_prices
 from onnx_upscale.pruning.aim import aim, fastest, good_enough
+from onnx_upscale.pruning.candidates import Candidate, out_of_reach
 from onnx_upscale.pruning.curves import Curves, find_curves
 from onnx_upscale.pruning.evaluation import Evaluation
 from onnx_upscale.pruning.families import find_families
@@ -32,6 +33,7 @@ from onnx_upscale.recovery import STRENGTH, Recovered
 from onnx_upscale.recovery.recover import repair_model, repair_share
 from onnx_upscale.recovery.weights import check_weights
 from onnx_upscale.samples import SampleSource, batches, open_source, split
+from onnx_upscale.words import some
 from onnx_upscale.workers import Team, gather
 
 COUNT = 512
@@ -265,7 +267,7 @@ class Pruner:
             lambda one, other: one.choice.masks == other.choice.masks,
         )
         if not yes:
-            raise UsageError(_out_of_reach(goal, no))
+            raise UsageError(out_of_reach(goal, no))
         return fastest(
             yes,
             lambda each: each.choice.share,
@@ -317,8 +319,16 @@ class Pruner:
             "recovered": dict(recovered.report),
             "verify": result.report.verify.to_json(),
         }
-        warnings = (*recovered.warnings, *measured.warnings)
+        warnings = (*self._left_alone(), *recovered.warnings, *measured.warnings)
         return Pruned(result, recovered, choice.masks, report, warnings)
+
+    def _left_alone(self) -> list[str]:
+        """What is said of layers that were not learned."""
+        layers = self._structure.layers.values()
+        names = [layer.node.title for layer in layers if computes(self._graph, layer)]
+        if not names:
+            return []
+        return [f"left alone, as their weights are arithmetic rather than learned: {some(names)}"]
 
     def _ratio(self, emitted: onnx.ModelProto) -> float:
         """The latency of a model as a share of the original's, measured again if unsure."""
@@ -331,81 +341,3 @@ class Pruner:
         self._tell("Measuring", 0, 1)
         names, runs = ["original", "pruned"], times * self._set.runs
         return bench(models, names=names, runs=runs, inputs=self._set.inputs, memory=False)
-
-
-class Candidate:
-    """What comes of a choice, each step made when somebody asks for it, and once.
-
-    Args:
-        pruner: Makes it.
-        choice: What was chosen.
-    """
-
-    def __init__(self, pruner: Pruner, choice: Choice) -> None:
-        self._pruner, self.choice = pruner, choice
-        self._values: dict[str, float] = {}
-
-    def forget(self) -> None:
-        """Gives the memory of the models back; they are made again if somebody asks for them."""
-        self.__dict__.pop("recovered", None)
-        self.__dict__.pop("result", None)
-
-    @property
-    def repaired(self) -> bool:
-        """Whether the repaired model is there already."""
-        return "recovered" in self.__dict__
-
-    @functools.cached_property
-    def recovered(self) -> Recovered:
-        """The repaired model of the original's shapes."""
-        return self._pruner.recovered(self.choice)
-
-    @functools.cached_property
-    def result(self) -> Result:
-        """The emitted model, verified."""
-        return self._pruner.optimized(self.recovered.model, None)
-
-    @functools.cached_property
-    def score(self) -> float | None:
-        """The score of the emitted model, if there is a measure."""
-        return self._pruner.evaluated(self.result.model)
-
-    def value(self, goal: Goal) -> float:
-        """What it has of what a goal is about.
-
-        Raises:
-            UsageError: It has nothing of that.
-        """
-        if goal.name not in self._values:
-            self._values[goal.name] = self._value(goal)
-        return self._values[goal.name]
-
-    def _value(self, goal: Goal) -> float:
-        if goal.name == "score":
-            assert self.score is not None
-            return self.score
-        outputs = self.recovered.report["outputs"]
-        if goal.name == "error":
-            return max((float(output["error_after"]) for output in outputs), default=0.0)
-        shares = [output["agreement_after"] for output in outputs]
-        ranked = [float(share) for share in shares if share is not None]
-        if not ranked:
-            raise UsageError(f"{goal}: no output ranks answers; give `error` in its place")
-        return min(ranked)
-
-    def satisfies(self, goal: Goal) -> bool:
-        """Whether it stays as near, or as good, as a goal says."""
-        value = self.value(goal)
-        return value <= goal.value if goal.name == "error" else value >= goal.value
-
-
-def _out_of_reach(goal: Goal, tried: list[Candidate]) -> str:
-    if not tried:
-        return f"{goal}: cannot be reached: no channels can leave that make the model faster"
-    sign, ask = (1, "more") if goal.name == "error" else (-1, "less")
-    nearest = min(tried, key=lambda each: sign * each.value(goal))
-    return (
-        f"{goal}: cannot be reached: the nearest model that was tried has "
-        f"{nearest.value(goal):.4g} at {nearest.choice.share:.2f} of the latency; "
-        f"give that or {ask}"
-    )

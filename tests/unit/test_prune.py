@@ -68,6 +68,19 @@ def test_several_goals_and_the_nearest_model(samples: npt.NDArray[np.float32]) -
     assert second.report["predicted"]["share"] < 0.6
 
 
+@pytest.mark.slow
+def test_what_was_not_learned_is_left_alone_and_named() -> None:
+    net = Net(17, x=["batch", 3, 6, 6])
+    made = net("Relu", net("Conv", "x", net.random(8, 3, 1, 1), name="stem"))
+    bins = net("Softmax", net("Conv", made, net.random(8, 8, 1, 1), name="bins"), axis=1)
+    steps = np.arange(8, dtype=np.float32).reshape(1, 8, 1, 1)
+    model = net.model(net("Conv", bins, net.constant(steps), name="decode"))
+    samples = np.random.default_rng(0).standard_normal((40, 3, 6, 6)).astype(np.float32)
+    pruned = onnx_upscale.prune(model, samples, macs=0.8, target="cpu-avx512", runs=2)
+    (said,) = [each for each in pruned.warnings if each.startswith("left alone")]
+    assert said.endswith(": decode")
+
+
 @pytest.mark.parametrize(
     ("options", "saying"),
     [
