@@ -2,6 +2,7 @@
 
     python tools/train_networks.py --data glyphs          # trains what is not there, as does this
     python tools/prune_study.py & python tools/prune_study.py        # one for each core
+    python tools/prune_study.py --data imagenet --images FOLDER      # validation images
 
 For the networks of the experiment: accuracy at 0.8, 0.7, 0.6 and 0.5 of the measured latency (one
 image, one thread) after `prune`, in its three modes; after masks of a criterion, with and without
@@ -30,6 +31,7 @@ from experiment.comparison.jobs import (
     COUNTS,
     DATA,
     FOREIGN,
+    IMAGENET,
     LATENCIES,
     METHODS,
     MODES,
@@ -49,7 +51,7 @@ from experiment.comparison.tables import report
 if TYPE_CHECKING:
     from experiment.comparison.setting import Setting
     from experiment.comparison.turns import Turns
-    from experiment.sources import Digits, Glyphs
+    from experiment.sources import Digits, Glyphs, ImageNet
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -66,7 +68,7 @@ class Runner:
         self._args, self._turns = args, turns
         self._work: Path = _work(args)
         self._table: Path = args.out / "results.csv"
-        self._sources: dict[str, Digits | Glyphs] = {}
+        self._sources: dict[str, Digits | Glyphs | ImageNet] = {}
         self._settings: dict[tuple[str, str, int], Setting] = {}
 
     def finish(self, jobs: list[Job]) -> int:
@@ -103,11 +105,9 @@ class Runner:
     def _setting(self, job: Job) -> Setting:
         from experiment.comparison.setting import Setting
         from experiment.comparison.turns import claimed
-        from experiment.sources import TRAINED as SOURCES
 
         if job.data not in self._sources:
-            seeds = max(self._args.seeds) + 1
-            self._sources[job.data] = SOURCES[job.data](self._args.cache / job.data, seeds)
+            self._sources[job.data] = self._source(job.data)
         key = job.data, job.network, job.seed
         if key not in self._settings:
             cache = self._args.cache / job.data
@@ -123,6 +123,14 @@ class Runner:
                     self._work / "masks" / job.data,
                 )
         return self._settings[key]
+
+    def _source(self, data: str) -> Digits | Glyphs | ImageNet:
+        from experiment.sources import TRAINED as SOURCES
+        from experiment.sources import ImageNet
+
+        if data == IMAGENET:
+            return ImageNet(self._args.images, pretrained=not self._args.random_weights)
+        return SOURCES[data](self._args.cache / data, max(self._args.seeds) + 1)
 
 
 def _work(args: argparse.Namespace) -> Path:
@@ -169,7 +177,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", nargs="+", default=DATA, choices=DATA)
+    parser.add_argument("--data", nargs="+", default=DATA, choices=(*DATA, IMAGENET))
     parser.add_argument("--networks", nargs="+", default=NETWORKS, choices=NETWORKS)
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
@@ -180,6 +188,8 @@ def main() -> None:
     parser.add_argument(
         "--finetune", nargs="*", type=float, default=TRAINED_AT, help="latencies to train at"
     )
+    parser.add_argument("--images", type=Path, help="folder of ImageNet's validation images")
+    parser.add_argument("--random-weights", action="store_true", help="to try the tool out")
     parser.add_argument("--full", action="store_true", help="everything, which takes many hours")
     parser.add_argument("--runs", type=int, default=30, help="timed runs per model")
     parser.add_argument("--cache", type=Path, default=ROOT / "build", help="where networks are")
@@ -187,6 +197,8 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="only say what there is to do")
     parser.add_argument("--report", action="store_true", help="only tables and plots")
     args = parser.parse_args()
+    if IMAGENET in args.data and (args.images is None or not args.images.is_dir()):
+        parser.error("imagenet: give the folder of validation images with --images")
     asked = Wanted(
         args.data, args.networks, args.seeds, args.methods, args.latencies,
         args.counts, args.finetune, args.full,

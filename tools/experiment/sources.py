@@ -196,12 +196,12 @@ class ImageNet:
         model: nn.Module = models.get_model(network, weights=weights if self._pretrained else None)
         return model.eval()
 
-    def calibration(self, seed: int) -> Images:
+    def calibration(self, seed: int, count: int = CALIBRATION_IMAGES) -> Images:
         """The first image of each of the first classes."""
         firsts: dict[int, Path] = {}
         for path, label in self._files:
             firsts.setdefault(label, path)
-        return np.stack([self._read(path) for path in list(firsts.values())[:CALIBRATION_IMAGES]])
+        return np.stack([self._read(path) for path in list(firsts.values())[:count]])
 
     def batches(self, seed: int) -> Iterator[tuple[Images, Labels]]:
         """All images of the folder."""

@@ -17,7 +17,7 @@ from experiment.cells import accuracy
 from experiment.comparison.rows import Cell, Row
 from experiment.comparison.turns import Turns
 from experiment.exporting import exported
-from experiment.sources import Digits, Glyphs
+from experiment.sources import Digits, Glyphs, ImageNet
 
 NAN = float("nan")
 FEW_RUNS = 9
@@ -41,7 +41,7 @@ class Setting:
 
     network: str
     seed: int
-    source: Digits | Glyphs
+    source: Digits | Glyphs | ImageNet
     model: onnx.ModelProto
     images: Any = field(repr=False)
     dense: float
@@ -52,7 +52,7 @@ class Setting:
     @classmethod
     def of(
         cls,
-        source: Digits | Glyphs,
+        source: Digits | Glyphs | ImageNet,
         network: str,
         seed: int,
         samples: int,
