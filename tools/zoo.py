@@ -139,8 +139,10 @@ def time_table(folder: Path, names: Sequence[str], amount: str, target: str, run
         rows.append(row)
         print(*row, file=sys.stderr, flush=True)
     head = ["model", *columns, "auto / best of unpruned, gather, upscale", "auto / faster peer"]
-    mean = f"\n\nGeometric mean of auto / faster peer: **{np.exp(np.mean(np.log(ratios))):.3f}**"
-    return table(head, rows) + (mean if ratios else "")
+    if not ratios:
+        return table(head, rows)
+    mean = np.exp(np.mean(np.log(ratios)))
+    return f"{table(head, rows)}\n\nGeometric mean of auto / faster peer: **{mean:.3f}**"
 
 
 def main() -> None:
