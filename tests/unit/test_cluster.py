@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,7 +31,7 @@ def cluster() -> Iterator[None]:
     """One for all tests, as starting one takes seconds."""
     quiet = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    path = os.pathsep.join([os.environ.get("PYTHONPATH", ""), os.path.dirname(__file__)])
+    path = os.pathsep.join(sys.path)  # With the kit, which pytest put there.
     ray.init(address="local", num_cpus=2, runtime_env={"env_vars": {"PYTHONPATH": path}}, **quiet)
     yield
     ray.shutdown()
