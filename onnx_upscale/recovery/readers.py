@@ -13,6 +13,7 @@ from onnx_upscale.optimizer.load.affine import addends
 from onnx_upscale.optimizer.load.graph import Graph, Use
 from onnx_upscale.optimizer.load.layers import Layer
 from onnx_upscale.optimizer.load.subgraphs import reads
+from onnx_upscale.words import some
 
 # The sums of a reader of so many columns take 2 GiB.
 MOST_COLUMNS = 1 << 14
@@ -182,5 +183,4 @@ def _comes_from(graph: Graph, tensor: str, operator: str) -> bool:
 def explained(left: dict[str, list[str]]) -> Iterable[str]:
     """What was left as it is, as warnings."""
     for reason, titles in left.items():
-        shown = ", ".join(titles[:3]) + (f" and {len(titles) - 3} more" if titles[3:] else "")
-        yield f"{shown}: not repaired, for {reason}"
+        yield f"{some(titles, 3)}: not repaired, for {reason}"

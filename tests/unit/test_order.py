@@ -405,6 +405,17 @@ class TestPerfectOrder:
         assert runs[0][0].tolist() == runs[1][0].tolist()
         assert runs[0][1] == runs[1][1]
 
+    @pytest.mark.parametrize(
+        ("wanted", "order"),
+        [([0, 3], [0, 3, 1, 2, 4]), ([1, 3], [0, 2, 4, 1, 3]), ([], [0, 1, 2, 3, 4])],
+    )
+    def test_one_set_stands_where_the_first_channel_stays_first(
+        self, wanted: list[int], order: list[int]
+    ) -> None:
+        found, taken = perfect_order(5, [], [np.array(wanted, np.int64)], [1.0])
+        assert found.tolist() == order
+        assert taken == [True]
+
 
 class TestHopeless:
     def test_a_set_that_holds_parts_of_three_others(self) -> None:

@@ -85,8 +85,6 @@ class Concatenation:
         part_of = np.searchsorted(starts, whole, side="right") - 1
         heads = np.flatnonzero(np.diff(part_of, prepend=-1))
         order = [int(part) for part in part_of[heads]]
-        if len(set(order)) != len(order):
-            return None
         pieces = [positions(self.parts[part]) + starts[part] for part in order]
         laid = np.concatenate(pieces) if pieces else np.zeros(0, np.int64)
         return order if np.array_equal(laid, whole) else None
