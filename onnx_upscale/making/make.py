@@ -119,7 +119,7 @@ def mask(
     if rebuilt:
         _check_rebuilt(side, scope, data)
     prices = load_prices(target)
-    structure = find_structure(build_graph(read_model(model)))
+    structure = find_structure(build_graph(read_model(model))).with_whole_heads
     sites = find_sites(structure, side, layers, skip, repaired=rebuilt)
     samples = data if data is None else open_source(data, structure.graph.model, MOST_SAMPLES)
     prediction = Prediction(structure, prices)

@@ -102,7 +102,7 @@ class Pruner:
         self._tell = progress or (lambda what, done, of: None)
         check_weights(self._graph)
         self._prices = load_prices(settings.target)
-        self._structure = find_structure(self._graph)
+        self._structure = find_structure(self._graph).with_whole_heads
         self._families = find_families(self._structure)
         if not self._families:
             raise UsageError(

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from onnx_upscale.optimizer.analyze.facts import Carry, Facts, How, Write, same_axis
+from onnx_upscale.optimizer.analyze.facts import Carry, Facts, Grid, How, Write, same_axis
 from onnx_upscale.optimizer.analyze.structure import Structure
 from onnx_upscale.optimizer.analyze.weights import MaskedWeights
 from onnx_upscale.optimizer.load.folding import evaluate
@@ -35,6 +35,8 @@ def find_constants(structure: Structure, graph: Graph, weights: MaskedWeights) -
             values[facts.write.outputs] = _written(graph, facts.write, values, weights)
         for carry in facts.carries:
             values[carry.outputs] = _carried(graph, facts, carry, values)
+        for grid in facts.grids:
+            _through_grid(grid, values)
     values[~np.isfinite(values)] = np.nan
     return values
 
@@ -68,12 +70,29 @@ def layer_bias(graph: Graph, layer: Layer) -> Values | None:
     return spread
 
 
+def _through_grid(grid: Grid, values: Values) -> None:
+    """A slice of a grid has one value if all of it has; a channel has that of any of its slices."""
+    if grid.splits:
+        cells = values[grid.flat].reshape(grid.shape)
+        for axis, factor in enumerate(grid.factors):
+            slices = np.moveaxis(cells, axis, 0).reshape(len(factor), -1)
+            values[factor] = np.where((slices == slices[:, :1]).all(1), slices[:, 0], np.nan)
+        return
+    cells: Values = np.full(grid.shape, np.nan)
+    for axis, factor in enumerate(grid.factors):
+        slices = np.moveaxis(cells, axis, -1)
+        slices[...] = np.where(np.isnan(slices), values[factor], slices)
+    values[grid.flat] = cells.ravel()
+
+
 def _carried(graph: Graph, facts: Facts, carry: Carry, values: Values) -> Values:
-    if carry.how in (How.SAME, How.ZERO):
-        (labels,) = carry.inputs.values()
-        assert labels is not None
-        passed = values[labels]
-        return np.where(passed == 0, 0.0, np.nan) if carry.how == How.ZERO else passed
+    if carry.how == How.SAME:
+        (passed,) = carry.inputs.values()
+        assert passed is not None
+        return values[passed]
+    if carry.how == How.ZERO:
+        operands = [values[labels] == 0 for labels in carry.inputs.values() if labels is not None]
+        return np.where(np.any(operands, axis=0), 0.0, np.nan)
     known = np.ones(len(carry.outputs), bool)
     zero = np.zeros(len(carry.outputs), bool)
     for labels in carry.inputs.values():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from onnx_upscale.optimizer.analyze.facts import (
     Concatenation,
     Demand,
     Facts,
+    Grid,
     How,
     Param,
     Read,
@@ -35,7 +36,15 @@ class UnclearError(Exception):
 
 
 class Context:
-    """One node on its way through its rule."""
+    """One node on its way through its rule.
+
+    Attributes:
+        graph: The graph.
+        node: The node.
+        in_heads: Whether what it makes goes into a product of activations, with no layer between.
+        inputs: Labelled axes by input slot.
+        outputs: What was said of them, by output.
+    """
 
     def __init__(
         self,
@@ -44,18 +53,21 @@ class Context:
         pool: LabelPool,
         axes: Mapping[str, Axes],
         sizes: Mapping[str, Sizes],
+        in_heads: bool = False,
     ) -> None:
         self.graph = graph
         self.node = node
         self._pool = pool
         self._axes = axes
         self._sizes = sizes
+        self.in_heads = in_heads
         self.inputs: dict[int, Axes] = {
             slot: axes[name] for slot, name in enumerate(node.inputs) if axes.get(name)
         }
         self.outputs: dict[int, dict[int, IntArray]] = {}
         self._params: list[Param] = []
         self._ties: list[Tie] = []
+        self._grids: list[Grid] = []
         self._carries: list[Carry] = []
         self._demands: list[Demand] = []
         self._read: Read | None = None
@@ -163,6 +175,10 @@ class Context:
         self._pool.couple(flat.reshape(outer, len(part), inner), part[:, np.newaxis])
         self._ties.append(Tie(flat, outer, part, inner))
 
+    def grid(self, flat: IntArray, factors: Sequence[IntArray], splits: bool) -> None:
+        """A flat axis is a grid of several axes that lose channels each by itself."""
+        self._grids.append(Grid(flat, tuple(factors), splits))
+
     def unbound(self, channels: int) -> IntArray:
         """Labels for channels of no tensor, such as the groups of a convolution.
 
@@ -213,6 +229,19 @@ class Context:
             self._read = Read(layer, inputs, outputs, padded)
         if outputs is not None:
             self._write = Write(layer, inputs, outputs, padded)
+
+    def contracts_pairs(self, left: IntArray, right: IntArray, axis: int) -> None:
+        """The node contracts an axis of its first input with one of its second.
+
+        All pairs of channels are needed but for those of which one is zero.
+        """
+        products = self.unbound(len(left))
+        self.tie(products, left)
+        self.tie(products, right)
+        self._carries.append(Carry(How.ZERO, {0: left, 1: right}, axis, products))
+        reason = "contracted with another activation"
+        tensor = self.node.inputs[0]
+        self._demands.append(Demand(tensor, 0, axis, products, False, reason, unless_zero=True))
 
     def concatenates(self, concatenation: Concatenation) -> None:
         """The node lays parts of an axis side by side."""
@@ -284,6 +313,7 @@ class Context:
             outputs=self.outputs,
             params=tuple(self._params),
             ties=tuple(self._ties),
+            grids=tuple(self._grids),
             carries=tuple(self._carries),
             demands=tuple(self._demands),
             read=self._read,

@@ -60,6 +60,34 @@ class Tie:
 
 
 @dataclass(frozen=True)
+class Grid:
+    """A flat axis is a grid of other axes, each of which may lose channels: attention's heads.
+
+    Its channels are not coupled with theirs. One is kept if and only if its channel of each other
+    axis is, so that what is kept of it is a grid as well.
+
+    Attributes:
+        flat: The flat axis.
+        factors: The axes of the grid, the slowest first.
+        splits: Whether the node makes the factors of the flat axis, or the flat axis of them.
+    """
+
+    flat: IntArray
+    factors: tuple[IntArray, ...]
+    splits: bool
+
+    @property
+    def axes(self) -> tuple[IntArray, ...]:
+        """All of them."""
+        return (self.flat, *self.factors)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The lengths of the factors."""
+        return tuple(len(factor) for factor in self.factors)
+
+
+@dataclass(frozen=True)
 class Concatenation:
     """An output axis holds the axes of all inputs, the parts, one after the other."""
 
@@ -151,7 +179,7 @@ class How(Word):
 
     Attributes:
         SAME: Any value stays what it is.
-        ZERO: Zero stays zero; others are lost.
+        ZERO: Zero stays zero, and one zero operand is enough; others are lost.
         EVALUATE: The node is run on them.
         NONE: None does.
     """
@@ -197,6 +225,7 @@ class Facts:
     outputs: Mapping[int, Axes]
     params: tuple[Param, ...] = ()
     ties: tuple[Tie, ...] = ()
+    grids: tuple[Grid, ...] = ()
     carries: tuple[Carry, ...] = ()
     demands: tuple[Demand, ...] = ()
     read: Read | None = None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnx_upscale.optimizer.analyze.constants import Values
-from onnx_upscale.optimizer.analyze.facts import Read
+from onnx_upscale.optimizer.analyze.facts import Grid, Read
 from onnx_upscale.optimizer.analyze.structure import Structure
 from onnx_upscale.optimizer.analyze.weights import BoolArray, MaskedWeights
 from onnx_upscale.optimizer.load.graph import IntArray
@@ -74,11 +74,30 @@ def find_needs(
             elif live.any() and not needed[inputs].any():
                 needed[inputs[0]] = True  # ONNX has no useful tensors of width zero.
             changed = True
+        for grid in structure.grids:
+            changed |= _close(grid, needed)
         # A tensor of which nobody wants more than its other sizes must be there all the same.
         for axis in structure.measured:
             if not needed[axis].any():
                 needed[axis[0]] = changed = True
     return Needs(needed[roots], columns)
+
+
+def _close(grid: Grid, needed: BoolArray) -> bool:
+    """Makes what is needed of a grid a grid; whether that was anything new.
+
+    Args:
+        grid: The grid, of roots.
+        needed: Per root whether it is needed; changed in place.
+    """
+    before = np.count_nonzero(needed)
+    cells = needed[grid.flat].reshape(grid.shape)
+    whole = np.ones(grid.shape, bool)
+    for axis, factor in enumerate(grid.factors):
+        needed[factor[np.moveaxis(cells, axis, 0).reshape(len(factor), -1).any(1)]] = True
+        np.moveaxis(whole, axis, -1)[...] &= needed[factor]
+    needed[grid.flat[whole.ravel()]] = True
+    return bool(np.count_nonzero(needed) > before)
 
 
 def _needed_inputs(

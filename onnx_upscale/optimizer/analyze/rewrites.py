@@ -57,6 +57,9 @@ class Editor(Protocol):
     def gather_result(self, axis: int, chosen: IntArray) -> None:
         """Takes places of an axis of its first output, behind the node."""
 
+    def replace_by_transpose(self, reader: Node, order: Sequence[int]) -> None:
+        """Replaces the node by a Transpose of what another node reads first."""
+
     def replace_by_copies(self, axis: int, chosen: Mapping[int, IntArray]) -> None:
         """Replaces the node by copies of its first input: for each output, places of an axis."""
 

@@ -40,6 +40,7 @@ class Segment:
         demands: Who needs whole axes of them, and why.
         parts: The different sets of channels that Concats take as one part, as places in `roots`.
         sets: The different sets of channels that its axes hold, smallest first.
+        in_grid: Whether some axis of it takes part in a grid, so that its order must stay.
         original: Its channels in an order that follows the axes of the model, the longest first.
     """
 
@@ -52,6 +53,7 @@ class Segment:
     parts: tuple[IntArray, ...]
     sets: tuple[ChannelSet, ...]
     original: IntArray
+    in_grid: bool
 
     @cached_property
     def only_products(self) -> bool:
@@ -104,6 +106,9 @@ def find_segments(
     for axis in arrays:
         axes[group_of[axis[0]]].append(axis)
     parties = _parties(facts, demands, group_of, heads.tolist())
+    in_grids = {
+        int(group_of[axis[0]]) for each in facts for grid in each.grids for axis in grid.axes
+    }
     times, in_blocks = roots_stand_for(roots, axes_of, facts), sets_in_blocks(roots, facts)
     return tuple(
         Segment(
@@ -113,6 +118,7 @@ def find_segments(
             _parts(roots, members[head], parties[head][2]),
             channel_sets(axes[head], times, in_blocks),
             _original(axes[head]),
+            head in in_grids,
         )
         for number, head in enumerate(members)
     )
@@ -128,6 +134,7 @@ def _distinct_axes(
         if facts.concatenation is not None:
             arrays += [facts.concatenation.whole, *facts.concatenation.parts]
         arrays += [tie.part for tie in facts.ties]
+        arrays += [axis for grid in facts.grids for axis in grid.axes]
     for labels in arrays:
         own = roots[labels]
         if len(own):

@@ -6,15 +6,19 @@ Every node's rule is run, in order; what they say is collected once per model.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
+
 from onnx_upscale.optimizer.analyze.context import Context, UnclearError
-from onnx_upscale.optimizer.analyze.facts import Axes, Demand, Facts, Read
+from onnx_upscale.optimizer.analyze.facts import Axes, Demand, Facts, Grid, Read
+from onnx_upscale.optimizer.analyze.heads import nodes_in_heads
 from onnx_upscale.optimizer.analyze.labels import LabelPool
 from onnx_upscale.optimizer.analyze.rules import RULES
 from onnx_upscale.optimizer.analyze.segments import Segment, find_segments
 from onnx_upscale.optimizer.analyze.sizes import Sizes, trace_sizes
+from onnx_upscale.optimizer.analyze.transpositions import find_transpositions
 from onnx_upscale.optimizer.analyze.weights import Weights
 from onnx_upscale.optimizer.load.graph import Graph, IntArray
 from onnx_upscale.optimizer.load.layers import Layer, layers
@@ -53,6 +57,27 @@ class Structure:
         return find_segments(self.roots, self.axes, self.facts, self.demands)
 
     @cached_property
+    def with_whole_heads(self) -> Structure:
+        """The same, where the channels of a head are coupled: what can leave only as one is one.
+
+        Of each grid, the slowest axis of which something may leave takes the others along.
+        """
+        if not self.grids:
+            return self
+        stay = np.zeros(len(self.roots), bool)
+        for demand in self.demands:
+            stay[self.roots[demand.labels]] = True
+        pool = LabelPool()
+        pool.fresh(len(self.roots))
+        pool.couple(np.arange(len(self.roots)), self.roots)
+        for grid in self.grids:
+            free = (axis for axis, factor in enumerate(grid.factors) if not stay[factor].all())
+            axis = next(free, 0)
+            cells = np.moveaxis(grid.flat.reshape(grid.shape), axis, -1)
+            pool.couple(cells, grid.factors[axis])
+        return replace(self, roots=pool.all_roots())
+
+    @cached_property
     def running(self) -> tuple[tuple[Facts, tuple[str, ...]], ...]:
         """The nodes that run, and what each reads that is not constant."""
         constants = self.graph.constants
@@ -70,6 +95,16 @@ class Structure:
             (read, None if read.outputs is None else roots[read.outputs], roots[read.inputs])
             for read in (facts.read for facts in reversed(self.facts))
             if read is not None
+        )
+
+    @cached_property
+    def grids(self) -> tuple[Grid, ...]:
+        """All grids, in the order of the model; their labels stand for roots."""
+        roots = self.roots
+        return tuple(
+            Grid(roots[grid.flat], tuple(roots[each] for each in grid.factors), grid.splits)
+            for facts in self.facts
+            for grid in facts.grids
         )
 
     @cached_property
@@ -96,13 +131,21 @@ def find_structure(graph: Graph) -> Structure:
     graph = graph.masked({})
     pool, axes = LabelPool(), dict[str, Axes]()
     sizes, movers = trace_sizes(graph)
+    in_heads = nodes_in_heads(graph)
+    transpositions = {each.last.index: each for each in find_transpositions(graph, sizes)}
+    inside = {node.index for each in transpositions.values() for node in (each.first, each.between)}
     all_facts: list[Facts] = []
     demands: list[Demand] = []
     for node in graph.nodes:
-        if all(name in graph.constants for name in node.outputs if name):
+        known = all(name in graph.constants for name in node.outputs if name)
+        if known or node.index in inside:
             all_facts.append(Facts(node, {}, {}))
             continue
-        context = Context(graph, node, pool, axes, sizes)
+        if node.index in transpositions:
+            all_facts.append(transpositions[node.index].facts(axes))
+            axes[node.outputs[0]] = all_facts[-1].outputs[0]
+            continue
+        context = Context(graph, node, pool, axes, sizes, node.index in in_heads)
         rule = RULES.get((node.domain, node.op))
         try:
             if graph.opset < _OLDEST_OPSET:

@@ -80,6 +80,16 @@ class NodeEditor:
             self.node.index, "Gather", f"{name}.gather_node", [indices], axis=axis
         )
 
+    def replace_by_transpose(self, reader: Node, order: Sequence[int]) -> None:
+        """Replaces the node by a Transpose of what another node reads first."""
+        surgery, index = self._surgery, self.node.index
+        surgery.removed.add(index)
+        source, result = surgery.nodes[reader.index].inputs[0], self._edited.outputs[0]
+        self._edited.outputs.clear()
+        stem = f"{self.node.outputs[0]}.transpose_node"
+        made = surgery.node("Transpose", stem, [source], [result], perm=list(order))
+        surgery.after.setdefault(index, []).append(made)
+
     def replace_by_copies(self, axis: int, chosen: Mapping[int, IntArray]) -> None:
         """Replaces the node by copies of its first input: for each output, places of an axis."""
         surgery, index = self._surgery, self.node.index

@@ -28,7 +28,8 @@ def arrange(structure: Structure, kept: Needs, segment: Segment, strategy: Strat
     """
     original = segment.original
     wanted = _reader_sets(structure, kept, segment)
-    if strategy not in (Strategy.AUTO, Strategy.UPSCALE) or not wanted:
+    ordered = strategy in (Strategy.AUTO, Strategy.UPSCALE) and not segment.in_grid
+    if not ordered or not wanted:
         return original
     stay = original[kept.labels[original]]
     number = np.full(len(segment.roots), -1)

@@ -40,7 +40,7 @@ def align(analysis: Analysis, costs: Costs) -> Needs:
 
 def _extra(kept: Needs, segment: Segment, costs: Costs) -> IntArray:
     before = kept.labels[segment.roots]
-    if before.all():
+    if before.all() or segment.in_grid:  # There one more channel would be a whole slice more.
         return np.zeros(0, np.int64)
     after, product = before.copy(), segment.only_products
     for each in segment.sets:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from onnx_upscale.optimizer.analyze import Structure
-from onnx_upscale.optimizer.analyze.facts import Facts, Tie
+from onnx_upscale.optimizer.analyze.facts import Facts, Grid, Tie
 from onnx_upscale.optimizer.analyze.weights import BoolArray
 from onnx_upscale.optimizer.load.graph import IntArray
 
@@ -108,6 +108,12 @@ def _fits(layout: Layout, tie: Tie) -> bool:
     return np.array_equal(layout.positions(tie.flat), grid[:, part].ravel())
 
 
+def _is_grid(layout: Layout, grid: Grid) -> bool:
+    cells = np.arange(len(grid.flat)).reshape(grid.shape)
+    kept = cells[np.ix_(*(layout.positions(factor) for factor in grid.factors))]
+    return np.array_equal(layout.positions(grid.flat), kept.ravel())
+
+
 def misfits(structure: Structure, layout: Layout) -> list[IntArray]:
     """Finds the nodes that cannot do their work in a layout.
 
@@ -132,6 +138,9 @@ def _misfits_of(facts: Facts, layout: Layout) -> list[IntArray]:
     for tie in facts.ties:
         if not _fits(layout, tie):
             found += [tie.flat, tie.part]
+    for grid in facts.grids:
+        if not _is_grid(layout, grid):
+            found += grid.axes
     concatenation = facts.concatenation
     if concatenation is not None and concatenation.order(layout.positions) is None:
         found += [concatenation.whole, *concatenation.parts]

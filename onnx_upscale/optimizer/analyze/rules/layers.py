@@ -117,8 +117,7 @@ def _product_of_activations(node: Context) -> None:
     left, right = node.axes(0), node.axes(1)
     inner = (left.get(len(one) - 1), right.get(len(other) - 2))
     if inner[0] is not None and inner[1] is not None:
-        node.tie(inner[0], inner[1])
-        node.need(0, len(one) - 1, "contracted with another activation")
+        node.contracts_pairs(inner[0], inner[1], len(one) - 1)
     else:
         for slot, axis, labels in ((0, len(one) - 1, inner[0]), (1, len(other) - 2, inner[1])):
             if labels is not None:
@@ -128,4 +127,4 @@ def _product_of_activations(node: Context) -> None:
     if len(other) - 1 in right:
         node.pass_on(rank - 1, right[len(other) - 1], How.ZERO, slot=1)
     for axis in range(rank - 2):
-        broadcast_axis(node, axis, rank, how=How.NONE)
+        broadcast_axis(node, axis, rank, how=How.ZERO)

@@ -47,10 +47,27 @@ def reshape(node: Context) -> None:
         node.resizes(1, _sizes_template(node, before, after))
     for sources, targets in groups:
         labelled = [axis for axis in sources if axis in node.axes(0)]
+        wide = [target for target in targets if after[target] != 1]
+        if len(labelled) > 1 and len(wide) == 1:
+            _merge(node, sources, wide[0], before)
+            continue
         for axis in labelled[:-1]:
             node.pin(0, axis, "merged with another axis of channels")
         if labelled:
             _regroup(node, labelled[-1], sources, targets, before, after)
+
+
+def _merge(node: Context, sources: list[int], target: int, before: Shape) -> None:
+    """Merges several axes of channels, all of which may lose some."""
+    factors = []
+    for axis in sources:
+        factor = node.axes(0).get(axis)
+        if factor is None:
+            factor = node.unbound(_known(before[axis]))
+            node.pin_part(0, axis, factor, "merged with axes of channels")
+        factors.append(factor)
+    flat = node.make(target, math.prod(map(len, factors)))
+    node.grid(flat, factors, splits=False)
 
 
 def _regroup(
@@ -70,6 +87,10 @@ def _regroup(
         return
     if outer * inner > 1 or not wide:
         node.pin(0, axis, "merged and split again")
+        return
+    if node.in_heads:
+        factors = [node.make(target, _known(after[target])) for target in wide]
+        node.grid(labels, factors, splits=True)
         return
     # One axis is split in several. Its channels stay whole along the largest of them.
     chosen = max(wide, key=lambda target: (_known(after[target]), -target))

@@ -1,0 +1,188 @@
+"""Attention: whole heads leave, and the same channels of every head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx
+import pytest
+
+import onnx_upscale
+from build import Net, assert_close, input_values, run, weight_shape
+
+HEADS, WIDTH, TOKENS, CHANNELS = 3, 4, 5, 8
+FLAT = HEADS * WIDTH
+FORMS = ("separate", "dynamic", "split", "packed", "unbound", "sliced")
+
+Masks = Mapping[str, Sequence[int]]
+
+
+def head(*heads: int) -> list[int]:
+    """The channels of some heads."""
+    return [number * WIDTH + each for number in heads for each in range(WIDTH)]
+
+
+def of_each(*channels: int) -> list[int]:
+    """Some channels of every head."""
+    return [number * WIDTH + each for number in range(HEADS) for each in channels]
+
+
+class Attention(Net):
+    """Attention in one of the forms that exporters write, with zeros where masks say so."""
+
+    def __init__(self, form: str, masks: Masks, opset: int = 18) -> None:
+        batch: int | str = "batch" if form == "dynamic" else 2
+        super().__init__(opset, x=(batch, TOKENS, CHANNELS))
+        self.masks, self.form = masks, form
+
+    def linear(self, tensor: str, name: str, inputs: int, outputs: int) -> str:
+        weight, bias = self.random(inputs, outputs), self.random(outputs)
+        weight[list(self.masks.get(f"{name}.input", ()))] = 0
+        gone = list(self.masks.get(f"{name}.output", ()))
+        weight[:, gone] = 0
+        bias[gone] = 0
+        return self("Add", self("MatMul", tensor, weight, name=name), bias)
+
+    def parted(self, tensor: str) -> str:
+        """(batch, tokens, channels) to (batch, heads, tokens, channels of a head)."""
+        cut = self("Reshape", tensor, self.ints(0, TOKENS, HEADS, WIDTH))
+        return self("Transpose", cut, perm=[0, 2, 1, 3])
+
+    def operands(self) -> list[str]:
+        """Queries, keys and values, by heads."""
+        if self.form in ("separate", "dynamic"):
+            return [self.parted(self.linear("x", name, CHANNELS, FLAT)) for name in "qkv"]
+        flat = self.linear("x", "qkv", CHANNELS, 3 * FLAT)
+        if self.form == "split":
+            sizes = self.ints(FLAT, FLAT, FLAT)
+            parts = self.nodes_of("Split", flat, sizes, outputs=3, axis=2)
+            return [self.parted(part) for part in parts]
+        cut = self("Reshape", flat, self.ints(2, TOKENS, 3, HEADS, WIDTH))
+        turned = self("Transpose", cut, perm=[2, 0, 3, 1, 4])
+        if self.form == "packed":
+            return [self("Gather", turned, np.array(place), axis=0) for place in range(3)]
+        if self.form == "unbound":
+            parts = self.nodes_of("Split", turned, outputs=3, axis=0, num_outputs=3)
+        else:
+            parts = [
+                self("Slice", turned, self.ints(place), self.ints(place + 1), self.ints(0))
+                for place in range(3)
+            ]
+        return [self("Squeeze", part, self.ints(0)) for part in parts]
+
+    def turned(self, keys: str) -> str:
+        if self.form != "dynamic":
+            return self("Transpose", keys, perm=[0, 1, 3, 2])
+        sizes = self("Shape", keys)
+        batch, length, width = (
+            self("Slice", sizes, self.ints(start), self.ints(end))
+            for start, end in ((0, -2), (-2, -1), (-1, 2**62))
+        )
+        flat = self("Concat", self.ints(-1), length, width, axis=0)
+        merged = self("Transpose", self("Reshape", keys, flat), perm=[0, 2, 1])
+        return self("Reshape", merged, self("Concat", batch, width, length, axis=0))
+
+    def attention(self) -> onnx.ModelProto:
+        queries, keys, values = self.operands()
+        scores = self("MatMul", self("Mul", queries, np.float32(0.5)), self.turned(keys))
+        scores = self("Add", scores, self.random(1, HEADS, TOKENS, TOKENS))
+        mixed = self("MatMul", self("Softmax", scores, axis=-1), values)
+        turned = self("Transpose", mixed, perm=[0, 2, 1, 3])
+        flat = self("Reshape", turned, self.ints(0, TOKENS, FLAT))
+        return self.model(self.linear(flat, "o", FLAT, CHANNELS))
+
+
+def attention(form: str, masks: Masks) -> onnx.ModelProto:
+    return Attention(form, masks).attention()
+
+
+def document(masks: Masks) -> dict[str, object]:
+    found: dict[str, dict[str, list[int]]] = {}
+    for key, channels in masks.items():
+        name, side = key.split(".")
+        found.setdefault(name, {})[side] = list(channels)
+    return {"version": 1, "masks": found}
+
+
+def writers(form: str) -> dict[str, tuple[str, int]]:
+    """Which layer makes queries, keys and values, and from which of its channels on."""
+    if form in ("separate", "dynamic"):
+        return {name: (name, 0) for name in "qkv"}
+    return {name: ("qkv", place * FLAT) for place, name in enumerate("qkv")}
+
+
+def masked(form: str, parts: str, channels: Sequence[int]) -> Masks:
+    """Output masks of queries, keys or values; `o` is the input mask of what reads the result."""
+    found: dict[str, list[int]] = {}
+    for part in parts:
+        name, start = ("o", 0) if part == "o" else writers(form)[part]
+        side = "input" if part == "o" else "output"
+        found.setdefault(f"{name}.{side}", []).extend(start + each for each in channels)
+    return found
+
+
+def check(form: str, masks: Masks, strategy: str = "auto") -> onnx.ModelProto:
+    """Optimizes under masks, and compares with the model whose weights are zero there."""
+    model = attention(form, {})
+    emitted = onnx_upscale.optimize(model, document(masks), strategy=strategy).model
+    inputs = input_values(model)
+    assert_close(run(attention(form, masks), inputs), run(emitted, inputs))
+    return emitted
+
+
+def widths(model: onnx.ModelProto, form: str) -> list[int]:
+    """How many channels are left of queries, keys and values together, and of the result."""
+    made = {name for name, _ in writers(form).values()}
+    return [sum(weight_shape(model, name)[1] for name in made), weight_shape(model, "o")[0]]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("strategy", ["auto", "upscale", "gather", "constrained"])
+def test_a_head_that_nobody_reads_leaves(form: str, strategy: str) -> None:
+    made = check(form, masked(form, "o", head(1)), strategy)
+    assert widths(made, form) == [3 * 2 * WIDTH, 2 * WIDTH]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_head_that_is_zero_leaves(form: str) -> None:
+    made = check(form, masked(form, "qkv", head(0, 2)))
+    assert widths(made, form) == [3 * WIDTH, WIDTH]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_channels_of_every_head_leave(form: str) -> None:
+    made = check(form, masked(form, "qkvo", of_each(1, 2)))
+    assert widths(made, form) == [3 * HEADS * 2, HEADS * 2]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_heads_and_channels_leave_together(form: str) -> None:
+    made = check(form, masked(form, "qkvo", [*of_each(3), *head(1)]))
+    assert widths(made, form) == [3 * 2 * 3, 2 * 3]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_random_masks(form: str) -> None:
+    rng = np.random.default_rng(FORMS.index(form))
+    for _ in range(6):
+        masks: dict[str, list[int]] = {}
+        for name in {name for name, _ in writers(form).values()} | {"o"}:
+            for side, size in (("input", CHANNELS), ("output", FLAT)):
+                if name == "o":
+                    size = FLAT if side == "input" else CHANNELS
+                elif side == "output":
+                    size = FLAT * (3 if name == "qkv" else 1)
+                share = rng.choice([0, 0.3, 0.7])
+                gone = rng.random(size) < share
+                if side == "output" or (name == "o" and rng.random() < 0.5):
+                    for start in range(0, size - WIDTH + 1, WIDTH):
+                        gone[start : start + WIDTH] |= rng.random() < 0.3
+                masks[f"{name}.{side}"] = np.flatnonzero(gone)[: size - 1].tolist()
+        for strategy in ("auto", "gather", "constrained"):
+            model = attention(form, {})
+            result = onnx_upscale.optimize(model, document(masks), strategy=strategy)
+            if strategy == "constrained":
+                continue  # It equals its own masks, which `optimize` has verified.
+            inputs = input_values(model)
+            assert_close(run(attention(form, masks), inputs), run(result.model, inputs), str(masks))
