@@ -151,6 +151,26 @@ def test_a_head_that_is_zero_leaves(form: str) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
+def test_a_head_without_values_leaves(form: str) -> None:
+    made = check(form, masked(form, "v", head(1)))
+    assert widths(made, form) == [3 * 2 * WIDTH, 2 * WIDTH]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("parts", ["q", "k", "qk"])
+def test_channels_of_a_product_leave(form: str, parts: str) -> None:
+    made = check(form, masked(form, parts, of_each(0, 2)))
+    assert widths(made, form) == [2 * HEADS * 2 + FLAT, FLAT]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("parts", ["v", "o", "vo"])
+def test_channels_of_the_result_leave(form: str, parts: str) -> None:
+    made = check(form, masked(form, parts, of_each(3)))
+    assert widths(made, form) == [2 * FLAT + HEADS * 3, HEADS * 3]
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_channels_of_every_head_leave(form: str) -> None:
     made = check(form, masked(form, "qkvo", of_each(1, 2)))
     assert widths(made, form) == [3 * HEADS * 2, HEADS * 2]

@@ -73,16 +73,16 @@ def layer_bias(graph: Graph, layer: Layer) -> Values | None:
 def _through_grid(grid: Grid, values: Values) -> None:
     """A slice of a grid has one value if all of it has; a channel has that of any of its slices."""
     if grid.splits:
-        cells = values[grid.flat].reshape(grid.shape)
         for axis, factor in enumerate(grid.factors):
+            cells = values[grid.flat].reshape(grid.shape)
             slices = np.moveaxis(cells, axis, 0).reshape(len(factor), -1)
             values[factor] = np.where((slices == slices[:, :1]).all(1), slices[:, 0], np.nan)
         return
-    cells: Values = np.full(grid.shape, np.nan)
+    found: npt.NDArray[np.float64] = np.full(grid.shape, np.nan)
     for axis, factor in enumerate(grid.factors):
-        slices = np.moveaxis(cells, axis, -1)
+        slices = np.moveaxis(found, axis, -1)
         slices[...] = np.where(np.isnan(slices), values[factor], slices)
-    values[grid.flat] = cells.ravel()
+    values[grid.flat] = found.ravel()
 
 
 def _carried(graph: Graph, facts: Facts, carry: Carry, values: Values) -> Values:

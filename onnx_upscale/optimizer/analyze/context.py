@@ -88,6 +88,10 @@ class Context:
         """The labelled axes of an input."""
         return self.inputs.get(slot, {})
 
+    def axes_of(self, tensor: str) -> Axes:
+        """The labelled axes of any tensor that is made before."""
+        return self._axes.get(tensor, {})
+
     def attribute(self, name: str, default: Any = None) -> Any:
         """An attribute, or its default."""
         return self.node.attributes.get(name, default)

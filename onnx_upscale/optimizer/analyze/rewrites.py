@@ -18,6 +18,31 @@ Positions: TypeAlias = "Callable[[IntArray], IntArray]"
 """From the labels of an axis to the original positions that it keeps, in their new order."""
 
 
+@dataclass(frozen=True)
+class Taken:
+    """A new node takes places of an axis."""
+
+    axis: int
+    places: IntArray
+
+
+@dataclass(frozen=True)
+class Reshaped:
+    """A new node gives a tensor sizes, as a Reshape reads them."""
+
+    sizes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Transposed:
+    """A new node changes the order of axes."""
+
+    order: tuple[int, ...]
+
+
+Step: TypeAlias = "Taken | Reshaped | Transposed"
+
+
 class Editor(Protocol):
     """A node of the emitted model, as its rewrite may change it."""
 
@@ -57,14 +82,19 @@ class Editor(Protocol):
     def gather_result(self, axis: int, chosen: IntArray) -> None:
         """Takes places of an axis of its first output, behind the node."""
 
-    def replace_by_transpose(self, reader: Node, order: Sequence[int]) -> None:
-        """Replaces the node by a Transpose of what another node reads first."""
+    def replace_by(self, reader: Node, steps: Sequence[Step]) -> None:
+        """Replaces the node by others in a row; the first reads what `reader` reads first."""
 
     def replace_by_copies(self, axis: int, chosen: Mapping[int, IntArray]) -> None:
         """Replaces the node by copies of its first input: for each output, places of an axis."""
 
 
 Rewrite: TypeAlias = "Callable[[Editor, Positions], None]"
+
+
+def changed(labels: IntArray, positions: Positions) -> bool:
+    """Whether an axis loses channels, or has them in another order."""
+    return not np.array_equal(positions(labels), np.arange(len(labels)))
 
 
 @dataclass(frozen=True)
@@ -76,9 +106,8 @@ class Count:
 
     def __call__(self, editor: Editor, positions: Positions) -> None:
         """Counts those that are kept."""
-        kept = positions(self.labels)
-        if not np.array_equal(kept, np.arange(len(self.labels))):
-            editor.set_attribute(self.attribute, len(kept))
+        if changed(self.labels, positions):
+            editor.set_attribute(self.attribute, len(positions(self.labels)))
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ import numpy as np
 from onnx_upscale.optimizer.analyze.context import Context, UnclearError
 from onnx_upscale.optimizer.analyze.facts import Axes, Demand, Facts, Grid, Read
 from onnx_upscale.optimizer.analyze.heads import nodes_in_heads
+from onnx_upscale.optimizer.analyze.idioms import find_idioms
 from onnx_upscale.optimizer.analyze.labels import LabelPool
 from onnx_upscale.optimizer.analyze.rules import RULES
 from onnx_upscale.optimizer.analyze.segments import Segment, find_segments
 from onnx_upscale.optimizer.analyze.sizes import Sizes, trace_sizes
-from onnx_upscale.optimizer.analyze.transpositions import find_transpositions
 from onnx_upscale.optimizer.analyze.weights import Weights
 from onnx_upscale.optimizer.load.graph import Graph, IntArray
 from onnx_upscale.optimizer.load.layers import Layer, layers
@@ -132,21 +132,16 @@ def find_structure(graph: Graph) -> Structure:
     pool, axes = LabelPool(), dict[str, Axes]()
     sizes, movers = trace_sizes(graph)
     in_heads = nodes_in_heads(graph)
-    transpositions = {each.last.index: each for each in find_transpositions(graph, sizes)}
-    inside = {node.index for each in transpositions.values() for node in (each.first, each.between)}
+    idioms = find_idioms(graph, sizes)
     all_facts: list[Facts] = []
     demands: list[Demand] = []
     for node in graph.nodes:
         known = all(name in graph.constants for name in node.outputs if name)
-        if known or node.index in inside:
+        if known or node.index in idioms.inside:
             all_facts.append(Facts(node, {}, {}))
             continue
-        if node.index in transpositions:
-            all_facts.append(transpositions[node.index].facts(axes))
-            axes[node.outputs[0]] = all_facts[-1].outputs[0]
-            continue
         context = Context(graph, node, pool, axes, sizes, node.index in in_heads)
-        rule = RULES.get((node.domain, node.op))
+        rule = idioms.rules.get(node.index, RULES.get((node.domain, node.op)))
         try:
             if graph.opset < _OLDEST_OPSET:
                 raise UnclearError(f"operator set {graph.opset} is older than {_OLDEST_OPSET}")
@@ -158,7 +153,7 @@ def find_structure(graph: Graph) -> Structure:
             facts = context.pinned_facts(f"{node.op}: {unclear}")
         all_facts.append(facts)
         demands += facts.demands
-        if node.index not in movers:
+        if node.index not in movers and node.index not in idioms.rules:
             demands += context.pin_sizes()
         for output, labelled in facts.outputs.items():
             axes[node.outputs[output]] = labelled

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import onnx_graphsurgeon as gs
 
+from onnx_upscale.optimizer.analyze.rewrites import Step, Taken, Transposed
 from onnx_upscale.optimizer.apply.copies import select_node
 from onnx_upscale.optimizer.apply.surgery import Surgery
 from onnx_upscale.optimizer.load.graph import IntArray, Node
@@ -80,15 +82,16 @@ class NodeEditor:
             self.node.index, "Gather", f"{name}.gather_node", [indices], axis=axis
         )
 
-    def replace_by_transpose(self, reader: Node, order: Sequence[int]) -> None:
-        """Replaces the node by a Transpose of what another node reads first."""
+    def replace_by(self, reader: Node, steps: Sequence[Step]) -> None:
+        """Replaces the node by others in a row; the first reads what `reader` reads first."""
         surgery, index = self._surgery, self.node.index
         surgery.removed.add(index)
         source, result = surgery.nodes[reader.index].inputs[0], self._edited.outputs[0]
         self._edited.outputs.clear()
-        stem = f"{self.node.outputs[0]}.transpose_node"
-        made = surgery.node("Transpose", stem, [source], [result], perm=list(order))
-        surgery.after.setdefault(index, []).append(made)
+        for step in steps:
+            target = result if step is steps[-1] else surgery.variable(f"{result.name}.part")
+            surgery.after.setdefault(index, []).append(_made(surgery, step, source, target))
+            source = target
 
     def replace_by_copies(self, axis: int, chosen: Mapping[int, IntArray]) -> None:
         """Replaces the node by copies of its first input: for each output, places of an axis."""
@@ -99,3 +102,13 @@ class NodeEditor:
         for output, places in chosen.items():
             copy = select_node(surgery, source, axis, places, targets[output])
             surgery.after.setdefault(index, []).append(copy)
+
+
+def _made(surgery: Surgery, step: Step, source: Any, target: Any) -> gs.Node:
+    if isinstance(step, Taken):
+        return select_node(surgery, source, step.axis, step.places, target)
+    stem = f"{target.name}.{'transpose' if isinstance(step, Transposed) else 'reshape'}_node"
+    if isinstance(step, Transposed):
+        return surgery.node("Transpose", stem, [source], [target], perm=list(step.order))
+    sizes = surgery.integers(f"{target.name}.sizes", step.sizes)
+    return surgery.node("Reshape", stem, [source, sizes], [target])

@@ -1,0 +1,229 @@
+"""Queries, keys and values that one layer makes, and that are taken from an axis of their own.
+
+The channels are split into (kinds, heads, channels of a head), the kinds are moved to the front,
+and each kind is taken out: with Gather, with Split and Squeeze, or with Slice and Squeeze. As one
+tensor all kinds have the same heads and channels; seen as three parts of the channels, each goes
+its own way.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from onnx_upscale.optimizer.analyze.context import Context
+from onnx_upscale.optimizer.analyze.rewrites import (
+    Editor,
+    Positions,
+    Reshaped,
+    Step,
+    Taken,
+    Transposed,
+    changed,
+)
+from onnx_upscale.optimizer.load.graph import Graph, IntArray, Node, Shape
+
+
+@dataclass(frozen=True)
+class Part:
+    """One kind.
+
+    Attributes:
+        first: The Reshape that splits the channels of all.
+        last: The node that makes this kind.
+        axis: The axis of all channels, in front of the Reshape.
+        number: Which kind it is.
+        kinds: How many there are.
+        shape: The shape of a kind before axes change places.
+        factors: Which of these axes its channels are split into.
+        order: The order of axes behind the Reshape, as for a Transpose.
+    """
+
+    first: Node
+    last: Node
+    axis: int
+    number: int
+    kinds: int
+    shape: Shape
+    factors: tuple[int, ...]
+    order: tuple[int, ...]
+
+    def __call__(self, node: Context) -> None:
+        """Takes a part of the channels, splits it, and lets axes change places."""
+        source = node.axes_of(self.first.inputs[0])
+        for axis, labels in source.items():
+            if axis != self.axis:
+                behind = axis + len(self.factors) - 1 if axis > self.axis else axis
+                node.move(self.order.index(behind), labels)
+        if self.axis not in source:
+            return
+        channels = source[self.axis]
+        own = np.split(channels, self.kinds)[self.number]
+        factors = {
+            axis: node.make(self.order.index(axis), int(self.shape[axis] or 1))
+            for axis in self.factors
+            if self.shape[axis] != 1
+        }
+        node.grid(own, list(factors.values()), splits=True)
+        node.rewrite(partial(self._fit, channels, factors))
+
+    def _fit(
+        self,
+        channels: IntArray,
+        factors: dict[int, IntArray],
+        editor: Editor,
+        positions: Positions,
+    ) -> None:
+        if not changed(channels, positions):
+            return
+        kept = positions(channels)
+        size = len(channels) // self.kinds
+        places = np.flatnonzero(kept // size == self.number)
+        sizes = [size if isinstance(size, int) else 0 for size in self.shape]
+        for axis, labels in factors.items():
+            sizes[axis] = len(positions(labels))
+        steps: list[Step] = [
+            Taken(self.axis, places),
+            Reshaped(tuple(sizes)),
+            Transposed(self.order),
+        ]
+        editor.replace_by(self.first, steps)
+
+
+@dataclass(frozen=True)
+class Packing:
+    """All kinds that are taken from a tensor.
+
+    Attributes:
+        parts: Those that are read.
+        inside: The nodes between the Reshape and those that make the kinds, the Reshape included.
+    """
+
+    parts: tuple[Part, ...]
+    inside: tuple[Node, ...]
+
+
+def find_packings(graph: Graph) -> Iterator[Packing]:
+    """Finds them.
+
+    Args:
+        graph: The graph.
+
+    Yields:
+        Those of which nobody reads anything else.
+    """
+    for first in graph.nodes:
+        if first.op == "Reshape" and not first.domain:
+            found = _packing(graph, first)
+            if found is not None:
+                yield found
+
+
+def _packing(graph: Graph, first: Node) -> Packing | None:
+    before, after = (graph.shapes.get(name, ()) for name in (first.inputs[0], first.outputs[0]))
+    axis = _split_axis(before, after)
+    if axis is None:
+        return None
+    inside, order = [first], tuple(range(len(after)))
+    readers = _readers(graph, first.outputs[0])
+    if readers and len(readers) == 1 and readers[0].op == "Transpose":
+        inside.append(readers[0])
+        order = tuple(readers[0].attributes.get("perm", tuple(reversed(order))))
+        readers = _readers(graph, readers[0].outputs[0])
+    if not readers:
+        return None
+    taken: list[tuple[int, Node]] = []
+    for reader in readers:
+        found = _taken(graph, reader, order.index(axis))
+        if found is None:
+            return None
+        taken += found
+        inside += [reader] * (reader not in (node for _, node in found))
+    rest = tuple(each - (each > axis) for each in order if each != axis)
+    wide = len(after) - len(before)
+    parts = tuple(
+        Part(
+            first,
+            last,
+            axis,
+            number,
+            int(after[axis] or 1),
+            (*after[:axis], *after[axis + 1 :]),
+            tuple(range(axis, axis + wide)),
+            rest,
+        )
+        for number, last in taken
+    )
+    return Packing(parts, tuple(inside))
+
+
+def _split_axis(before: Shape, after: Shape) -> int | None:
+    """The axis that is split in three or more, with all others as they were; None without one."""
+    wide = len(after) - len(before) + 1
+    if wide < 3:
+        return None
+    for axis, size in enumerate(before):
+        parts = after[axis : axis + wide]
+        known = [each for each in parts if isinstance(each, int)]
+        others_stay = before[:axis] == after[:axis] and before[axis + 1 :] == after[axis + wide :]
+        ahead = all(each is not None for each in before[:axis])
+        behind = all(isinstance(each, int) for each in before[axis + 1 :])
+        if others_stay and ahead and behind and len(known) == wide and math.prod(known) == size:
+            return axis
+    return None
+
+
+def _readers(graph: Graph, name: str) -> list[Node] | None:
+    """The nodes that read a tensor first; None if it is read in any other way."""
+    uses = graph.readers.get(name, ())
+    if name in graph.outputs or name in graph.captured or any(slot for _, slot in uses):
+        return None
+    return [graph.nodes[index] for index, _ in uses]
+
+
+def _taken(graph: Graph, node: Node, axis: int) -> list[tuple[int, Node]] | None:
+    """Which kinds a node takes from an axis, and the nodes that make them; None if it does not."""
+    shape = graph.shapes.get(node.inputs[0], ())
+    size = shape[axis] if axis < len(shape) else None
+    if node.domain or not isinstance(size, int):
+        return None
+    along = node.attributes.get("axis", 0) % len(shape)
+    if node.op == "Gather" and along == axis:
+        index = graph.value(node, 1)
+        return [(int(index) % size, node)] if index is not None and index.ndim == 0 else None
+    if node.op == "Split" and along == axis and len(node.outputs) == size:
+        starts = list(range(size))
+    elif node.op == "Slice":
+        starts = _single(graph, node, axis, size)
+    else:
+        return None
+    squeezed = [_squeezed(graph, name, axis) for name in node.outputs]
+    if not starts or not all(squeezed):
+        return None
+    return [(start, each) for start, each in zip(starts, squeezed, strict=True) if each is not None]
+
+
+def _single(graph: Graph, node: Node, axis: int, size: int) -> list[int]:
+    """The one place that a Slice takes, of this axis alone; empty if it takes anything else."""
+    bounds = [graph.value(node, slot) for slot in (1, 2, 3)]
+    if any(bound is None or bound.size != 1 for bound in bounds):
+        return []
+    start, end, along = (int(bound.item()) for bound in bounds if bound is not None)
+    places = list(range(size))[start:end]
+    rank = len(graph.shapes[node.inputs[0]])
+    return places if along % rank == axis and len(places) == 1 else []
+
+
+def _squeezed(graph: Graph, name: str, axis: int) -> Node | None:
+    """The Squeeze of this axis that alone reads a tensor."""
+    readers = _readers(graph, name)
+    if not readers or len(readers) > 1 or readers[0].op != "Squeeze" or readers[0].domain:
+        return None
+    value = graph.value(readers[0], 1)
+    axes = readers[0].attributes.get("axes", () if value is None else value.ravel().tolist())
+    rank = len(graph.shapes[name])
+    return readers[0] if [int(each) % rank for each in axes] == [axis] else None
