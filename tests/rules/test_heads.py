@@ -177,6 +177,16 @@ def test_channels_of_every_head_leave(form: str) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("parts", ["q", "k", "v", "o"])
+def test_each_head_may_lose_channels_of_its_own(form: str, parts: str) -> None:
+    gone = [0, 2, WIDTH + 1, WIDTH + 2, 2 * WIDTH, 2 * WIDTH + 1, 2 * WIDTH + 3]
+    made = check(form, masked(form, parts, gone))
+    left = HEADS * (WIDTH - 2)
+    whole = [left + 2 * FLAT, left] if parts in "vo" else [2 * left + FLAT, FLAT]
+    assert widths(made, form) == whole
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_heads_and_channels_leave_together(form: str) -> None:
     made = check(form, masked(form, "qkvo", [*of_each(3), *head(1)]))
     assert widths(made, form) == [3 * 2 * 3, 2 * 3]
@@ -206,3 +216,14 @@ def test_random_masks(form: str) -> None:
                 continue  # It equals its own masks, which `optimize` has verified.
             inputs = input_values(model)
             assert_close(run(attention(form, masks), inputs), run(result.model, inputs), str(masks))
+
+
+def test_tensors_in_between_are_compared_in_the_order_of_each_head() -> None:
+    gone = [0, 2, WIDTH + 1, WIDTH + 2, 2 * WIDTH, 2 * WIDTH + 1]
+    net = Attention("separate", {})
+    model = net.attention()
+    queries = [made.output[0] for made in model.graph.node if made.op_type == "Transpose"][:1]
+    masks = document(masked("separate", "q", gone))
+    result = onnx_upscale.optimize(model, masks, verify_at=queries)
+    assert result.report["verify"]["pieces"]
+    assert widths(result.model, "separate") == [2 * HEADS * 2 + FLAT, FLAT]

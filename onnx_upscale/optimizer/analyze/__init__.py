@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from onnx_upscale.optimizer.analyze.constants import Values, find_constants
+from onnx_upscale.optimizer.analyze.head_order import with_own_orders
 from onnx_upscale.optimizer.analyze.needs import Needs, find_needs
 from onnx_upscale.optimizer.analyze.segments import Segment
 from onnx_upscale.optimizer.analyze.structure import Structure, find_structure
@@ -53,4 +54,9 @@ def analyze(graph: Graph, structure: Structure | None = None) -> Analysis:
     structure = structure or find_structure(graph)
     weights = MaskedWeights(structure.weights, graph)
     values = find_constants(structure, graph, weights)
-    return Analysis(structure, graph, values, weights, find_needs(structure, values, weights))
+    needs = find_needs(structure, values, weights)
+    own = with_own_orders(structure, values, needs)
+    if own is not structure:
+        values = find_constants(own, graph, weights)
+        needs = find_needs(own, values, weights)
+    return Analysis(own, graph, values, weights, needs)

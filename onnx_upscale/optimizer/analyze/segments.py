@@ -106,9 +106,11 @@ def find_segments(
     for axis in arrays:
         axes[group_of[axis[0]]].append(axis)
     parties = _parties(facts, demands, group_of, heads.tolist())
-    in_grids = {
-        int(group_of[axis[0]]) for each in facts for grid in each.grids for axis in grid.axes
-    }
+    grids = [grid for each in facts for grid in each.grids]
+    in_grids = {int(group_of[axis[0]]) for grid in grids for axis in grid.axes}
+    flats: dict[int, list[IntArray]] = {}
+    for grid in grids:
+        flats.setdefault(int(group_of[grid.flat[0]]), []).append(roots[grid.flat])
     times, in_blocks = roots_stand_for(roots, axes_of, facts), sets_in_blocks(roots, facts)
     return tuple(
         Segment(
@@ -117,7 +119,7 @@ def find_segments(
             *parties[head],
             _parts(roots, members[head], parties[head][2]),
             channel_sets(axes[head], times, in_blocks),
-            _original(axes[head]),
+            _original(flats.get(head, []), axes[head]),
             head in in_grids,
         )
         for number, head in enumerate(members)
@@ -149,8 +151,9 @@ def _parts(
     return tuple({each.tobytes(): np.searchsorted(members, each) for each in own}.values())
 
 
-def _original(axes: list[IntArray]) -> IntArray:
-    chained = np.concatenate(sorted(axes, key=len, reverse=True))
+def _original(flats: list[IntArray], axes: list[IntArray]) -> IntArray:
+    """The order of the model; cells of a grid are in that of the grid."""
+    chained = np.concatenate([*flats, *sorted(axes, key=len, reverse=True)])
     return chained[np.sort(np.unique(chained, return_index=True)[1])]
 
 

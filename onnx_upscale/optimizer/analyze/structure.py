@@ -22,8 +22,39 @@ from onnx_upscale.optimizer.analyze.sizes import Sizes, trace_sizes
 from onnx_upscale.optimizer.analyze.weights import Weights
 from onnx_upscale.optimizer.load.graph import Graph, IntArray
 from onnx_upscale.optimizer.load.layers import Layer, layers
+from onnx_upscale.optimizer.load.values import Array
 
 _OLDEST_OPSET = 7
+
+
+@dataclass(frozen=True)
+class HeadOrder:
+    """An order of channels that differs from head to head.
+
+    Attributes:
+        heads: The roots of the heads.
+        channels: The roots of the places of a head, each of which holds other channels.
+        order: What it was that lies in each place, shape (heads, channels).
+    """
+
+    heads: IntArray
+    channels: IntArray
+    order: IntArray
+
+    def view(self, value: Array, axes: Mapping[int, IntArray]) -> Array:
+        """A tensor in this order.
+
+        Args:
+            value: The tensor.
+            axes: The roots of its labelled axes.
+        """
+        heads = [axis for axis, roots in axes.items() if np.array_equal(roots, self.heads)]
+        mine = [axis for axis, roots in axes.items() if np.array_equal(roots, self.channels)]
+        if not heads or not mine:
+            return value
+        turned = np.moveaxis(value, (heads[0], mine[0]), (0, 1))
+        order = self.order.reshape(*self.order.shape, *[1] * (value.ndim - 2))
+        return np.moveaxis(np.take_along_axis(turned, order, 1), (0, 1), (heads[0], mine[0]))
 
 
 @dataclass(frozen=True)
@@ -37,6 +68,7 @@ class Structure:
         demands: Every demand: of nodes, of graph outputs, of subgraphs.
         roots: Per label, its root: equal for coupled channels.
         weights: The non-zero weights of each layer.
+        head_orders: Where heads have orders of their own, one applied after the other.
     """
 
     graph: Graph
@@ -45,6 +77,7 @@ class Structure:
     demands: tuple[Demand, ...]
     roots: IntArray
     weights: Weights
+    head_orders: tuple[HeadOrder, ...] = ()
 
     @cached_property
     def layers(self) -> Mapping[int, Layer]:

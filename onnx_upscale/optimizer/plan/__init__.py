@@ -93,7 +93,12 @@ class Plan:
         Returns:
             The channels that are kept, in their order.
         """
-        for axis, labels in self.analysis.structure.axes.get(tensor, {}).items():
+        structure = self.analysis.structure
+        axes = structure.axes.get(tensor, {})
+        roots = {axis: structure.roots[labels] for axis, labels in axes.items()}
+        for order in structure.head_orders:
+            value = order.view(value, roots)
+        for axis, labels in axes.items():
             value = value.take(self.layout.positions(labels), axis)
         return value
 
