@@ -7,10 +7,11 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from onnx_upscale.optimizer.plan.paths import membership, overlap, path_order
+from onnx_upscale.optimizer.plan.paths import as_bits, membership, path_order
 from onnx_upscale.optimizer.plan.pq_tree import PQTree
 
 IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
 
 
 def contiguous(order: IntArray, channels: IntArray) -> bool:
@@ -54,12 +55,12 @@ def perfect_order(
     """
     if len(value) != len(wanted):
         raise ValueError(f"{len(wanted)} wanted sets, but {len(value)} values")
-    sets = [*mandatory, *wanted]
-    if len(sets) < 2:
-        return _apart(size, sets), [True] * len(wanted)
-    part, parts = _parts(size, sets)
+    member = membership(size, [*mandatory, *wanted])
+    if len(member) < 2:
+        return _apart(member), [True] * len(wanted)
+    part, parts = _parts(member)
     must, want = parts[: len(mandatory)], parts[len(mandatory) :]
-    hopeless = _hopeless(size, mandatory, wanted)
+    hopeless = _hopeless(*np.split(member, [len(mandatory)]))
     ranking = sorted(range(len(wanted)), key=lambda index: -value[index])
     ranking = [index for index in ranking if not hopeless[index]]
     frontier, taken = _take(part, must, want, ranking)
@@ -75,29 +76,29 @@ def perfect_order(
     return np.argsort(rank[part], kind="stable"), taken
 
 
-def _apart(size: int, sets: Sequence[IntArray]) -> IntArray:
+def _apart(member: BoolArray) -> IntArray:
     """Return the order for at most one set: it or the others, whichever have the first channel."""
-    inside = np.any(membership(size, sets), axis=0).reshape(size)
+    inside = np.any(member, axis=0).reshape(member.shape[1])
     return np.argsort(inside != inside[:1], kind="stable")
 
 
-def _hopeless(
-    size: int, mandatory: Sequence[IntArray], wanted: Sequence[IntArray]
-) -> npt.NDArray[np.bool_]:
+def _hopeless(mandatory: BoolArray, wanted: BoolArray) -> list[bool]:
     """Return which wanted sets hold parts of three mandatory ones that have nothing in common.
 
     A set that is contiguous has two ends, so it can cut through two others at most. Sparing the
     tree such sets saves most of its time: it looks at each of their channels to find out.
+
+    Args:
+        mandatory: Which mandatory set holds which channel, shape (sets, size).
+        wanted: Which wanted set holds which channel, likewise.
     """
-    shared = overlap(membership(size, [*mandatory, *wanted]))
-    sizes = shared.diagonal()
     apart: list[int] = []
-    for index in np.argsort(sizes[: len(mandatory)], kind="stable").tolist():
-        if not shared[index, apart].any():
-            apart.append(index)
-    across = shared[len(mandatory) :, apart]
-    hopeless: npt.NDArray[np.bool_] = ((across > 0) & (across < sizes[apart])).sum(1) > 2
-    return hopeless
+    held = 0
+    for each in sorted(as_bits(mandatory), key=int.bit_count):
+        if not each & held:
+            apart.append(each)
+            held |= each
+    return [sum((own & each) not in (0, each) for each in apart) > 2 for own in as_bits(wanted)]
 
 
 def _total(value: Sequence[float], taken: Sequence[bool]) -> float:
@@ -105,26 +106,22 @@ def _total(value: Sequence[float], taken: Sequence[bool]) -> float:
     return sum(worth for worth, was_taken in zip(value, taken, strict=True) if was_taken)
 
 
-def _parts(size: int, sets: Sequence[IntArray]) -> tuple[IntArray, list[IntArray]]:
+def _parts(member: BoolArray) -> tuple[IntArray, list[IntArray]]:
     """Merge channels that are in exactly the same sets: side by side they are in nobody's way.
 
     Args:
-        size: Number of channels.
-        sets: Channels of each set, shapes (n,).
+        member: Which set holds which channel, shape (sets, size).
 
     Returns:
         Channel -> part, shape (size,), parts numbered by their first channel; the parts of each
         set, in ascending order.
     """
-    if not sets:
-        return np.zeros(size, dtype=np.int64), []
-    member = membership(size, sets)
-    signature = np.ascontiguousarray(np.packbits(member, axis=0).T)
-    rows = signature.view(f"V{signature.shape[1]}").ravel()
-    _, first, inverse = np.unique(rows, return_index=True, return_inverse=True)
-    number = np.empty_like(first)
-    number[np.argsort(first)] = np.arange(len(first))
-    return number[inverse], [np.flatnonzero(row[np.sort(first)]) for row in member]
+    signature = np.packbits(np.ascontiguousarray(member.T), axis=1)
+    rows = signature.view(f"V{signature.shape[1]}").ravel().tolist()
+    number = {row: part for part, row in enumerate(dict.fromkeys(rows))}
+    part = np.array([number[row] for row in rows], dtype=np.int64)
+    _, first = np.unique(part, return_index=True)
+    return part, [np.flatnonzero(row) for row in member[:, first]]
 
 
 def _take(

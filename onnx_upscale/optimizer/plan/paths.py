@@ -64,14 +64,21 @@ def path_order(size: int, readers: Sequence[IntArray]) -> IntArray:
     return _lay_out(member, shared, np.arange(len(sizes)), np.arange(size), inner)
 
 
+def as_bits(member: npt.NDArray[np.bool_]) -> list[int]:
+    """Return sets as integers with one bit per channel, shape (sets, size) before.
+
+    Quicker to intersect than by a product without BLAS, steadier than by one with it.
+    """
+    return [int.from_bytes(row.tobytes(), "big") for row in np.packbits(member, axis=1)]
+
+
 def overlap(member: npt.NDArray[np.bool_]) -> IntArray:
     """Return how many channels two sets share, shape (sets, sets); sizes on the diagonal.
 
     Args:
         member: Which set holds which channel, shape (sets, size).
     """
-    # Bits of Python integers: quicker than a product without BLAS, steadier than one with it.
-    bits = [int.from_bytes(row.tobytes(), "big") for row in np.packbits(member, axis=1)]
+    bits = as_bits(member)
     shared = [[(one & other).bit_count() for other in bits] for one in bits]
     return np.array(shared, dtype=np.int64).reshape(len(bits), len(bits))
 

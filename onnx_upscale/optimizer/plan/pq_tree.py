@@ -102,12 +102,12 @@ class PQTree:
         Raises:
             IndexError: If a channel is not in 0..size-1.
         """
-        wanted = np.unique(channels)
-        if wanted.size and not 0 <= wanted[0] <= wanted[-1] < self._size:
+        wanted = sorted(set(channels.tolist()))
+        if wanted and not 0 <= wanted[0] <= wanted[-1] < self._size:
             raise IndexError(f"channels {wanted[0]}..{wanted[-1]} in a tree of {self._size}")
-        if wanted.size in (0, 1, self._size):
+        if len(wanted) in (0, 1, self._size):
             return True
-        check = self._check(self._full(wanted.tolist()))
+        check = self._check(self._full(wanted))
         if check is None:
             return False
         self._restructure(check)
@@ -246,13 +246,13 @@ class PQTree:
         self._remove(root, check.full + tops)
         group = [self._group(check.full)] if check.full else []
         if not tops:
-            self._adopt(root, group[0])
+            self._adopt(root, group)
             return group[0]
         line = [*tops[:1], *group, *tops[1:]]
         node = root
         if self._kids[root]:
             node = self._new(sum(self._count[kid] for kid in line))
-            self._adopt(root, node)
+            self._adopt(root, [node])
         for kid in line:
             self._detach(kid, node)
         self._ends[node] = [line[0], line[-1]]
@@ -342,19 +342,20 @@ class PQTree:
         if len(nodes) == 1:
             return nodes[0]
         group = self._new(sum(self._count[node] for node in nodes))
-        for node in nodes:
-            self._adopt(group, node)
+        self._adopt(group, nodes)
         return group
 
-    def _adopt(self, parent: int, node: int) -> None:
-        """Hang `node` below a P-node."""
-        self._parent[node] = parent
-        self._kids[parent][node] = None
+    def _adopt(self, parent: int, nodes: list[int]) -> None:
+        """Hang nodes below a P-node."""
+        self._kids[parent].update(dict.fromkeys(nodes))
+        for node in nodes:
+            self._parent[node] = parent
 
     def _remove(self, parent: int, nodes: list[int]) -> None:
         """Take children away from a P-node."""
+        kids = self._kids[parent]
         for node in nodes:
-            del self._kids[parent][node]
+            del kids[node]
 
     def _detach(self, node: int, owner: int) -> None:
         """Make `node` a line of one among the children of Q-node `owner`."""
