@@ -237,7 +237,11 @@ def _() -> Any:
 
 def _turned() -> Any:
     """Every segment in the opposite order, so that it matters who looks after order."""
-    return mock.patch.object(plan, "arrange", lambda *args: args[2].original[::-1])
+
+    def turned(structure: Any, kept: Any, segment: Any, strategy: Any) -> Any:
+        return segment.roots[segment.original[::-1]]
+
+    return mock.patch.object(plan, "arrange", turned)
 
 
 @error("order: an axis whose order matters is not put back")

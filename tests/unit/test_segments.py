@@ -24,7 +24,7 @@ def channels(segments: tuple[Segment, ...]) -> list[list[int]]:
 
 
 def sets(segment: Segment) -> list[list[int]]:
-    return [each.roots.tolist() for each in segment.sets]
+    return [segment.roots[each.places].tolist() for each in segment.sets]
 
 
 class TestGrouping:
@@ -153,13 +153,22 @@ class TestModels:
         assert segment.roots.tolist() == [6, 7, 8, 9, 10]
         assert [part.tolist() for part in segment.parts] == [[0, 1, 2], [3, 4], [0, 1, 2, 3, 4]]
 
+    def test_what_readers_contract_are_places_among_the_channels(self) -> None:
+        net = Net(17, x=(1, 2, 4, 4))
+        a, b = self.conv(net, "a", "x", 2, 3), self.conv(net, "b", "x", 2, 2)
+        whole = self.conv(net, "c", net("Concat", b, a, axis=1), 5, 6)
+        structure = structure_of(net, whole, self.conv(net, "d", a, 3, 4))
+        assert structure.segments[0].roots.tolist() == [0, 1, 2, 3, 4]
+        reads = [places.tolist() for places in structure.segments[0].reads]
+        assert reads == [[3, 4, 0, 1, 2], [0, 1, 2]]
+
     def test_a_root_of_a_grouped_layer_stands_for_its_channels(self) -> None:
         net = Net(17, x=(1, 2, 4, 4))
         a = self.conv(net, "a", "x", 2, 6)
         grouped = net("Conv", a, net.random(4, 3, 1, 1), group=2)
         first, last = structure_of(net, self.conv(net, "b", grouped, 4, 5)).segments
-        assert [(len(each.roots), each.times) for each in first.sets] == [(2, 2)]
-        assert [(len(each.roots), each.times) for each in last.sets] == [(5, 1)]
+        assert [(len(each.places), each.times) for each in first.sets] == [(2, 2)]
+        assert [(len(each.places), each.times) for each in last.sets] == [(5, 1)]
 
     def test_concats_and_pools_take_whole_blocks(self) -> None:
         net = Net(17, x=(1, 2, 4, 4))
@@ -168,7 +177,7 @@ class TestModels:
         joined = net("Concat", a, b, axis=1)
         outputs = self.conv(net, "d", pooled, 4, 6), self.conv(net, "e", joined, 5, 7)
         found = {
-            len(each.roots): each.in_blocks
+            len(each.places): each.in_blocks
             for segment in structure_of(net, *outputs).segments
             for each in segment.sets
         }

@@ -38,10 +38,12 @@ class Segment:
         readers: The layers that contract them.
         concatenations: The Concats that lay parts of them side by side.
         demands: Who needs whole axes of them, and why.
+        reads: For each of the readers, the axis that it contracts, as places in `roots`.
         parts: The different sets of channels that Concats take as one part, as places in `roots`.
         sets: The different sets of channels that its axes hold, smallest first.
+        original: Its channels, as places in `roots`, in an order that follows the axes of the
+            model, the longest first.
         in_grid: Whether some axis of it takes part in a grid, so that its order must stay.
-        original: Its channels in an order that follows the axes of the model, the longest first.
     """
 
     id: int
@@ -50,6 +52,7 @@ class Segment:
     readers: tuple[Read, ...]
     concatenations: tuple[Concatenation, ...]
     demands: tuple[Demand, ...]
+    reads: tuple[IntArray, ...]
     parts: tuple[IntArray, ...]
     sets: tuple[ChannelSet, ...]
     original: IntArray
@@ -112,18 +115,25 @@ def find_segments(
     for grid in grids:
         flats.setdefault(int(group_of[grid.flat[0]]), []).append(roots[grid.flat])
     times, in_blocks = roots_stand_for(roots, axes_of, facts), sets_in_blocks(roots, facts)
-    return tuple(
-        Segment(
-            number,
-            members[head],
-            *parties[head],
-            _parts(roots, members[head], parties[head][2]),
-            channel_sets(axes[head], times, in_blocks),
-            _original(flats.get(head, []), axes[head]),
-            head in in_grids,
+    made: list[Segment] = []
+    for number, (head, own) in enumerate(members.items()):
+        writers, readers, laid, demanded = parties[head]
+        made.append(
+            Segment(
+                number,
+                own,
+                writers,
+                readers,
+                laid,
+                demanded,
+                tuple(np.searchsorted(own, roots[read.inputs]) for read in readers),
+                _parts(roots, own, laid),
+                channel_sets(own, axes[head], times, in_blocks),
+                np.searchsorted(own, _original(flats.get(head, []), axes[head])),
+                head in in_grids,
+            )
         )
-        for number, head in enumerate(members)
-    )
+    return tuple(made)
 
 
 def _distinct_axes(

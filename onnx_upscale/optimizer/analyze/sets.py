@@ -19,23 +19,27 @@ class ChannelSet:
     """The channels of some axis.
 
     Attributes:
-        roots: Their roots, ascending.
+        places: Their places among the roots of the segment, ascending.
         times: How many channels of a tensor each root stands for: a root of a grouped convolution
             is a whole group.
         in_blocks: Whether a Concat or a pooling takes such an axis.
     """
 
-    roots: IntArray
+    places: IntArray
     times: int
     in_blocks: bool
 
 
 def channel_sets(
-    axes: Sequence[IntArray], times: Mapping[bytes, int], in_blocks: frozenset[bytes]
+    members: IntArray,
+    axes: Sequence[IntArray],
+    times: Mapping[bytes, int],
+    in_blocks: frozenset[bytes],
 ) -> tuple[ChannelSet, ...]:
     """The different sets of some axes.
 
     Args:
+        members: The roots of the segment, ascending.
         axes: The roots of each axis.
         times: What `roots_stand_for` found.
         in_blocks: What `sets_in_blocks` found.
@@ -45,7 +49,7 @@ def channel_sets(
     """
     distinct = {roots.tobytes(): roots for roots in map(np.unique, axes)}
     return tuple(
-        ChannelSet(roots, times.get(key, 1), key in in_blocks)
+        ChannelSet(np.searchsorted(members, roots), times.get(key, 1), key in in_blocks)
         for key, roots in sorted(distinct.items(), key=lambda item: len(item[1]))
     )
 

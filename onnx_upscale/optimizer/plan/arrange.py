@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnx_upscale.optimizer.analyze import Needs, Segment, Structure
+from onnx_upscale.optimizer.analyze.weights import BoolArray
 from onnx_upscale.optimizer.load.graph import IntArray
 from onnx_upscale.optimizer.plan.order import perfect_order
 from onnx_upscale.optimizer.plan.paths import path_order
@@ -26,14 +27,14 @@ def arrange(structure: Structure, kept: Needs, segment: Segment, strategy: Strat
     Returns:
         All roots of the segment in their order.
     """
-    original = segment.original
-    wanted = _reader_sets(structure, kept, segment)
+    there, original = kept.labels[segment.roots], segment.original
+    wanted = _reader_sets(kept, segment, there)
     ordered = strategy in (Strategy.AUTO, Strategy.UPSCALE) and not segment.in_grid
     if not ordered or not wanted:
-        return original
-    stay = original[kept.labels[original]]
-    number = np.full(len(segment.roots), -1)
-    number[np.searchsorted(segment.roots, stay)] = np.arange(len(stay))
+        return segment.roots[original]
+    stay = original[there[original]]
+    number = np.full(len(original), -1)
+    number[stay] = np.arange(len(stay))
     readers = [number[places] for places in wanted]
     parts = _parts(segment, number)
     if strategy is Strategy.UPSCALE:
@@ -42,21 +43,19 @@ def arrange(structure: Structure, kept: Needs, segment: Segment, strategy: Strat
         try:
             order, _ = perfect_order(len(stay), parts, readers, [float(len(r)) for r in readers])
         except ValueError:  # Parts that overlap without nesting: no order keeps each together.
-            return original
-    arranged = np.concatenate([stay[order], original[~kept.labels[original]]])
-    return _restore(structure, segment, arranged)
+            return segment.roots[original]
+    arranged = np.concatenate([stay[order], original[~there[original]]])
+    return _restore(structure, segment, segment.roots[arranged])
 
 
-def _reader_sets(structure: Structure, kept: Needs, segment: Segment) -> list[IntArray]:
+def _reader_sets(kept: Needs, segment: Segment, there: BoolArray) -> list[IntArray]:
     """What each reader needs, as places in the segment, if it needs some but not all there is."""
     found: list[IntArray] = []
-    for read in segment.readers:
+    for read, places in zip(segment.readers, segment.reads, strict=True):
         needed = kept.reads[read.layer.node.index]
-        there = kept.labels[read.inputs]
-        if needed.any() and (there & ~needed).any():
-            chosen = np.zeros(len(segment.roots), bool)
-            own = structure.roots[read.inputs[needed & there]]
-            chosen[np.searchsorted(segment.roots, own)] = True
+        if 0 < np.count_nonzero(needed) < np.count_nonzero(there[places]):
+            chosen = np.zeros(len(there), bool)
+            chosen[places[needed]] = True
             found.append(np.flatnonzero(chosen))
     return found
 

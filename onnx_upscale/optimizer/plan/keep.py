@@ -44,17 +44,18 @@ def _extra(kept: Needs, segment: Segment, costs: Costs) -> IntArray:
         return np.zeros(0, np.int64)
     after, product = before.copy(), segment.only_products
     for each in segment.sets:
-        places = np.searchsorted(segment.roots, each.roots)
-        there = after[places]
-        count = int(there.sum())
+        there = after[each.places]
+        count = int(np.count_nonzero(there))
         counts = costs.prices.counts(count * each.times, product)
         if each.in_blocks:
             wanted = counts.whole
-        elif len(places) < len(segment.roots):
+        elif len(there) < len(after):
             wanted = counts.aligned
         else:
-            wanted = _fastest(kept, segment, costs, len(places) * each.times, counts)
-        after[places[~there][: max(-(-wanted // each.times) - count, 0)]] = True
+            wanted = _fastest(kept, segment, costs, len(there) * each.times, counts)
+        missing = -(-wanted // each.times) - count
+        if missing > 0:
+            after[each.places[~there][:missing]] = True
     return segment.roots[after & ~before]
 
 
@@ -67,6 +68,9 @@ def _fastest(kept: Needs, segment: Segment, costs: Costs, channels: int, counts:
     # costs more than any layer gains.
     if segment.only_layers:
         candidates.insert(0, counts.least)
+    distinct = dict.fromkeys(candidates)
+    if len(distinct) == 1:
+        return counts.aligned
     around = _around(kept, segment, costs)
 
     def seconds(count: int) -> float:
@@ -74,7 +78,7 @@ def _fastest(kept: Needs, segment: Segment, costs: Costs, channels: int, counts:
         behind = [costs.layer(layer, count, there) for layer, there in around.readers]
         return math.fsum([*before, *behind])
 
-    return min(candidates, key=seconds)
+    return min(distinct, key=seconds)
 
 
 @dataclass(frozen=True)
