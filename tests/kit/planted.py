@@ -248,7 +248,7 @@ def _turned() -> Any:
 @contextmanager
 def _() -> Iterator[None]:
     def misfits(structure: Any, laid: Any) -> list[Any]:
-        return [labels for told in structure.facts for labels in layout._misfits_of(told, laid)]
+        return layout.misfits(dataclasses.replace(structure, demands=()), laid)
 
     with _turned(), mock.patch.object(plan, "misfits", misfits):
         yield

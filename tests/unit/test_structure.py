@@ -76,6 +76,34 @@ def test_whatever_a_reader_needs_is_kept(case: Case) -> None:
             assert kept.reads[facts.node.index][needed].all()
 
 
+def listed(*concats: tuple[str, ...]) -> list[int]:
+    """How many channels those Concats of `x`, `y` and `z` have that a layout may break."""
+    net = Net(17, x=(1, 2, 4, 4), y=(1, 3, 4, 4), z=(1, 5, 4, 4))
+    sizes = {"x": 2, "y": 3, "z": 5}
+    made = {name: net("Conv", name, net.random(n, n, 1, 1)) for name, n in sizes.items()}
+    outputs = [net("Concat", *(made[name] for name in names), axis=1) for names in concats]
+    structure = find_structure(load(net.model(*outputs)).graph)
+    return [len(each.whole) for each in structure.concatenations]
+
+
+def test_of_a_concat_and_another_of_some_of_its_parts_only_one_can_break() -> None:
+    assert listed(("x", "y"), ("z", "x", "y"), ("y", "z")) == [10]
+    assert listed(("x", "y"), ("y", "z")) == [5, 8]
+
+
+def test_a_concat_of_the_same_channels_twice_can_break_by_itself() -> None:
+    assert listed(("x", "y"), ("x", "x"), ("x", "x", "y")) == [7, 5, 4]
+
+
+def test_axes_with_the_same_channels_are_no_tie_that_can_break() -> None:
+    net = Net(17, x=(1, 4, 6, 6))
+    made = net("Conv", "x", net.random(8, 4, 1, 1))
+    same = net("Reshape", made, np.array([1, 8, 36]))
+    shuffled = net("DepthToSpace", made, blocksize=2)
+    structure = find_structure(load(net.model(same, shuffled)).graph)
+    assert [(tie.outer, len(tie.part), tie.inner) for tie in structure.ties] == [(4, 2, 1)]
+
+
 def test_the_report_tells_needed_from_kept() -> None:
     net = Net(17, x=(1, 3, 6, 6))
     made = net("Relu", net("Conv", "x", net.random(32, 3, 3, 3)))

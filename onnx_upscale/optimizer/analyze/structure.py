@@ -12,7 +12,15 @@ from functools import cached_property
 import numpy as np
 
 from onnx_upscale.optimizer.analyze.context import Context, UnclearError
-from onnx_upscale.optimizer.analyze.facts import Axes, Demand, Facts, Grid, Read
+from onnx_upscale.optimizer.analyze.facts import (
+    Axes,
+    Concatenation,
+    Demand,
+    Facts,
+    Grid,
+    Read,
+    Tie,
+)
 from onnx_upscale.optimizer.analyze.heads import nodes_in_heads
 from onnx_upscale.optimizer.analyze.idioms import find_idioms
 from onnx_upscale.optimizer.analyze.labels import LabelPool
@@ -119,6 +127,30 @@ class Structure:
             for facts in self.facts
             if not all(name in constants for name in facts.node.outputs if name)
         )
+
+    @cached_property
+    def ties(self) -> tuple[Tie, ...]:
+        """The ties that a layout may break: axes that hold the same channels are laid out alike."""
+        ties = (tie for facts in self.facts for tie in facts.ties)
+        return tuple(tie for tie in ties if not tie.outer == tie.inner == 1)
+
+    @cached_property
+    def concatenations(self) -> tuple[Concatenation, ...]:
+        """The Concats that a layout may break; of some parts of another one, only that other.
+
+        What keeps all parts of a Concat together keeps some of them together, unless channels
+        come twice.
+        """
+        found: list[Concatenation] = []
+        larger: list[frozenset[bytes]] = []
+        laid = [facts.concatenation for facts in self.facts if facts.concatenation is not None]
+        for each in sorted(laid, key=lambda each: -len(each.parts)):
+            parts = frozenset(self.roots[part].tobytes() for part in each.parts)
+            once = len(np.unique(self.roots[each.whole])) == len(each.whole)
+            if not once or not any(parts <= others for others in larger):
+                found.append(each)
+                larger += [parts] if once else []
+        return tuple(found)
 
     @cached_property
     def backward(self) -> tuple[tuple[Read, IntArray | None, IntArray], ...]:

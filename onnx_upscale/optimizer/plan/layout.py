@@ -101,8 +101,6 @@ def is_empty(facts: Facts, layout: Layout) -> bool:
 
 
 def _fits(layout: Layout, tie: Tie) -> bool:
-    if tie.outer == tie.inner == 1:
-        return True  # Coupled one to one, and so laid out alike.
     part = layout.positions(tie.part)
     grid = np.arange(len(tie.flat)).reshape(tie.outer, len(tie.part), tie.inner)
     return np.array_equal(layout.positions(tie.flat), grid[:, part].ravel())
@@ -125,23 +123,16 @@ def misfits(structure: Structure, layout: Layout) -> list[IntArray]:
         Label arrays whose segments must stay as they are.
     """
     found: list[IntArray] = []
-    for facts in structure.facts:
-        found += _misfits_of(facts, layout)
+    for tie in structure.ties:
+        if not _fits(layout, tie):
+            found += [tie.flat, tie.part]
+    for grid in structure.grids:
+        if not _is_grid(layout, grid):
+            found += grid.axes
+    for each in structure.concatenations:
+        if each.order(layout.positions) is None:
+            found.append(each.whole)
     for demand in structure.demands:
         if demand.ordered and layout.changes(demand.labels):
             found.append(demand.labels)
-    return found
-
-
-def _misfits_of(facts: Facts, layout: Layout) -> list[IntArray]:
-    found: list[IntArray] = []
-    for tie in facts.ties:
-        if not _fits(layout, tie):
-            found += [tie.flat, tie.part]
-    for grid in facts.grids:
-        if not _is_grid(layout, grid):
-            found += grid.axes
-    concatenation = facts.concatenation
-    if concatenation is not None and concatenation.order(layout.positions) is None:
-        found += [concatenation.whole, *concatenation.parts]
     return found
