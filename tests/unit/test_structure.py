@@ -104,6 +104,16 @@ def test_axes_with_the_same_channels_are_no_tie_that_can_break() -> None:
     assert [(tie.outer, len(tie.part), tie.inner) for tie in structure.ties] == [(4, 2, 1)]
 
 
+@settings(max_examples=30)
+@given(cases())
+def test_an_axis_keeps_as_many_channels_as_it_has_positions(case: Case) -> None:
+    layout = onnx_upscale.analyze(case.model, case.document).plan("auto", "cpu-avx512").layout
+    known = find_structure(load(case.model).graph).axes.values()
+    axes = [np.zeros(0, np.int64), *(labels for own in known for labels in own.values())]
+    assert layout.counts(axes) == [len(layout.positions(labels)) for labels in axes]
+    assert layout.counts([]) == []
+
+
 def test_the_report_tells_needed_from_kept() -> None:
     net = Net(17, x=(1, 3, 6, 6))
     made = net("Relu", net("Conv", "x", net.random(32, 3, 3, 3)))

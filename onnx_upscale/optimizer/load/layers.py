@@ -10,6 +10,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -58,12 +59,12 @@ class Layer:
     product: bool = True
     transposed: bool = False
 
-    @property
+    @cached_property
     def inputs(self) -> int:
         """Count of input channels, over all groups."""
         return self.weight_shape[self.weight_input_axis] * (1 if self.transposed else self.groups)
 
-    @property
+    @cached_property
     def outputs(self) -> int:
         """Count of output channels, over all groups."""
         if self.weight_output_axis is None:
@@ -75,7 +76,7 @@ class Layer:
         """Where the weight is read."""
         return self.node.index, self.weight_slot
 
-    @property
+    @cached_property
     def window(self) -> int:
         """How many weights there are between an input and an output channel."""
         pairs = self.inputs * self.outputs // self.groups

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from onnx_upscale.optimizer.analyze import Structure
@@ -51,11 +53,18 @@ class Layout:
         if len(labels) and self._frozen[labels[0]]:
             return np.arange(len(labels))
         rank = self._rank[roots]
-        order = np.argsort(rank, kind="stable")
+        order = np.argsort(rank)
         ordered = rank[order]
         if (ordered[1:] == ordered[:-1]).any():
             order = np.lexsort((rank, stretches(roots)))
         return order[self._kept[labels[order]]]
+
+    def counts(self, axes: Sequence[IntArray]) -> list[int]:
+        """How many channels each of some axes keeps."""
+        ends = np.cumsum([0, *map(len, axes)])
+        kept = self._kept[np.concatenate([np.zeros(0, np.int64), *axes])]
+        found: list[int] = np.diff(np.append(0, np.cumsum(kept))[ends]).tolist()
+        return found
 
     def changes(self, labels: IntArray) -> bool:
         """Whether an axis differs from the original."""

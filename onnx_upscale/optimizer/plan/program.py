@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from onnx_upscale.optimizer.analyze import Analysis, Structure
 from onnx_upscale.optimizer.analyze.facts import Facts
 from onnx_upscale.optimizer.load.graph import Node
 from onnx_upscale.optimizer.load.layers import Layer
 from onnx_upscale.optimizer.plan.edits import Edit, Select, Widen
-from onnx_upscale.optimizer.plan.layout import Layout, is_empty
+from onnx_upscale.optimizer.plan.layout import Layout
 from onnx_upscale.optimizer.plan.realizations import Writing
 from onnx_upscale.prices import Program, Step
 
@@ -24,16 +23,25 @@ class _Program:
         self.shapes: dict[str, tuple[int, ...]] = {}
         self._graph, self._layers, self._layout = structure.graph, structure.layers, layout
         self._copies: dict[tuple[str, int, bytes], str] = {}
+        axes = structure.axes
+        counts = iter(layout.counts([each for own in axes.values() for each in own.values()]))
+        self._counts = {name: {axis: next(counts) for axis in own} for name, own in axes.items()}
 
-    def known(self, name: str, axes: Mapping[int, Any]) -> None:
+    def is_empty(self, facts: Facts) -> bool:
+        """Whether nothing that a node makes has a channel left."""
+        names = [name for name in facts.node.outputs if name]
+        return bool(facts.outputs) and all(0 in self._counts.get(n, {}).values() for n in names)
+
+    def known(self, name: str) -> None:
         """Takes down the shape of a tensor in its layout; unknown sizes count as one."""
+        counts = self._counts.get(name, {})
         shape = [
             size if isinstance(size, int) else 1 for size in self._graph.shapes.get(name, ()) or ()
         ]
         # A rule may know the axes of a tensor whose shape nobody inferred.
-        shape += [1] * (max(axes, default=-1) + 1 - len(shape))
-        for axis, labels in axes.items():
-            shape[axis] = len(self._layout.positions(labels))
+        shape += [1] * (max(counts, default=-1) + 1 - len(shape))
+        for axis, count in counts.items():
+            shape[axis] = count
         self.shapes[name] = tuple(shape)
 
     def add(
@@ -42,11 +50,10 @@ class _Program:
         """Takes one more node, with the copies before and behind it."""
         node, layer = facts.node, self._layers.get(facts.node.index)
         inputs = [name for name in reads if name in self.shapes]
-        for output, name in enumerate(node.outputs):
-            if name:
-                self.known(name, facts.outputs.get(output, {}))
-        inputs = [name for name in inputs if math.prod(self.shapes.get(name, (1,)))]
         outputs = tuple(name for name in node.outputs if name)
+        for name in outputs:
+            self.known(name)
+        inputs = [name for name in inputs if math.prod(self.shapes.get(name, (1,)))]
         for edit in edits:
             if isinstance(edit, Select):
                 source = node.inputs[edit.layer.data_slot]
@@ -129,9 +136,9 @@ def program(
     graph = structure.graph  # Shapes are all that matters here, and masks cost copies of weights.
     made = _Program(structure, layout)
     for value in graph.model.graph.input:
-        made.known(value.name, structure.axes.get(value.name, {}))
+        made.known(value.name)
     for facts, reads in structure.running:
         index = facts.node.index
-        if not is_empty(facts, layout):
+        if not made.is_empty(facts):
             made.add(facts, reads, writers.get(index), edits.get(index, ()))
     return Program(tuple(made.steps), made.shapes)
