@@ -45,7 +45,7 @@ def _written(graph: Graph, write: Write, values: Values, weights: MaskedWeights)
     layer = write.layer
     assert layer is not None
     inputs = np.full(layer.inputs, np.nan) if write.inputs is None else values[write.inputs]
-    variable = np.isnan(inputs) | (write.padded & (inputs != 0))
+    variable = inputs != 0 if write.padded else np.isnan(inputs)
     unknown = weights.reached(layer, variable)
     if unknown.all():
         return np.full(layer.outputs, np.nan)
@@ -86,25 +86,24 @@ def _through_grid(grid: Grid, values: Values) -> None:
 
 
 def _carried(graph: Graph, facts: Facts, carry: Carry, values: Values) -> Values:
+    operands = [values[labels] for labels in carry.inputs.values() if labels is not None]
     if carry.how == How.SAME:
-        (passed,) = carry.inputs.values()
-        assert passed is not None
-        return values[passed]
+        (passed,) = operands
+        return passed
     if carry.how == How.ZERO:
-        operands = [values[labels] == 0 for labels in carry.inputs.values() if labels is not None]
-        return np.where(np.any(operands, axis=0), 0.0, np.nan)
-    known = np.ones(len(carry.outputs), bool)
-    zero = np.zeros(len(carry.outputs), bool)
-    for labels in carry.inputs.values():
-        if labels is not None:
-            known &= ~np.isnan(values[labels])
-            zero |= values[labels] == 0
+        zero = [operand == 0 for operand in operands]
+        return np.where(np.any(zero, axis=0), 0.0, np.nan)
     result = np.full(len(carry.outputs), np.nan)
-    others = [slot for slot, labels in carry.inputs.items() if labels is None]
-    if known.any() and all(graph.value(facts.node, slot) is not None for slot in others):
-        result[known] = _evaluated(graph, facts, carry, values, np.flatnonzero(known))
+    known = np.ones(len(carry.outputs), bool)
+    for operand in operands:
+        known &= ~np.isnan(operand)
+    if known.any():
+        others = [slot for slot, labels in carry.inputs.items() if labels is None]
+        if all(graph.value(facts.node, slot) is not None for slot in others):
+            result[known] = _evaluated(graph, facts, carry, values, np.flatnonzero(known))
     if carry.annihilates:
-        result[zero] = 0.0
+        for operand in operands:
+            result[operand == 0] = 0.0
     return result
 
 

@@ -120,7 +120,7 @@ class MaskedWeights:
     ) -> BoolArray:
         """Per channel of the other side, whether anything connects it with this one."""
         if stays.pairs is None and self._weights.is_dense(layer):
-            return np.repeat(side.any((1, 2)), others)
+            return side.reshape(layer.groups, -1).any(1).repeat(others)
         connected = self._weights.connected(layer)
         if stays.pairs is not None:
             connected = connected & stays.pairs
