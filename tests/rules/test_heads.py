@@ -227,3 +227,34 @@ def test_tensors_in_between_are_compared_in_the_order_of_each_head() -> None:
     result = onnx_upscale.optimize(model, masks, verify_at=queries)
     assert result.report["verify"]["pieces"]
     assert widths(result.model, "separate") == [2 * HEADS * 2 + FLAT, FLAT]
+
+
+def convolved(masks: Masks) -> onnx.ModelProto:
+    """Attention over the pixels of an image, with a depthwise convolution behind it."""
+    net = Net(18, x=(1, CHANNELS, TOKENS, TOKENS))
+
+    def conv(tensor: str, name: str, inputs: int, outputs: int) -> str:
+        weight = net.random(outputs, inputs, 1, 1)
+        weight[:, list(masks.get(f"{name}.input", ()))] = 0
+        weight[list(masks.get(f"{name}.output", ()))] = 0
+        return net("Conv", tensor, weight, name=name)
+
+    queries, keys, values = (
+        net("Reshape", conv("x", name, CHANNELS, FLAT), net.ints(1, HEADS, WIDTH, TOKENS**2))
+        for name in "qkv"
+    )
+    scores = net("MatMul", net("Transpose", queries, perm=[0, 1, 3, 2]), keys)
+    turned = net("Transpose", net("Softmax", scores, axis=-1), perm=[0, 1, 3, 2])
+    flat = net("Reshape", net("MatMul", values, turned), net.ints(1, FLAT, TOKENS, TOKENS))
+    flat = net("Conv", flat, net.random(FLAT, 1, 1, 1), group=FLAT)
+    return net.model(conv(flat, "o", FLAT, CHANNELS))
+
+
+def test_no_channel_of_a_head_is_kept_for_the_sake_of_a_count() -> None:
+    masks = masked("separate", "qkvo", of_each(3))
+    model = convolved({})
+    emitted = onnx_upscale.optimize(model, document(masks), target="cpu-avx512").model
+    inputs = input_values(model)
+    assert_close(run(convolved(masks), inputs), run(emitted, inputs))
+    assert [weight_shape(emitted, name)[0] for name in "qkv"] == [HEADS * 3] * 3
+    assert weight_shape(emitted, "o")[1] == HEADS * 3
