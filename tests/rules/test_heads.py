@@ -10,6 +10,9 @@ import pytest
 
 import onnx_upscale
 from build import Net, assert_close, input_values, run, weight_shape
+from onnx_upscale.optimizer.analyze import find_structure
+from onnx_upscale.optimizer.load import load
+from onnx_upscale.optimizer.plan.layout import Layout, misfits
 
 HEADS, WIDTH, TOKENS, CHANNELS = 3, 4, 5, 8
 FLAT = HEADS * WIDTH
@@ -258,3 +261,13 @@ def test_no_channel_of_a_head_is_kept_for_the_sake_of_a_count() -> None:
     assert_close(run(convolved(masks), inputs), run(emitted, inputs))
     assert [weight_shape(emitted, name)[0] for name in "qkv"] == [HEADS * 3] * 3
     assert weight_shape(emitted, "o")[1] == HEADS * 3
+
+
+def test_a_layout_that_mixes_heads_does_not_fit() -> None:
+    structure = find_structure(load(attention("separate", {})).graph)
+    (grid, *_) = structure.grids
+    count, rank = len(structure.roots), np.arange(len(structure.roots))
+    kept, frozen = np.ones(count, bool), np.zeros(count, bool)
+    assert not misfits(structure, Layout(structure.roots, kept, rank, frozen))
+    rank[grid.flat[[0, WIDTH]]] = rank[grid.flat[[WIDTH, 0]]]
+    assert misfits(structure, Layout(structure.roots, kept, rank, frozen))
