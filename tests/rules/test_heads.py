@@ -271,3 +271,42 @@ def test_a_layout_that_mixes_heads_does_not_fit() -> None:
     assert not misfits(structure, Layout(structure.roots, kept, rank, frozen))
     rank[grid.flat[[0, WIDTH]]] = rank[grid.flat[[WIDTH, 0]]]
     assert misfits(structure, Layout(structure.roots, kept, rank, frozen))
+
+
+@pytest.mark.parametrize("batch", [2, "batch"])
+@pytest.mark.parametrize(
+    ("gone", "left"),
+    [([0, 1], (2, 1)), ([1, 3], (2, 2)), ([0], (4, 2)), ([0, 1, 2], (1, 1))],
+    ids=["all-that-share", "one-of-each", "one", "all-but-one"],
+)
+def test_heads_that_share_keys(batch: int | str, gone: list[int], left: tuple[int, int]) -> None:
+    """Of four heads each two share keys and values: as many of each two leave."""
+
+    def build(pruned: Sequence[int]) -> onnx.ModelProto:
+        net = Net(18, x=(batch, TOKENS, CHANNELS))
+
+        def parted(name: str, heads: int) -> str:
+            made = net("MatMul", "x", net.random(CHANNELS, heads * WIDTH), name=name)
+            cut = net("Reshape", made, net.ints(0, TOKENS, heads, WIDTH))
+            return net("Transpose", cut, perm=[0, 2, 1, 3])
+
+        def repeated(tensor: str) -> str:
+            alone = net("Unsqueeze", tensor, net.ints(2))
+            start = net("Slice", net("Shape", alone), net.ints(0), net.ints(2))
+            sizes = net("Concat", start, net.ints(2, TOKENS, WIDTH), axis=0)
+            return net("Reshape", net("Expand", alone, sizes), net.ints(0, 4, TOKENS, WIDTH))
+
+        queries, keys, values = parted("q", 4), parted("k", 2), parted("v", 2)
+        scores = net("MatMul", queries, net("Transpose", repeated(keys), perm=[0, 1, 3, 2]))
+        mixed = net("MatMul", net("Softmax", scores, axis=-1), repeated(values))
+        flat = net("Reshape", net("Transpose", mixed, perm=[0, 2, 1, 3]), net.ints(0, TOKENS, 16))
+        weight = net.random(16, CHANNELS)
+        weight[head(*pruned)] = 0
+        return net.model(net("MatMul", flat, weight, name="o"))
+
+    model = build([])
+    emitted = onnx_upscale.optimize(model, document({"o.input": head(*gone)})).model
+    inputs = input_values(model)
+    assert_close(run(build(gone), inputs), run(emitted, inputs))
+    heads = [weight_shape(emitted, name)[1] // WIDTH for name in "qkv"]
+    assert heads == [left[0], left[1], left[1]]

@@ -76,6 +76,8 @@ def find_needs(
             changed = True
         for grid in structure.grids:
             changed |= _close(grid, needed)
+        if changed:
+            continue
         # A tensor of which nobody wants more than its other sizes must be there all the same.
         for axis in structure.measured:
             if not needed[axis].any():

@@ -191,13 +191,36 @@ def _sizes_template(node: Context, before: Shape, after: Shape) -> tuple[int, ..
 def expand(node: Context) -> None:
     """Repeats axes of size one; the others pass."""
     before, after = node.shape(), node.output_shape()
-    node.resizes_in_place(1, after)
+    shift = len(after) - len(before)
+    repeated = _repeated_heads(node, before, after)
+    if repeated is None:
+        node.resizes_in_place(1, after)
+    else:
+        node.make(repeated, _known(after[repeated]))
+        # A size of one leaves an axis as it is, whatever its size.
+        node.resizes(
+            1, (*[1] * repeated, _known(after[repeated]), *[1] * (len(after) - repeated - 1))
+        )
     for axis, labels in node.axes(0).items():
-        place = axis + len(after) - len(before)
+        place = axis + shift
         if after[place] == len(labels):
             node.pass_on(place, labels, How.SAME)
         else:
             node.pin(0, axis, "expanded")
+
+
+def _repeated_heads(node: Context, before: Shape, after: Shape) -> int | None:
+    """The one axis that is repeated, if it stands behind heads: several of them share keys."""
+    shift = len(after) - len(before)
+    grown = [
+        axis
+        for axis, size in enumerate(after)
+        if axis < shift or size is None or before[axis - shift] != size
+    ]
+    if not node.in_heads or len(grown) != 1 or grown[0] - shift - 1 not in node.axes(0):
+        return None
+    alone = before[grown[0] - shift] == 1 and isinstance(after[grown[0]], int)
+    return grown[0] if alone else None
 
 
 @rule("Shape")
