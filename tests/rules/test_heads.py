@@ -310,3 +310,33 @@ def test_heads_that_share_keys(batch: int | str, gone: list[int], left: tuple[in
     assert_close(run(build(gone), inputs), run(emitted, inputs))
     heads = [weight_shape(emitted, name)[1] // WIDTH for name in "qkv"]
     assert heads == [left[0], left[1], left[1]]
+
+
+def with_odd_queries(how: str, masks: Masks) -> onnx.ModelProto:
+    """Something that the same channel of all heads has a part in."""
+    net = Attention("separate", masks)
+    queries, keys, values = net.operands()
+    if how == "scale":
+        queries = net("Mul", queries, net.random(WIDTH))
+    elif how == "halves":
+        first, second = net.nodes_of("Split", queries, net.ints(2, 2), outputs=2, axis=3)
+        queries = net("Concat", second, first, axis=3)
+    elif how == "mean":
+        queries = net("Sub", queries, net("ReduceMean", queries, net.ints(1)))
+    elif how == "softmax":
+        queries = net("Softmax", queries, axis=1)
+    scores = net("MatMul", queries, net.turned(keys))
+    mixed = net("MatMul", net("Softmax", scores, axis=-1), values)
+    flat = net("Reshape", net("Transpose", mixed, perm=[0, 2, 1, 3]), net.ints(0, TOKENS, FLAT))
+    return net.model(net.linear(flat, "o", FLAT, CHANNELS))
+
+
+@pytest.mark.parametrize("how", ["scale", "halves", "mean", "softmax"])
+def test_heads_stay_in_step_where_their_channels_meet(how: str) -> None:
+    gone = [0, 2, WIDTH + 1, WIDTH + 2, 2 * WIDTH, 2 * WIDTH + 1, 2 * WIDTH + 3]
+    masks = masked("separate", "qk", gone)
+    model = with_odd_queries(how, {})
+    emitted = onnx_upscale.optimize(model, document(masks)).model
+    inputs = input_values(model)
+    assert_close(run(with_odd_queries(how, masks), inputs), run(emitted, inputs))
+    assert weight_shape(emitted, "q")[1] == FLAT
