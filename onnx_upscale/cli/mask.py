@@ -14,7 +14,7 @@ import onnx
 import onnx_upscale
 from onnx_upscale.cli.console import exit_statuses, say, show, warn
 from onnx_upscale.cli.data import data_source, images
-from onnx_upscale.cli.options import quiet, target, version
+from onnx_upscale.cli.options import layers, quiet, target, version
 from onnx_upscale.cli.paths import check_paths
 from onnx_upscale.cli.progress import progress_bar
 from onnx_upscale.criteria import SCOPES
@@ -78,9 +78,7 @@ class _Options:
     help="Prune that share of each layer, or of all of them together.",
 )
 @click.option("--constrained", is_flag=True, help="One decision for layers that are coupled.")
-@click.option(
-    "--layers", metavar="PATTERN", multiple=True, help="Prune only these layers; repeatable."
-)
+@layers
 @click.option("--skip", metavar="PATTERN", multiple=True, help="Leave layers alone; repeatable.")
 @click.option(
     "--data",

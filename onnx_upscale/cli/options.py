@@ -61,6 +61,9 @@ inputs = click.option(
     callback=_sizes,
     help="Sizes for symbolic dimensions; repeatable.",
 )
+layers = click.option(
+    "--layers", metavar="PATTERN", multiple=True, help="Prune only these layers; repeatable."
+)
 comparison = options(
     click.option(
         "--samples",

@@ -12,6 +12,7 @@ import click
 from onnx_upscale.cli.console import exit_statuses, show, warn
 from onnx_upscale.cli.data import data_source, fitting, workers
 from onnx_upscale.cli.options import inputs as input_sizes
+from onnx_upscale.cli.options import layers as chosen_layers
 from onnx_upscale.cli.options import quiet, target, version
 from onnx_upscale.cli.paths import check_paths
 from onnx_upscale.cli.progress import progress_bar
@@ -58,6 +59,7 @@ from onnx_upscale.tables import table
     show_default=True,
     help="Whether layers that read the same channels must agree on those to remove.",
 )
+@chosen_layers
 @input_sizes
 @workers
 @click.option("--masks-out", metavar="FILE.json", help="Write what was chosen.")
@@ -85,6 +87,7 @@ def prune(
     evaluate: str | None,
     target: str,
     mode: str,
+    layers: tuple[str, ...],
     count: int,
     strength: float,
     seed: int,
@@ -146,6 +149,7 @@ def prune(
             evaluate=evaluate,
             target=target,
             mode=mode,
+            layers=layers,
             count=count,
             strength=strength,
             seed=seed,

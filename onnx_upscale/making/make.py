@@ -126,9 +126,8 @@ def mask(
     together: Callable[[], Sequence[LayerMask]] | None = None
     if rebuilt:
         assert samples is not None
-        separate = budget is None and not constrained
         curves = Reconstruction(
-            structure, sites.chosen, samples, MOST_SAMPLES, seed, constrained, separate, progress
+            structure, sites.chosen, samples, MOST_SAMPLES, seed, constrained, progress
         )
         masks = curves.masks(amount) if budget is None else curves.within(budget, prices)
     else:

@@ -14,8 +14,9 @@ from onnx_upscale.optimizer.load.masking import LayerMask, resolve_masks
 from onnx_upscale.optimizer.load.masks import read_masks
 from onnx_upscale.optimizer.load.sides import Side
 from onnx_upscale.prices import Prices
-from onnx_upscale.pruning import find_curves, find_families, search, sensitivities
+from onnx_upscale.pruning import find_curves, search, sensitivities
 from onnx_upscale.pruning.second import SecondMoments
+from onnx_upscale.pruning.selection import families_of
 from onnx_upscale.samples import Samples, batches, split
 
 _PROBED = 8  # Samples on which the sensitivity of every reader is found.
@@ -31,8 +32,6 @@ class Reconstruction:
         count: How many samples to use at most; a fifth of them is held out.
         seed: Which samples are used.
         constrained: Whether readers of a channel must give it up together.
-        separate: Whether what other layers read does not matter to any: they keep it, and who
-            prunes it reads a copy.
         progress: Called with how many readers were looked at, of how many.
 
     Raises:
@@ -48,19 +47,11 @@ class Reconstruction:
         count: int,
         seed: int,
         constrained: bool,
-        separate: bool,
         progress: Callable[[int, int], None] | None,
     ) -> None:
         self._structure, self._sites, self._constrained = structure, sites, constrained
-        chosen = {site.layer.node.index for site in sites}
-        self._families = find_families(
-            structure, () if separate else structure.layers.keys() - chosen
-        )
-        if not self._families:
-            raise UsageError(
-                "no channel is left to prune: each is needed whole, or read by a layer that is "
-                "left alone: 'onnx-upscale analyze' says what keeps them"
-            )
+        self._layers = frozenset(site.layer.node.index for site in sites)
+        self._families = families_of(structure, self._layers, constrained)
         if samples.count < 2:
             raise DataError("one sample is not enough: give at least 2, better some hundreds")
         graph = structure.graph
@@ -127,10 +118,16 @@ class Reconstruction:
             UsageError: The budget cannot be met.
         """
         mode = "agreement" if self._constrained else "joint"
-        curves = self._curves
         try:
             (choice,) = search(
-                self._structure, self._families, curves, prices, [budget], "latency", mode
+                self._structure,
+                self._families,
+                self._curves,
+                prices,
+                [budget],
+                "latency",
+                mode,
+                self._layers,
             )
         except UsageError as error:
             raise UsageError(str(error).replace("`latency`", "`budget`", 1)) from None

@@ -75,6 +75,7 @@ def prune_all(
     evaluate: Evaluate | None = None,
     target: str | os.PathLike[str] = "cpu",
     mode: str = "joint",
+    layers: Sequence[str] = (),
     count: int = COUNT,
     strength: float = STRENGTH,
     seed: int = 0,
@@ -95,6 +96,9 @@ def prune_all(
         target: A built-in target or a profile: whose costs are planned for.
         mode: `joint`, or `agreement` where all readers of a channel must give it up together, or
             `freedom` where each does by itself.
+        layers: Patterns (`*`, `?`, `[...]`) of the layers to prune, by weight, node, output, torch
+            parameter or module, as for `mask`; none for all. They lose channels that they read;
+            where other layers read these as well, each by itself.
         count: How many samples to use at most; a fifth of them is held out.
         strength: As for `recover`.
         seed: Which samples are used.
@@ -121,6 +125,8 @@ def prune_all(
     if least is not None and evaluate is None:
         raise UsageError(f"{least}: needs `evaluate`, which says what a score is")
     evaluation = None if evaluate is None else Evaluation.of(evaluate)
-    settings = Settings(target, mode, count, strength, seed, inputs, runs, evaluation, workers, ray)
+    settings = Settings(
+        target, mode, layers, count, strength, seed, inputs, runs, evaluation, workers, ray
+    )
     with Pruner(model, samples, settings, progress, least) as pruner:
         return Sweep(tuple(pruner.reach_all(read)))

@@ -13,7 +13,6 @@ import onnx
 
 from onnx_upscale.api import Result, optimize
 from onnx_upscale.benchmark import Comparison, bench
-from onnx_upscale.criteria.left_alone import computes
 from onnx_upscale.errors import DataError, UsageError, VerifySetupError
 from onnx_upscale.optimizer.analyze import find_structure
 from onnx_upscale.optimizer.load import ModelSource, load
@@ -23,11 +22,11 @@ from onnx_upscale.pruning.aim import aim, fastest, good_enough
 from onnx_upscale.pruning.candidates import Candidate, out_of_reach
 from onnx_upscale.pruning.curves import Curves, find_curves
 from onnx_upscale.pruning.evaluation import Evaluation
-from onnx_upscale.pruning.families import find_families
 from onnx_upscale.pruning.goals import LIMITS, Goal
 from onnx_upscale.pruning.results import Pruned
 from onnx_upscale.pruning.search import Choice, search
 from onnx_upscale.pruning.second import SecondMoments
+from onnx_upscale.pruning.selection import select
 from onnx_upscale.pruning.sensitivity import sensitivities
 from onnx_upscale.recovery import STRENGTH, Recovered
 from onnx_upscale.recovery.recover import repair_model, repair_share
@@ -53,6 +52,7 @@ class Settings:
     Attributes:
         target: Whose costs are planned for.
         mode: Whether readers that read the same channels must agree.
+        layers: Patterns of the layers to prune; none for all.
         count: How many samples to use at most.
         strength: How much weights are pulled to what they were.
         seed: Which samples are used.
@@ -65,6 +65,7 @@ class Settings:
 
     target: str | os.PathLike[str] = "cpu"
     mode: str = "joint"
+    layers: Sequence[str] = ()
     count: int = COUNT
     strength: float = STRENGTH
     seed: int = 0
@@ -103,12 +104,8 @@ class Pruner:
         check_weights(self._graph)
         self._prices = load_prices(settings.target)
         self._structure = find_structure(self._graph).with_whole_heads
-        self._families = find_families(self._structure)
-        if not self._families:
-            raise UsageError(
-                "the model has no layer whose channels can leave: "
-                "'onnx-upscale analyze' says what keeps them"
-            )
+        self._selected = select(self._structure, settings.layers, settings.mode == "agreement")
+        self._families = self._selected.families
         self._samples = open_source(samples, self._model, settings.count)
         if self._samples.count < 2:
             raise DataError("one sample is not enough: give at least 2, better some hundreds")
@@ -218,9 +215,14 @@ class Pruner:
             return self._nearest(goal)
         if goal.name == "latency":
             return Candidate(self, self._measured_choice(goal))
-        return Candidate(self, self._chosen(goal.value, goal.name))
+        return Candidate(self, self.chosen(goal.value, goal.name))
 
-    def _chosen(self, share: float, measure: str = "latency") -> Choice:
+    def chosen(self, share: float, measure: str = "latency") -> Choice:
+        """What leaves for a predicted share of the latency, the multiply-adds or the weights.
+
+        Raises:
+            UsageError: It cannot be reached.
+        """
         self._tell(f"Choosing for {share:.2f}", 0, 1)
         (choice,) = search(
             self._structure,
@@ -230,6 +232,7 @@ class Pruner:
             [share],
             measure,
             self._set.mode,
+            self._selected.layers,
         )
         return choice
 
@@ -246,7 +249,7 @@ class Pruner:
             made = self.optimized(self._model, choice.masks, verify=False)
             return self._ratio(made.model)
 
-        return aim(goal, wanted, self._chosen, measure)
+        return aim(goal, wanted, self.chosen, measure)
 
     def _nearest(self, goal: Goal) -> Candidate:
         """The fastest that stays near enough, of those that a fine search tries."""
@@ -262,7 +265,7 @@ class Pruner:
             return verdict
 
         yes, no = good_enough(
-            lambda share: Candidate(self, self._chosen(share)),
+            lambda share: Candidate(self, self.chosen(share)),
             good,
             lambda one, other: one.choice.masks == other.choice.masks,
         )
@@ -324,8 +327,7 @@ class Pruner:
 
     def _left_alone(self) -> list[str]:
         """What is said of layers that were not learned."""
-        layers = self._structure.layers.values()
-        names = [layer.node.title for layer in layers if computes(self._graph, layer)]
+        names = self._selected.arithmetic
         if not names:
             return []
         return [f"left alone, as their weights are arithmetic rather than learned: {some(names)}"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import heapq
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +70,7 @@ def search(
     goals: Sequence[float],
     measure: str = "latency",
     mode: str = "joint",
+    layers: Collection[int] | None = None,
 ) -> Iterator[Choice]:
     """Chooses masks for goals, the mildest first; each continues from the one before.
 
@@ -90,6 +91,8 @@ def search(
         goals: Shares of the unpruned model, between 0 and 1.
         measure: `latency`, `macs` or `params`: of what.
         mode: One of `MODES`.
+        layers: By node index, the layers that may give up what they read; None for all. Where
+            others read the same channels, each of them does so by itself.
 
     Yields:
         A choice per goal, in descending order.
@@ -103,14 +106,20 @@ def search(
     if mode not in MODES:
         raise UsageError(f"unknown mode '{mode}' (known: {', '.join(MODES)})")
     stocks = [Stock(family, curves[family.id]) for family in families]
-    searching = _Search(structure, stocks, prices, measure, mode)
+    searching = _Search(structure, stocks, prices, measure, mode, layers)
     for goal in sorted(goals, reverse=True):
         yield searching.reach(goal)
 
 
 class _Search:
     def __init__(
-        self, structure: Structure, stocks: Sequence[Stock], prices: Prices, measure: str, mode: str
+        self,
+        structure: Structure,
+        stocks: Sequence[Stock],
+        prices: Prices,
+        measure: str,
+        mode: str,
+        layers: Collection[int] | None,
     ) -> None:
         self._structure, self._prices, self._measure = structure, prices, measure
         self._stocks = stocks
@@ -127,7 +136,7 @@ class _Search:
         self._heap: list[tuple[float, int, int, int, Move]] = []
         self._blocked: set[tuple[int, int | None, int]] = set()
         self._tried: set[tuple[int, int | None]] = set()
-        self._mode, self._strict = mode, True
+        self._mode, self._layers, self._strict = mode, layers, True
         self._before = self._seen = self._real(self._state.depths)
         for number in range(len(stocks)):
             self._offer_all(number)
@@ -145,12 +154,17 @@ class _Search:
         return self._choice(goal, *self._refined(wanted))
 
     def _offer_all(self, number: int) -> None:
-        readers = len(self._stocks[number].family.readers)
-        if self._mode != "freedom" or readers == 1:
+        readers = self._stocks[number].family.readers
+        may = [p for p, party in enumerate(readers) if self._may(party.layer.node.index)]
+        if len(may) == len(readers) and (self._mode != "freedom" or len(readers) == 1):
             self._offer(number, None)
-        if self._mode != "agreement" and readers > 1:
-            for place in range(readers):
+        if self._mode != "agreement" and len(readers) > 1:
+            for place in may:
                 self._offer(number, place)
+
+    def _may(self, index: int) -> bool:
+        """Whether a layer may give up what it reads."""
+        return self._layers is None or index in self._layers
 
     def _best(self, number: int, place: int | None) -> Move | None:
         levels = [
@@ -289,7 +303,7 @@ class _Search:
         state = State(self._stocks, self._gauge)
         for number, depth in enumerate(depths):
             state.go(number, depth)
-        pruned = self._pruned(state)
+        pruned = {index: gone for index, gone in self._pruned(state).items() if self._may(index)}
         graph = self._structure.graph
         keys = {index: layer_key(graph, self._reads[index].layer) for index in pruned}
         return Choice(

@@ -41,6 +41,16 @@ def test_it_writes_what_was_asked_for() -> None:
     assert verified.exit_code == 0, verified.output
 
 
+@pytest.mark.slow
+def test_some_layers_only() -> None:
+    names = [tensor.name for tensor in onnx.load(MODEL).graph.initializer if len(tensor.dims) == 4]
+    chosen = [option for name in names[-2:] for option in ("--layers", name)]
+    options = ["--data", "data.npy", "--params", "0.97", "--masks-out", "m.json", *chosen]
+    result = run("out.onnx", *options)
+    assert result.exit_code == 0, result.output
+    assert set(json.loads(Path("m.json").read_text())["masks"]) == set(names[-2:])
+
+
 @pytest.mark.parametrize(
     ("arguments", "saying"),
     [

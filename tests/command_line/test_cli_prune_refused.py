@@ -87,6 +87,12 @@ GOAL = ["--macs", "0.6"]
         (["--data", "lost.npz", *GOAL], "lost.npz: no such file"),
         (["--data", "images", *GOAL], "images: there are no images in it"),
         (GOAL, "give inputs of the model with --data"),
+        # Layers.
+        (
+            ["--data", "data.npy", *GOAL, "--layers", "v"],
+            "--layers v: matches no layer; closest: w",
+        ),
+        (["--data", "data.npy", *GOAL, "--layers", "w"], "no channel is left to prune: each is"),
         # Goals.
         (["--data", "data.npy"], "give exactly one goal of --latency, --macs"),
         (["--data", "data.npy", *GOAL, "--params", "0.5"], "found --macs, --params"),
