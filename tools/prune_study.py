@@ -193,12 +193,15 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="everything, which takes many hours")
     parser.add_argument("--runs", type=int, default=30, help="timed runs per model")
     parser.add_argument("--cache", type=Path, default=ROOT / "build", help="where networks are")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "prune")
+    parser.add_argument("--out", type=Path, help="docs/prune, unless weights are random")
     parser.add_argument("--list", action="store_true", help="only say what there is to do")
     parser.add_argument("--report", action="store_true", help="only tables and plots")
     args = parser.parse_args()
     if IMAGENET in args.data and (args.images is None or not args.images.is_dir()):
         parser.error("imagenet: give the folder of validation images with --images")
+    if args.random_weights:  # Nothing of that is to be taken for networks or results.
+        args.cache /= "random"
+    args.out = args.out or (args.cache if args.random_weights else ROOT / "docs" / "prune")
     asked = Wanted(
         args.data, args.networks, args.seeds, args.methods, args.latencies,
         args.counts, args.finetune, args.full,

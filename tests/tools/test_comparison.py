@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import prune_study
 from experiment.comparison import rows as results
 from experiment.comparison.jobs import METHODS, Job, Wanted, all_jobs
 from experiment.comparison.matching import Curve
@@ -247,3 +250,63 @@ class TestPlots:
         names = {path.name for path in plots.draw(rows, tmp_path)}
         assert names == {"latency-glyphs.svg", "latency-glyphs.png", "samples.svg", "samples.png"}
         assert "prune" in (tmp_path / "latency-glyphs.svg").read_text()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Laid out like ImageNet's validation images, with some in every hundredth class."""
+    image = pytest.importorskip("PIL.Image", reason="needs Pillow")
+    rng = np.random.default_rng(0)
+    for label in range(1000):
+        (tmp_path / "val" / f"n{label:08}").mkdir(parents=True)
+    for label in range(0, 1000, 100):
+        pixels = rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)
+        image.fromarray(pixels).save(tmp_path / "val" / f"n{label:08}" / "1.JPEG")
+    return tmp_path / "val"
+
+
+class TestImageNet:
+    def study(self, monkeypatch: pytest.MonkeyPatch, folder: Path, *more: str) -> Path:
+        """Tries the tool out; where its results are."""
+        cache = folder.parent / "cache"
+        given = ["--data", "imagenet", "--images", str(folder), "--random-weights", *more]
+        monkeypatch.setattr(sys, "argv", ["prune_study.py", *given, "--cache", str(cache)])
+        prune_study.main()
+        return cache / "random" / "results.csv"
+
+    def test_random_weights_are_no_results(
+        self, monkeypatch: pytest.MonkeyPatch, folder: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        table = self.study(monkeypatch, folder, "--list", "--methods", "prune", "onnxsim")
+        assert "imagenet.mobilenet_v2.0.prune.512" in capsys.readouterr().out.split()
+        with pytest.raises(SystemExit, match=f"{table}: no results yet"):
+            self.study(monkeypatch, folder, "--report")
+
+    @pytest.mark.slow
+    def test_a_network_is_pruned_and_judged(
+        self, monkeypatch: pytest.MonkeyPatch, folder: Path
+    ) -> None:
+        torch = pytest.importorskip("torch")
+        pytest.importorskip("threadpoolctl")
+        pytest.importorskip("matplotlib")
+        from experiment.sources import ImageNet
+
+        def model(source: ImageNet, network: str, seed: int) -> object:
+            source._transform = lambda image: torch.from_numpy(np.asarray(image, np.float32).T)
+            return torch.nn.Sequential(
+                torch.nn.Conv2d(3, 64, 3),
+                torch.nn.ReLU(),
+                torch.nn.Conv2d(64, 64, 3),
+                torch.nn.ReLU(),
+                torch.nn.AdaptiveAvgPool2d(1),
+                torch.nn.Flatten(),
+                torch.nn.Linear(64, 1000),
+            ).eval()
+
+        monkeypatch.setattr(ImageNet, "model", model)
+        options = ["--networks", "mobilenet_v2", "--methods", "prune", "--latencies", "0.8"]
+        table = self.study(monkeypatch, folder, *options, "--counts", "--runs", "2")
+        (row,) = read(table)
+        assert (row.data, row.network, row.wanted) == ("imagenet", "mobilenet_v2", 0.8)
+        assert row.reached or "cannot be reached" in row.note
+        assert (table.parent / "tables.md").exists()
