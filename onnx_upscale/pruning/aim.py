@@ -12,9 +12,8 @@ T = TypeVar("T")
 
 _CORRECTIONS = 7
 _NEAR, _OVER = 0.95, 1.02  # A measured latency within these shares of the goal will do.
-_STEP = 0.02  # Between the shares that are tried for a model that stays near.
-_STEPS = 43  # Down to 0.16: nobody is offered less of a model than that.
-_MISSES = 4  # So many in a row beyond the last that is good enough may not be.
+_STEP = 0.01  # Between the shares that are tried for a model that stays near.
+_STEPS = 85  # Down to 0.16: nobody is offered less of a model than that.
 _ALIKE, _MEASURED = 1.08, 4  # Predictions within this are told apart by measuring so many.
 
 
@@ -73,54 +72,50 @@ def aim(
 
 def good_enough(
     choose: Callable[[float], T],
+    nearly: Callable[[T], bool],
     good: Callable[[T], bool],
     same: Callable[[T, T], bool],
 ) -> tuple[list[T], list[T]]:
-    """Finds what is fast and still good enough, among shares in small steps.
+    """Finds the fastest that is good enough, among shares in small steps.
 
-    By bisection, as if all that is slower than something good were good. That is so for the most
-    part only, so the next few steps beyond the last good one are tried as well, until several in a
-    row are not good.
+    How good models are falls with their share for the most part only: by chance, some are better
+    than slower ones. So bisection finds the fastest that is nearly good, as if all slower ones were
+    as well, and from there steps lead back to the first that is good.
 
     Args:
         choose: What comes of asking for a share; a UsageError where that cannot be reached.
+        nearly: Whether it lacks so little that a faster one may be good.
         good: Whether it is good enough; takes long.
         same: Whether two are the same, so that the second need not be looked at.
 
     Returns:
         Those that are good, and those that are not, each in the order tried.
     """
-    yes, no, known = list[T](), list[T](), dict[int, bool | None]()
+    yes, no, known = list[T](), list[T](), dict[int, T | None]()
 
-    def passes(step: int) -> bool | None:
-        """Whether a step is good; None where it adds nothing that was not seen not to be."""
+    def at(step: int) -> T | None:
+        """What comes of a step; the same as before where it is no other model."""
         if step not in known:
             try:
                 found = choose(1 - step * _STEP)
             except UsageError:
-                known[step] = False
-                return False
-            if any(same(each, found) for each in yes):
-                known[step] = True
-            elif any(same(each, found) for each in no):
                 known[step] = None
             else:
-                known[step] = verdict = good(found)
-                (yes if verdict else no).append(found)
+                known[step] = next((each for each in (*yes, *no) if same(each, found)), found)
+                if known[step] is found:
+                    (yes if good(found) else no).append(found)
         return known[step]
 
     last, beyond = 0, _STEPS
     while beyond - last > 1:
         middle = (last + beyond) // 2
-        if passes(middle):
+        found = at(middle)
+        if found is not None and nearly(found):
             last = middle
         else:
             beyond = middle
-    missed = 0
-    for step in range(last + 1, _STEPS):
-        passed = passes(step)
-        missed = 0 if passed else missed + (passed is not None)
-        if missed > _MISSES:
+    for step in range(last, 0, -1):
+        if at(step) in yes:
             break
     return yes, no
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from onnx_upscale.errors import UsageError
 
@@ -17,6 +17,8 @@ GOALS = (*SIZES, *LIMITS)
 """All goals."""
 
 Asked = float | str | Sequence["float | str"] | None
+_WOBBLE = 0.15
+_LITTLE = 0.005
 _UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
 
 
@@ -41,6 +43,30 @@ class Goal:
     def text(self) -> str:
         """How messages call a share."""
         return f"`{self.name}` {self.value:g}"
+
+
+def loosened(goal: Goal, samples: int, score: float | None) -> Goal:
+    """What a model has at least from which it may be chance that it has no more.
+
+    1. The share of so many samples that agree is uncertain by its standard deviation: two of them.
+    2. Errors differ by less than `_WOBBLE` from what those of slower and faster models say.
+    3. Of a score nobody knows how it was found: as much again as may be lost, or a little of it.
+
+    Args:
+        goal: A goal in `LIMITS`.
+        samples: How many samples are held out.
+        score: The original's score, if there is a measure.
+
+    Returns:
+        The same goal, easier to satisfy.
+    """
+    if goal.name == "error":
+        return replace(goal, value=goal.value * (1 + _WOBBLE))
+    if goal.name == "agreement":
+        variance = (goal.value * (1 - goal.value) + 1 / samples) / samples
+        return replace(goal, value=goal.value - 2 * math.sqrt(variance))
+    assert score is not None
+    return replace(goal, value=goal.value - max(score - goal.value, _LITTLE * abs(score)))
 
 
 def read_goals(asked: Mapping[str, Asked]) -> tuple[Goal, ...]:

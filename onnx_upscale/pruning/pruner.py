@@ -22,7 +22,7 @@ from onnx_upscale.pruning.aim import aim, fastest, good_enough
 from onnx_upscale.pruning.candidates import Candidate, out_of_reach
 from onnx_upscale.pruning.curves import Curves, find_curves
 from onnx_upscale.pruning.evaluation import Evaluation
-from onnx_upscale.pruning.goals import LIMITS, Goal
+from onnx_upscale.pruning.goals import LIMITS, Goal, loosened
 from onnx_upscale.pruning.results import Pruned
 from onnx_upscale.pruning.search import Choice, search
 from onnx_upscale.pruning.second import SecondMoments
@@ -254,6 +254,8 @@ class Pruner:
     def _nearest(self, goal: Goal) -> Candidate:
         """The fastest that stays near enough, of those that a fine search tries."""
         kept: list[Candidate] = []
+        _, held_out = split(self._samples.count, self._set.count, self._set.seed)
+        loose = loosened(goal, len(held_out), self._score)
 
         def good(found: Candidate) -> bool:
             verdict = found.satisfies(goal)
@@ -266,6 +268,7 @@ class Pruner:
 
         yes, no = good_enough(
             lambda share: Candidate(self, self.chosen(share)),
+            lambda found: found.satisfies(loose),
             good,
             lambda one, other: one.choice.masks == other.choice.masks,
         )

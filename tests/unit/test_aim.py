@@ -9,29 +9,34 @@ import pytest
 from onnx_upscale.errors import UsageError
 from onnx_upscale.pruning.aim import fastest, good_enough
 
-STEPS = [round(1 - 0.02 * step, 2) for step in range(1, 43)]  # A fine sweep.
+STEPS = [round(1 - 0.01 * step, 2) for step in range(1, 85)]  # A fine sweep.
 
 
-def found(good: Callable[[float], bool], least: float = 0.0) -> tuple[list[float], list[float]]:
+def found(
+    good: Callable[[float], bool],
+    nearly: Callable[[float], bool] | None = None,
+    least: float = 0.0,
+) -> tuple[list[float], list[float]]:
     def choose(share: float) -> float:
         if share < least - 1e-9:
             raise UsageError("cannot be reached")
         return round(share, 2)
 
-    return good_enough(choose, good, lambda one, other: one == other)
+    return good_enough(choose, nearly or good, good, lambda one, other: one == other)
 
 
 @pytest.mark.parametrize("limit", [0.17, 0.33, 0.5, 0.731, 0.97])
 def test_the_fastest_of_a_fine_sweep_is_found_with_few_tries(limit: float) -> None:
     yes, no = found(lambda share: share >= limit)
     assert min(yes) == min(share for share in STEPS if share >= limit)
-    assert len(yes) + len(no) <= 6 + 5
+    assert len(yes) + len(no) <= 7
 
 
-@pytest.mark.parametrize("holes", [{0.5}, {0.58, 0.56, 0.54}, {0.9, 0.7, 0.68, 0.4}])
-def test_some_that_are_slower_may_be_worse(holes: set[float]) -> None:
-    yes, _ = found(lambda share: share >= 0.36 and share not in holes)
-    assert min(yes) == 0.36
+@pytest.mark.parametrize("lucky", [{0.5}, {0.58, 0.54}, {0.9, 0.7, 0.41}])
+def test_some_that_are_slower_may_be_worse(lucky: set[float]) -> None:
+    yes, no = found(lambda share: share >= 0.92 or share in lucky, lambda share: share >= 0.4)
+    assert min(yes) == min(lucky)
+    assert len(yes) + len(no) <= 7 + round(100 * (min(lucky) - 0.4))
 
 
 def test_nothing_is_looked_at_twice() -> None:
@@ -44,12 +49,15 @@ def test_nothing_is_looked_at_twice() -> None:
     def choose(share: float) -> float:  # As where channels go by large blocks.
         return round(share * 5) / 5
 
-    good_enough(choose, good, lambda one, other: one == other)
+    def nearly(share: float) -> bool:
+        return share >= 0.4
+
+    good_enough(choose, nearly, good, lambda one, other: one == other)
     assert len(set(seen)) == len(seen)
 
 
 def test_what_cannot_be_reached_is_not_good() -> None:
-    yes, _ = found(lambda share: True, least=0.55)
+    yes, _ = found(lambda share: True, least=0.555)
     assert min(yes) == 0.56
     assert found(lambda share: False, least=0.55)[0] == []
     assert found(lambda share: True, least=1.1) == ([], [])

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from onnx_upscale.errors import UsageError
-from onnx_upscale.pruning.goals import Goal, read_goals
+from onnx_upscale.pruning.goals import Goal, loosened, read_goals
 
 
 @pytest.mark.parametrize(
@@ -51,3 +51,21 @@ def test_what_can_be_asked(asked: dict[str, Any], goals: list[Goal]) -> None:
 def test_what_cannot(asked: dict[str, Any], saying: str) -> None:
     with pytest.raises(UsageError, match=saying):
         read_goals(asked)
+
+
+@pytest.mark.parametrize(
+    ("goal", "least"),
+    [
+        (Goal("agreement", 0.5), 0.5 - 2 * (0.25 / 100 + 1 / 100**2) ** 0.5),
+        (Goal("agreement", 1.0), 0.98),  # Two of the samples.
+        (Goal("error", 0.2), 0.23),
+        (Goal("error", 0.0), 0.0),
+        (Goal("score", 0.7), 0.6),  # As much again.
+        (Goal("score", 0.8), 0.796),
+        (Goal("score", -20.0), -40.8),
+    ],
+)
+def test_what_chance_may_have_taken(goal: Goal, least: float) -> None:
+    loose = loosened(goal, 100, 0.8)
+    assert loose.name == goal.name
+    assert loose.value == pytest.approx(least)
