@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from onnx_upscale.activations import up_to
 from onnx_upscale.optimizer.load.graph import Graph
 from onnx_upscale.optimizer.load.layers import Layer
 from onnx_upscale.optimizer.load.values import Array
-from onnx_upscale.recovery.walk import up_to
 from onnx_upscale.running import Session
 
 _LITTLE = 1e-6  # Of the power of what a layer makes: as much is rounding.

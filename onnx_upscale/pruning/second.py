@@ -6,20 +6,21 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from onnx_upscale.optimizer.load.graph import Graph, build_graph
-from onnx_upscale.optimizer.load.layers import Layer, layers
-from onnx_upscale.optimizer.load.model import read_model
-from onnx_upscale.pruning.removal import Floats
-from onnx_upscale.recovery.columns import (
+from onnx_upscale.activations import up_to
+from onnx_upscale.activations.columns import (
     POSITIONS,
     TOGETHER,
+    Reals,
+    centred,
     check_finite,
     columns,
     count_positions,
     draw,
 )
-from onnx_upscale.recovery.moments import Reals, centred
-from onnx_upscale.recovery.walk import up_to
+from onnx_upscale.optimizer.load.graph import Graph, build_graph
+from onnx_upscale.optimizer.load.layers import Layer, layers
+from onnx_upscale.optimizer.load.model import read_model
+from onnx_upscale.pruning.removal import Floats
 from onnx_upscale.running import Session
 from onnx_upscale.samples import Batch, Share
 from onnx_upscale.workers import Team

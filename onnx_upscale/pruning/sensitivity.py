@@ -11,14 +11,13 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto
 
+from onnx_upscale.activations import Shelf, up_to
 from onnx_upscale.errors import DataError
 from onnx_upscale.optimizer.load.graph import Graph
 from onnx_upscale.optimizer.load.layers import Layer
 from onnx_upscale.optimizer.load.subgraphs import reads
 from onnx_upscale.optimizer.load.values import Array
 from onnx_upscale.pruning.noise import channel_noise
-from onnx_upscale.recovery.shelf import Shelf
-from onnx_upscale.recovery.walk import up_to
 from onnx_upscale.running import Session
 
 Inputs = Mapping[str, npt.NDArray[Any]]

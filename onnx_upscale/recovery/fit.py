@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from onnx_upscale.optimizer.analyze.weights import BoolArray
-from onnx_upscale.optimizer.load.graph import Graph, IntArray
-from onnx_upscale.recovery.columns import (
+from onnx_upscale.activations.columns import (
     POSITIONS,
     TOGETHER,
+    Floats,
+    Reals,
+    centred,
     check_finite,
     columns,
     count_positions,
@@ -19,8 +20,10 @@ from onnx_upscale.recovery.columns import (
     laid_out,
     matrix,
 )
+from onnx_upscale.optimizer.analyze.weights import BoolArray
+from onnx_upscale.optimizer.load.graph import Graph, IntArray
 from onnx_upscale.recovery.model import Repaired, along_outputs
-from onnx_upscale.recovery.moments import Floats, Moments, Reals, centred
+from onnx_upscale.recovery.moments import Moments
 from onnx_upscale.recovery.readers import Reader
 from onnx_upscale.recovery.repair import SURE, Repair, repair
 from onnx_upscale.recovery.walk import Pair

@@ -6,6 +6,7 @@ import functools
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from onnx_upscale.activations import Shelf
 from onnx_upscale.optimizer.analyze import analyze
 from onnx_upscale.optimizer.load.graph import Graph, Use, build_graph
 from onnx_upscale.optimizer.load.masking import mask_graph, resolve_masks
@@ -16,7 +17,6 @@ from onnx_upscale.recovery.fit import Fit
 from onnx_upscale.recovery.model import Repaired
 from onnx_upscale.recovery.moments import Moments
 from onnx_upscale.recovery.readers import find_readers
-from onnx_upscale.recovery.shelf import Shelf
 from onnx_upscale.recovery.walk import Walk
 from onnx_upscale.samples import Batch, Share
 from onnx_upscale.workers import Team

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
-Reals = npt.NDArray[np.floating]
+from onnx_upscale.activations.columns import Floats, Reals, centred
 
 
 @dataclass(frozen=True)
@@ -96,21 +94,6 @@ class Moments:
             cross=self.cross + self.count * _outer(self.mean_dense, self.mean),
             power=self.power + self.count * self.mean_dense**2,
         )
-
-
-def centred(values: Reals) -> tuple[Reals, Floats]:
-    """Values without their means.
-
-    Args:
-        values: Shape (..., positions).
-
-    Returns:
-        What is left, of the same type, and the means, both found in double precision.
-    """
-    mean: Floats = values.mean(-1, dtype=np.float64)
-    left = np.empty_like(values)
-    np.subtract(values, mean[..., np.newaxis], out=left, casting="same_kind")
-    return left, mean
 
 
 def _outer(rows: Floats, columns: Floats) -> Floats:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnx_upscale.recovery.moments import Floats, Moments
+from onnx_upscale.activations.columns import Floats
+from onnx_upscale.recovery.moments import Moments
 
 # Below this ratio of the pivots of a Cholesky factor, what is solved for is mostly rounding.
 _SMALLEST_PIVOT = 1e-7

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from build import Net, input_values, run
+from onnx_upscale.activations.columns import columns, count_positions, draw, laid_out, matrix
 from onnx_upscale.optimizer.load.graph import build_graph
 from onnx_upscale.optimizer.load.layers import layers
-from onnx_upscale.recovery.columns import columns, count_positions, draw, laid_out, matrix
 
 CONVOLUTIONS: dict[str, tuple[list[int], list[int], dict[str, Any]]] = {
     "plain": ([2, 4, 6, 7], [5, 4, 3, 3], {}),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from build import Array
-from onnx_upscale.recovery.shelf import Shelf
+from onnx_upscale.activations import Shelf
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from onnx import numpy_helper
 
 import onnx_upscale
 from build import Array, Net, run
-from onnx_upscale.recovery import fit, shelf, walk
+from onnx_upscale.activations import shelf, up_to
+from onnx_upscale.recovery import fit, walk
 from onnx_upscale.recovery.repair import SURE
 
 MASKS = {"version": 1, "masks": {f"w{index}": {"input": [index, 3]} for index in range(1, 4)}}
@@ -59,7 +60,7 @@ def test_going_on_and_starting_again_give_the_same(
 
 def test_samples_are_read_once_and_nodes_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
     parts: list[list[str]] = []
-    cut = walk.up_to
+    cut = up_to
 
     def recorded(*args: object) -> onnx.ModelProto:
         part = cut(*args)  # type: ignore[arg-type]

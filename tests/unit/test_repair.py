@@ -8,8 +8,8 @@ import operator
 import numpy as np
 import pytest
 
+from onnx_upscale.activations.columns import Floats
 from onnx_upscale.recovery import Moments, repair
-from onnx_upscale.recovery.moments import Floats
 
 RNG = np.random.default_rng(0)
 FIELDS = ("mean_dense", "mean", "gram", "cross", "power")

@@ -10,11 +10,11 @@ import pytest
 
 from build import Array, Net
 from onnx_upscale import DataError
+from onnx_upscale.activations import shelf, up_to
 from onnx_upscale.optimizer.load.graph import Graph, build_graph
 from onnx_upscale.optimizer.load.layers import layers
 from onnx_upscale.pruning import sensitivity
 from onnx_upscale.pruning.sensitivity import sensitivities
-from onnx_upscale.recovery import shelf, walk
 
 
 def found(model: onnx.ModelProto, seed: int = 0) -> dict[str, float]:
@@ -76,7 +76,7 @@ def test_only_the_part_behind_a_layer_runs_again(monkeypatch: pytest.MonkeyPatch
     with_rest = net("Add", net("Add", twice, beside), "x")
     model = net.model(net("Reshape", with_rest, shape), first)
     parts: list[set[str]] = []
-    cut = walk.up_to
+    cut = up_to
 
     def recorded(*args: Any) -> onnx.ModelProto:
         part = cut(*args)

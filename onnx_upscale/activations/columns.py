@@ -13,7 +13,9 @@ from onnx_upscale.errors import DataError
 from onnx_upscale.optimizer.load.graph import IntArray
 from onnx_upscale.optimizer.load.layers import Layer
 from onnx_upscale.optimizer.load.values import Array
-from onnx_upscale.recovery.moments import Floats, Reals
+
+Floats = npt.NDArray[np.float64]
+Reals = npt.NDArray[np.floating]
 
 POSITIONS = 64
 """How many are looked at of each sample: more add little, for neighbours are alike."""
@@ -98,6 +100,21 @@ def columns(layer: Layer, data: Array, positions: IntArray) -> Reals:
     kind = np.promote_types(seen.dtype, np.float32)
     by_group = seen.reshape(len(positions), layer.groups, -1).astype(kind, copy=False)
     return by_group.transpose(1, 2, 0)
+
+
+def centred(values: Reals) -> tuple[Reals, Floats]:
+    """Values without their means.
+
+    Args:
+        values: Shape (..., positions).
+
+    Returns:
+        What is left, of the same type, and the means, both found in double precision.
+    """
+    mean: Floats = values.mean(-1, dtype=np.float64)
+    left = np.empty_like(values)
+    np.subtract(values, mean[..., np.newaxis], out=left, casting="same_kind")
+    return left, mean
 
 
 def _windows(layer: Layer, data: Array, positions: IntArray) -> Array:
