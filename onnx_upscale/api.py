@@ -19,7 +19,7 @@ from onnx_upscale.errors import (
     VerifyError,
     VerifySetupError,
 )
-from onnx_upscale.files import write_file
+from onnx_upscale.files import Saved
 from onnx_upscale.idle import why_nothing_leaves
 from onnx_upscale.log import log_details
 from onnx_upscale.optimizer.analyze import Analysis
@@ -77,7 +77,7 @@ def _blaming_the_model(job: Callable[_P, _R]) -> Callable[_P, _R]:
 
 
 @dataclass(frozen=True)
-class Result:
+class Result(Saved):
     """An optimized model.
 
     Attributes:
@@ -89,17 +89,6 @@ class Result:
     model: onnx.ModelProto
     report: Report
     content: bytes = field(repr=False)
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the model, in full or not at all.
-
-        Args:
-            path: Where to.
-
-        Raises:
-            OutputError: It cannot be written.
-        """
-        write_file(path, self.content)
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,34 @@ import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from onnx_upscale.errors import OutputError
 
 PathLike = str | os.PathLike[str]
+
+
+class HasContent(Protocol):
+    """Something that is the content of a file."""
+
+    @property
+    def content(self) -> bytes:
+        """The content; the same result gives the same bytes."""
+
+
+class Saved:
+    """What results have in common that are written to a file."""
+
+    def save(self: HasContent, path: PathLike) -> None:
+        """Writes it, in full or not at all.
+
+        Args:
+            path: Where to.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        write_file(path, self.content)
 
 
 def check_writable(path: PathLike) -> None:

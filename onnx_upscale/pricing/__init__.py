@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -12,7 +11,7 @@ import onnxruntime
 
 from onnx_upscale.benchmark.providers import execution_providers
 from onnx_upscale.errors import UsageError
-from onnx_upscale.files import json_file, write_file
+from onnx_upscale.files import Saved, json_file
 from onnx_upscale.prices import load_prices
 from onnx_upscale.prices.analytic import AnalyticPrices
 from onnx_upscale.prices.files import table_json
@@ -29,7 +28,7 @@ PROVIDERS = ("cpu", "cuda")
 
 
 @dataclass(frozen=True)
-class Priced:
+class Priced(Saved):
     """Prices of this machine.
 
     Attributes:
@@ -47,16 +46,10 @@ class Priced:
         errors = {name: asdict(each) for name, each in self.errors.items()}
         return table_json(self.prices, self.machine, errors)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the profile, in full or not at all.
-
-        Args:
-            path: Where to.
-
-        Raises:
-            OutputError: It cannot be written.
-        """
-        write_file(path, json_file(self.to_json(), indent=1))
+    @property
+    def content(self) -> bytes:
+        """The profile as a file's content."""
+        return json_file(self.to_json(), indent=1)
 
 
 def price(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, overload
@@ -10,13 +9,13 @@ from typing import Any, overload
 import onnx
 
 from onnx_upscale.api import Result
-from onnx_upscale.files import write_file
+from onnx_upscale.files import Saved
 from onnx_upscale.pruning.plot import plot_format, plotted
 from onnx_upscale.recovery import Recovered
 
 
 @dataclass(frozen=True)
-class Pruned:
+class Pruned(Saved):
     """A pruned model, with what lies between.
 
     Attributes:
@@ -42,17 +41,6 @@ class Pruned:
     def content(self) -> bytes:
         """The emitted model as a file's content."""
         return self.result.content
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the emitted model, in full or not at all.
-
-        Args:
-            path: Where to.
-
-        Raises:
-            OutputError: It cannot be written.
-        """
-        write_file(path, self.content)
 
     @property
     def row(self) -> dict[str, Any]:

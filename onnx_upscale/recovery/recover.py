@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ import numpy as np
 import onnx
 
 from onnx_upscale.errors import DataError, UsageError, VerifySetupError
-from onnx_upscale.files import write_file
+from onnx_upscale.files import Saved
 from onnx_upscale.optimizer.load import MaskSource, ModelSource, load, read_model
 from onnx_upscale.optimizer.load.graph import Use
 from onnx_upscale.optimizer.load.values import Array
@@ -36,7 +35,7 @@ STRENGTH = 1e-2
 
 
 @dataclass(frozen=True)
-class Recovered:
+class Recovered(Saved):
     """A model whose readers were repaired.
 
     Attributes:
@@ -50,17 +49,6 @@ class Recovered:
     report: Mapping[str, Any]
     warnings: tuple[str, ...]
     content: bytes = field(repr=False)
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the model, in full or not at all.
-
-        Args:
-            path: Where to.
-
-        Raises:
-            OutputError: It cannot be written.
-        """
-        write_file(path, self.content)
 
 
 def recover(
