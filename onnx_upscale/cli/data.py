@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -12,6 +12,8 @@ from onnx_upscale.cli.options import options
 from onnx_upscale.errors import UsageError
 from onnx_upscale.recovery import STRENGTH
 from onnx_upscale.samples import Images
+
+Data = TypeVar("Data", bound="str | None")
 
 
 def _numbers(
@@ -22,6 +24,12 @@ def _numbers(
         return None if value is None else tuple(float(number) for number in value.split(","))
     except ValueError:
         raise click.BadParameter(f"'{value}' is not of the form 0.5 or 0.5,0.5,0.5") from None
+
+
+def _given(ctx: click.Context, param: click.Parameter, value: str | None) -> str:
+    if value is None:
+        raise click.UsageError("give inputs of the model with --data")
+    return value
 
 
 images = options(
@@ -53,6 +61,7 @@ def fitting(least: int, most: int) -> Callable[..., Any]:
         click.option(
             "--data",
             metavar="SAMPLES",
+            callback=_given,
             help="Inputs: .npz, .npy, a folder of images, or MODULE:FUNCTION that yields "
             "dictionaries.",
         ),
@@ -98,11 +107,11 @@ workers = options(
 
 
 def data_source(
-    data: str | None,
+    data: Data,
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
     size: int | None,
-) -> str | Images | None:
+) -> Data | Images:
     """What --data names, with what the other options say of images.
 
     Raises:

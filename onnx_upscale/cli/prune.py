@@ -74,7 +74,7 @@ from onnx_upscale.tables import table
 def prune(
     model: str,
     out: str,
-    data: str | None,
+    data: str,
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
     size: int | None,
@@ -130,7 +130,7 @@ def prune(
     }
     sources = {
         "the input model": model,
-        "the samples": data and (module_file(data) or data),
+        "the samples": module_file(data) or data,
         "the evaluation": evaluate and module_file(evaluate),
     }
     if several and os.path.exists(out) and not os.path.isdir(out):
@@ -139,8 +139,6 @@ def prune(
         plot_format(plot)
     check_paths(sources=sources, results=results)
     source = data_source(data, mean, std, size)
-    if source is None:
-        raise UsageError("give inputs of the model with --data")
     with _progress() as progress, contextlib.redirect_stdout(sys.stderr):
         made = prune_all(
             model,

@@ -15,7 +15,6 @@ from onnx_upscale.cli.data import data_source, fitting, workers
 from onnx_upscale.cli.options import quiet, version
 from onnx_upscale.cli.paths import check_paths
 from onnx_upscale.cli.progress import progress_bar
-from onnx_upscale.errors import UsageError
 from onnx_upscale.files import json_file, write_files
 from onnx_upscale.modules import module_file
 from onnx_upscale.recovery import COUNT
@@ -36,7 +35,7 @@ def recover(
     model: str,
     masks: str,
     out: str,
-    data: str | None,
+    data: str,
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
     size: int | None,
@@ -57,13 +56,11 @@ def recover(
         sources={
             "the input model": model,
             "the mask file": None if masks == "-" else masks,
-            "the samples": data and (module_file(data) or data),
+            "the samples": module_file(data) or data,
         },
         results={"OUT": out, "--report": report},
     )
     source = data_source(data, mean, std, size)
-    if source is None:
-        raise UsageError("give inputs of the model with --data")
     # What the user's code prints is no result of this command.
     with progress_bar("Recovering") as progress, contextlib.redirect_stdout(sys.stderr):
         recovered = onnx_upscale.recover(
