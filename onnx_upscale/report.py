@@ -160,10 +160,16 @@ class VerifyReport(Section):
 
 
 @dataclass(frozen=True, eq=False)
-class Report(Section, dict[str, Any]):
-    """What was done.
+class Document(Section, dict[str, Any]):
+    """A whole report. It is also the dictionary that `to_json` makes: `report["verify"]["ok"]`."""
 
-    It is also the dictionary that `to_json` makes: `report["copies"]["count"]`.
+    def __post_init__(self) -> None:
+        self.update(self.to_json())
+
+
+@dataclass(frozen=True, eq=False)
+class Report(Document):
+    """What was done by the optimizer.
 
     Attributes:
         version: Of the form of the report.
@@ -197,9 +203,6 @@ class Report(Section, dict[str, Any]):
     seconds: Mapping[str, float]
     recovered: Mapping[str, Any] | None = None
 
-    def __post_init__(self) -> None:
-        self.update(self.to_json())
-
     def written_to(self, path: str) -> Report:
         """The report of a result that was written to a file."""
         return replace(self, output=replace(self.output, path=path))
@@ -210,4 +213,6 @@ def _plain(value: Any) -> Any:
         return value.to_json()
     if isinstance(value, tuple):
         return [_plain(each) for each in value]
-    return dict(value) if isinstance(value, Mapping) else value
+    if isinstance(value, Mapping):
+        return {name: _plain(each) for name, each in value.items()}
+    return value

@@ -8,12 +8,13 @@ from typing import Any
 
 from onnx_upscale.benchmark.operators import Operators
 from onnx_upscale.benchmark.statistics import Estimate
+from onnx_upscale.report import Section
 
 VERSION = 1
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measured(Section):
     """What was found about one model.
 
     Attributes:

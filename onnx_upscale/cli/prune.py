@@ -208,12 +208,12 @@ def _progress() -> Iterator[Progress]:
 
 
 def _summary(paths: Sequence[str], original: str, made: Sweep) -> list[str]:
-    score = made[0].report["score"]
+    score = made[0].report.score
     header = ["model", "latency", "predicted", "multiply-adds", "weights", "same top-1", "error"]
     rows = [header]
     if score is not None:
         header.append("score")
-        rows.append([original, *["1.000"] * 4, "", "", f"{score['before']:.6g}"])
+        rows.append([original, *["1.000"] * 4, "", "", f"{score.before:.6g}"])
     for path, row in zip(paths, made.table, strict=True):
         rows.append(
             [
@@ -224,9 +224,9 @@ def _summary(paths: Sequence[str], original: str, made: Sweep) -> list[str]:
                 *([] if row["score"] is None else [f"{row['score']:.6g}"]),
             ]
         )
-    fitted = made[0].report["recovered"]["samples"]
+    used = made[0].report.recovered.samples
     return [
         *table(rows),
-        f"shares of the original; fidelity on {fitted['held_out']} samples that nothing was fitted "
-        f"on, {fitted['fitted']} were used",
+        f"shares of the original; fidelity on {used.held_out} samples that nothing was fitted "
+        f"on, {used.fitted} were used",
     ]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Mapping
-from typing import Any
 
 import click
 
@@ -18,6 +16,7 @@ from onnx_upscale.cli.progress import progress_bar
 from onnx_upscale.files import json_file, write_files
 from onnx_upscale.modules import module_file
 from onnx_upscale.recovery import COUNT
+from onnx_upscale.recovery.report import RecoverReport
 from onnx_upscale.tables import table
 
 
@@ -83,18 +82,18 @@ def recover(
         show(*_summary(out, recovered.report))
 
 
-def _summary(out: str, report: Mapping[str, Any]) -> list[str]:
-    used, readers = report["samples"], len(report["readers"])
+def _summary(out: str, report: RecoverReport) -> list[str]:
+    used, readers = report.samples, len(report.readers)
     rows = [["held-out samples", "masked", "recovered"]]
-    for output in report["outputs"]:
-        errors = [f"{output[f'error_{when}']:.2%}" for when in ("before", "after")]
-        rows.append([f"{output['name']}: error", *errors])
-        if output["agreement_after"] is not None:
-            shares = [f"{output[f'agreement_{when}']:.2%}" for when in ("before", "after")]
-            rows.append([f"{output['name']}: same top-1", *shares])
+    for output in report.outputs:
+        errors = (output.error_before, output.error_after)
+        rows.append([f"{output.name}: error", *(f"{error:.2%}" for error in errors)])
+        if output.agreement_before is not None and output.agreement_after is not None:
+            shares = (output.agreement_before, output.agreement_after)
+            rows.append([f"{output.name}: same top-1", *(f"{share:.2%}" for share in shares)])
     plural = "" if readers == 1 else "s"
     return [
-        f"{out}: {readers} reader{plural} repaired on {used['fitted']} samples, "
-        f"{used['held_out']} held out",
+        f"{out}: {readers} reader{plural} repaired on {used.fitted} samples, "
+        f"{used.held_out} held out",
         *table(rows),
     ]

@@ -80,14 +80,12 @@ class Candidate:
         if goal.name == "score":
             assert self.score is not None
             return self.score
-        outputs = self.recovered.report["outputs"]
+        report = self.recovered.report
         if goal.name == "error":
-            return max((float(output["error_after"]) for output in outputs), default=0.0)
-        shares = [output["agreement_after"] for output in outputs]
-        ranked = [float(share) for share in shares if share is not None]
-        if not ranked:
+            return report.error
+        if report.agreement is None:
             raise UsageError(f"{goal}: no output ranks answers; give `error` in its place")
-        return min(ranked)
+        return report.agreement
 
     def satisfies(self, goal: Goal) -> bool:
         """Whether it stays as near, or as good, as a goal says."""

@@ -23,6 +23,7 @@ from onnx_upscale.pruning.candidates import Candidate, out_of_reach
 from onnx_upscale.pruning.curves import Curves, find_curves
 from onnx_upscale.pruning.evaluation import Evaluation
 from onnx_upscale.pruning.goals import LIMITS, Goal, loosened
+from onnx_upscale.pruning.report import Asked, Change, Predicted, PruneReport
 from onnx_upscale.pruning.results import Pruned
 from onnx_upscale.pruning.search import Choice, search
 from onnx_upscale.pruning.second import SecondMoments
@@ -31,6 +32,7 @@ from onnx_upscale.pruning.sensitivity import sensitivities
 from onnx_upscale.recovery import STRENGTH, Recovered
 from onnx_upscale.recovery.recover import repair_model, repair_share
 from onnx_upscale.recovery.weights import check_weights
+from onnx_upscale.report import VERSION
 from onnx_upscale.samples import SampleSource, batches, open_source, split
 from onnx_upscale.words import some
 from onnx_upscale.workers import Team, gather
@@ -310,21 +312,21 @@ class Pruner:
         choice, recovered, result = candidate.choice, candidate.recovered, candidate.result
         score = candidate.score
         measured = self._bench([self._model, result.model])
-        before = result.report.input
-        report = {
-            "version": 1,
-            "goal": {"name": goal.name, "value": goal.value, "seconds": goal.absolute},
-            "target": str(self._set.target),
-            "mode": self._set.mode,
-            "predicted": {"before": choice.before, "after": choice.after, "share": choice.share},
-            "latency": [each.to_json() for each in measured.models],
-            "macs": {"before": before.macs, "after": result.report.output.macs},
-            "params": {"before": before.params, "after": result.report.output.params},
-            "score": None if score is None else {"before": self._score, "after": score},
-            "kept": {key: list(counts) for key, counts in choice.kept.items()},
-            "recovered": dict(recovered.report),
-            "verify": result.report.verify.to_json(),
-        }
+        before, after = result.report.input, result.report.output
+        report = PruneReport(
+            VERSION,
+            Asked(goal.name, goal.value, goal.absolute),
+            str(self._set.target),
+            self._set.mode,
+            Predicted(choice.before, choice.after, choice.share),
+            measured.models,
+            Change(before.macs, after.macs),
+            Change(before.params, after.params),
+            None if self._score is None or score is None else Change(self._score, score),
+            choice.kept,
+            recovered.report,
+            result.report.verify,
+        )
         warnings = (*self._left_alone(), *recovered.warnings, *measured.warnings)
         return Pruned(result, recovered, choice.masks, report, warnings)
 

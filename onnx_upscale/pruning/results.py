@@ -11,6 +11,7 @@ import onnx
 from onnx_upscale.api import Result
 from onnx_upscale.files import Saved
 from onnx_upscale.pruning.plot import plot_format, plotted
+from onnx_upscale.pruning.report import PruneReport
 from onnx_upscale.recovery import Recovered
 
 
@@ -22,14 +23,14 @@ class Pruned(Saved):
         result: The emitted model and the report of the optimizer.
         recovered: The repaired model of the original's shapes that it equals.
         masks: What was chosen, in the form of a mask file.
-        report: What was done, as JSON has it.
+        report: What was done; it also reads like the dictionary of the report file.
         warnings: What could not be done.
     """
 
     result: Result
     recovered: Recovered
     masks: dict[str, Any]
-    report: dict[str, Any]
+    report: PruneReport
     warnings: tuple[str, ...] = field(default=())
 
     @property
@@ -46,16 +47,15 @@ class Pruned(Saved):
     def row(self) -> dict[str, Any]:
         """What a table says of it: shares of the original, and how near it stays."""
         report = self.report
-        outputs = report["recovered"]["outputs"]
-        agreeing = [o["agreement_after"] for o in outputs if o["agreement_after"] is not None]
         return {
-            "goal": report["goal"],
-            "latency": report["latency"][1]["ratio"]["median"],
-            "predicted": report["predicted"]["share"],
-            **{k: report[k]["after"] / max(report[k]["before"], 1) for k in ("macs", "params")},
-            "agreement": min(agreeing) if agreeing else None,
-            "error": max((o["error_after"] for o in outputs), default=0.0),
-            "score": None if report["score"] is None else report["score"]["after"],
+            "goal": report.goal.to_json(),
+            "latency": report.latency[1].ratio.median,
+            "predicted": report.predicted.share,
+            "macs": report.macs.after / max(report.macs.before, 1),
+            "params": report.params.after / max(report.params.before, 1),
+            "agreement": report.recovered.agreement,
+            "error": report.recovered.error,
+            "score": None if report.score is None else report.score.after,
         }
 
 
@@ -105,6 +105,6 @@ class Sweep(Sequence[Pruned]):
         Raises:
             UsageError: There is no such format, or matplotlib is not installed.
         """
-        score = self.results[0].report["score"]
-        original = None if score is None else float(score["before"])
+        score = self.results[0].report.score
+        original = None if score is None else score.before
         return plotted(self.table, original, plot_format(f"plot.{suffix}"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,9 @@ from onnx_upscale.recovery.fit import Fit
 from onnx_upscale.recovery.levels import Levels, begin, moments_of_all
 from onnx_upscale.recovery.readers import explained
 from onnx_upscale.recovery.repair import Repair
+from onnx_upscale.recovery.report import Compared, RecoverReport, Refitted, Used
 from onnx_upscale.recovery.weights import check_weights
+from onnx_upscale.report import VERSION
 from onnx_upscale.samples import Samples, SampleSource, Share, batches, open_source, split
 from onnx_upscale.workers import Team, gather
 
@@ -40,13 +42,13 @@ class Recovered(Saved):
 
     Attributes:
         model: The model, with the shapes of the original.
-        report: What was done, as JSON has it.
+        report: What was done; it also reads like the dictionary of the report file.
         warnings: What could not be done.
         content: The model as a file's content.
     """
 
     model: onnx.ModelProto
-    report: Mapping[str, Any]
+    report: RecoverReport
     warnings: tuple[str, ...]
     content: bytes = field(repr=False)
 
@@ -131,7 +133,7 @@ def repair_model(
     graph = loaded.graph
     check_weights(graph)
     fitting, held_out = split(samples.count, count, seed)
-    rows, done = list[dict[str, Any]](), 0
+    rows, done = list[Refitted](), 0
 
     def tell(present: int) -> None:
         nonlocal done
@@ -158,22 +160,22 @@ def repair_model(
                     ):
                         fit.moments = moments
                     tell(len(fitting))
-                rows += [_row(fit, fit.finish(repaired, strength)) for fit in fits]
+                rows += [_refitted(fit, fit.finish(repaired, strength)) for fit in fits]
                 written = levels.written(number)
             compared = compare_outputs(
                 graph.model, [masked, repaired.model], batches(samples, held_out, graph.model)
             )
         except VerifySetupError as error:
             raise DataError(f"the model does not run on the samples: {error}") from None
-    report = {
-        "version": 1,
-        "samples": {"fitted": len(fitting), "held_out": len(held_out)},
-        "strength": strength,
-        "seed": seed,
-        "readers": rows,
-        "outputs": _outputs(*compared),
-        "seconds": round(time.monotonic() - started, 3),
-    }
+    report = RecoverReport(
+        VERSION,
+        Used(len(fitting), len(held_out)),
+        strength,
+        seed,
+        tuple(rows),
+        tuple(_compared(*compared)),
+        round(time.monotonic() - started, 3),
+    )
     content: bytes = repaired.model.SerializeToString(deterministic=True)
     return Recovered(repaired.model, report, tuple(explained(left)), content)
 
@@ -189,8 +191,7 @@ def repair_share(share: Share, how: tuple[Mapping[str, Any], int, float, int]) -
     return repair_model(share.model, dict(masks), share.samples, None, count, strength, seed)
 
 
-def _row(fit: Fit, done: Repair | None) -> dict[str, Any]:
-    """What the report says of a reader: errors are shares of what it should make."""
+def _refitted(fit: Fit, done: Repair | None) -> Refitted:
     reader, moments = fit.reader, fit.moments
     before = after = 0.0
     if done is not None and moments is not None:
@@ -200,24 +201,19 @@ def _row(fit: Fit, done: Repair | None) -> dict[str, Any]:
             before, after = (
                 float(each.ravel()[rows].sum() / power) for each in (done.before, done.after)
             )
-    return {
-        "node": reader.layer.node.title,
-        "channels": reader.layer.inputs,
-        "kept": int(np.count_nonzero(reader.kept)),
-        "positions": moments.count if moments is not None else 0,
-        "error_before": before,
-        "error_after": after,
-    }
+    return Refitted(
+        reader.layer.node.title,
+        reader.layer.inputs,
+        int(np.count_nonzero(reader.kept)),
+        moments.count if moments is not None else 0,
+        before,
+        after,
+    )
 
 
-def _outputs(before: Mapping[str, Fidelity], after: Mapping[str, Fidelity]) -> list[dict[str, Any]]:
-    return [
-        {
-            "name": name,
-            "error_before": before[name].error,
-            "error_after": after[name].error,
-            "agreement_before": before[name].agreement,
-            "agreement_after": after[name].agreement,
-        }
-        for name in after
-    ]
+def _compared(
+    masked: Mapping[str, Fidelity], repaired: Mapping[str, Fidelity]
+) -> Iterator[Compared]:
+    for name, after in repaired.items():
+        before = masked[name]
+        yield Compared(name, before.error, after.error, before.agreement, after.agreement)

@@ -2,17 +2,27 @@
 
 import dataclasses
 import json
+import pickle
 import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import onnx_upscale
+from build import Net
 from onnx_upscale import Report, Result, UsageError, VerifyError
 from onnx_upscale.api import optimize_with
 from onnx_upscale.options import Options
-from onnx_upscale.report import ReaderReport, SegmentReport, Size, VerifyReport, WriterReport
+from onnx_upscale.report import (
+    Document,
+    ReaderReport,
+    SegmentReport,
+    Size,
+    VerifyReport,
+    WriterReport,
+)
 
 ROOT = Path(__file__).parents[2]
 MODEL, MASKS = ROOT / "models" / "digits.onnx", ROOT / "models" / "digits.masks.json"
@@ -85,3 +95,53 @@ def test_options_as_one_value(result: Result) -> None:
     for options in ({"strategy": "best"}, {"samples": 0}):
         with pytest.raises(UsageError):
             Options(**options)
+
+
+def others() -> dict[str, Document]:
+    net = Net(17, x=["batch", 8])
+    hidden = net("Relu", net("MatMul", "x", net.constant(net.random(8, 64), "a")))
+    model = net.model(net("MatMul", hidden, net.constant(net.random(64, 4), "b")))
+    samples = np.random.default_rng(0).standard_normal((20, 8)).astype(np.float32)
+    masks = {"version": 1, "masks": {"b": {"input": [0, 5]}}}
+    pruned = onnx_upscale.prune(
+        model, samples, macs=0.7, runs=2, target="cpu-avx512", evaluate=lambda path: 0.5
+    )
+    return {"recover": onnx_upscale.recover(model, masks, samples).report, "prune": pruned.report}
+
+
+def test_reports_of_recover_and_prune_are_the_same() -> None:
+    for report in others().values():
+        document = report.to_json()
+        assert list(report) == list(document)
+        assert json.loads(json.dumps(report, allow_nan=False)) == document == report
+        again = pickle.loads(pickle.dumps(report))  # As workers hand them over.
+        assert type(again) is type(report)
+        assert again == report
+        assert again.to_json() == document
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            report.version = 2  # type: ignore[attr-defined]
+
+
+def test_their_sections_are_those_of_their_files() -> None:
+    reports = others()
+    assert {name: list(report) for name, report in reports.items()} == {
+        "recover": [
+            *("version", "samples", "strength", "seed", "readers", "outputs", "seconds"),
+        ],
+        "prune": [
+            *("version", "goal", "target", "mode", "predicted", "latency", "macs", "params"),
+            *("score", "kept", "recovered", "verify"),
+        ],
+    }
+    prune, recover = reports["prune"], reports["recover"]
+    assert prune["goal"] == {"name": "macs", "value": 0.7, "seconds": False}
+    assert prune["score"] == {"before": 0.5, "after": 0.5}
+    assert prune["latency"][1]["ratio"]["median"] > 0
+    assert prune["kept"]["b"][0] == 64 > prune["kept"]["b"][1]
+    assert list(prune["recovered"]) == list(recover)
+    assert recover["samples"] == {"fitted": 16, "held_out": 4}
+    (row,), (output,) = recover["readers"], recover["outputs"]
+    assert (row["channels"], row["kept"]) == (64, 62)
+    assert set(output) == {
+        *("name", "error_before", "error_after", "agreement_before", "agreement_after"),
+    }
