@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import click
 
@@ -19,7 +20,7 @@ from onnx_upscale.cli.progress import progress_bar
 from onnx_upscale.errors import OutputError, UsageError
 from onnx_upscale.files import json_file, write_files
 from onnx_upscale.modules import module_file
-from onnx_upscale.pruning.goals import read_goals
+from onnx_upscale.pruning.goals import GOALS, read_goals
 from onnx_upscale.pruning.plot import plot_format
 from onnx_upscale.pruning.prune import prune_all
 from onnx_upscale.pruning.pruner import COUNT, Progress
@@ -78,27 +79,13 @@ def prune(
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
     size: int | None,
-    latency: str | None,
-    macs: str | None,
-    params: str | None,
-    agreement: str | None,
-    error: str | None,
-    score: str | None,
     evaluate: str | None,
-    target: str,
-    mode: str,
-    layers: tuple[str, ...],
-    count: int,
-    strength: float,
-    seed: int,
-    inputs: dict[str, tuple[int, ...]],
-    workers: int | None,
-    ray: str | None,
     masks_out: str | None,
     recovered_out: str | None,
     plot: str | None,
     report: str | None,
     quiet: bool,
+    **options: Any,
 ) -> None:
     """Make a model faster without masks, labels or training.
 
@@ -106,16 +93,7 @@ def prune(
     that read them new weights, optimizes the result exactly, verifies and measures it. Give exactly
     one of --latency, --macs, --params, --agreement, --error and --score.
     """
-    goals = read_goals(
-        {
-            "latency": latency,
-            "macs": macs,
-            "params": params,
-            "agreement": agreement,
-            "error": error,
-            "score": score,
-        }
-    )
+    goals = read_goals({name: options.pop(name) for name in GOALS})
     several = len(goals) > 1
     if several and (masks_out or recovered_out):
         raise UsageError("--masks-out and --recovered-out: are for one goal")
@@ -140,22 +118,7 @@ def prune(
     check_paths(sources=sources, results=results)
     source = data_source(data, mean, std, size)
     with _progress() as progress, contextlib.redirect_stdout(sys.stderr):
-        made = prune_all(
-            model,
-            source,
-            goals,
-            evaluate=evaluate,
-            target=target,
-            mode=mode,
-            layers=layers,
-            count=count,
-            strength=strength,
-            seed=seed,
-            inputs=inputs,
-            workers=workers,
-            ray=ray,
-            progress=progress,
-        )
+        made = prune_all(model, source, goals, evaluate=evaluate, progress=progress, **options)
     contents = {}  # The models last, as they must be as they were if anything goes wrong.
     if masks_out is not None:
         contents[masks_out] = json_file(made[0].masks)

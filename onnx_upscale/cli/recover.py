@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from typing import Any
 
 import click
 
@@ -38,13 +39,9 @@ def recover(
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
     size: int | None,
-    count: int,
-    strength: float,
-    seed: int,
-    workers: int | None,
-    ray: str | None,
     report: str | None,
     quiet: bool,
+    **options: Any,
 ) -> None:
     """Give readers that lose channels new weights, so that the model does what it did before.
 
@@ -62,17 +59,7 @@ def recover(
     source = data_source(data, mean, std, size)
     # What the user's code prints is no result of this command.
     with progress_bar("Recovering") as progress, contextlib.redirect_stdout(sys.stderr):
-        recovered = onnx_upscale.recover(
-            model,
-            masks,
-            source,
-            count=count,
-            strength=strength,
-            seed=seed,
-            workers=workers,
-            ray=ray,
-            progress=progress,
-        )
+        recovered = onnx_upscale.recover(model, masks, source, progress=progress, **options)
     contents = {out: recovered.content}
     if report is not None:  # First, as OUT must be as it was if anything goes wrong.
         contents = {report: json_file(recovered.report)} | contents
