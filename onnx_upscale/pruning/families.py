@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from onnx_upscale.criteria.left_alone import is_arithmetic
+from onnx_upscale.criteria.left_alone import computes
 from onnx_upscale.optimizer.analyze import Segment, Structure
 from onnx_upscale.optimizer.analyze.facts import Read
 from onnx_upscale.optimizer.load.graph import Graph, IntArray
@@ -56,7 +56,9 @@ class Family:
         return len(self.roots)
 
 
-def find_families(structure: Structure, left_alone: Collection[int] = ()) -> tuple[Family, ...]:
+def find_families(
+    structure: Structure, left_alone: Collection[int] = (), named: Collection[int] = ()
+) -> tuple[Family, ...]:
     """Finds the channels that can leave.
 
     These stay: channels of the model's inputs, which have no labels; those that a node or an output
@@ -67,6 +69,7 @@ def find_families(structure: Structure, left_alone: Collection[int] = ()) -> tup
     Args:
         structure: The structure of the model.
         left_alone: Layers, by node index, that keep what they read.
+        named: Those that somebody asked for: they do not, even if they are arithmetic.
 
     Returns:
         Families in the order of the model.
@@ -78,7 +81,9 @@ def find_families(structure: Structure, left_alone: Collection[int] = ()) -> tup
     for facts in structure.facts:
         read = facts.read
         if read is not None and (
-            facts.node.index in left_alone or _stays(graph, read, roots[read.inputs])
+            facts.node.index in left_alone
+            or (facts.node.index not in named and computes(graph, read.layer))
+            or _stays(graph, read, roots[read.inputs])
         ):
             stay[roots[read.inputs]] = True
     found: list[Family] = []
@@ -93,7 +98,7 @@ def _stays(graph: Graph, read: Read, inputs: IntArray) -> bool:
     if weight is None or weight.dtype.kind != "f" or (layer.product and layer.window > 1):
         return True
     counts = np.bincount(inputs)
-    return len(np.unique(counts[counts > 0])) != 1 or is_arithmetic(weight)
+    return len(np.unique(counts[counts > 0])) != 1
 
 
 def _families(

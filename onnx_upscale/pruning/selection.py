@@ -72,7 +72,7 @@ def families_of(
     Raises:
         UsageError: There are none.
     """
-    families = find_families(structure)
+    families = find_families(structure, named=layers or ())
     if layers is None:
         if not families:
             raise UsageError(

@@ -142,3 +142,12 @@ def test_arithmetic_is_left_alone_and_told() -> None:
     assert select(structure, (), False).arithmetic == ("decode",)
     assert select(structure, ("*",), False).arithmetic == ("decode",)
     assert select(structure, ("head",), False).arithmetic == ()
+
+
+def test_arithmetic_goes_where_it_is_named() -> None:
+    options: dict[str, Any] = {"layers": ["decode"], "target": CHEAP}
+    made = onnx_upscale.prune(decoding(), samples(), macs=0.9, runs=2, **options)
+    assert gone(made)["decode.weight"] > 0
+    assert not any("left alone" in warning for warning in made.warnings)
+    masks = onnx_upscale.mask(decoding(), "reconstruction", 0.5, data=samples(), **options)
+    assert len(masks["masks"]["decode.weight"]["input"]) == 8
