@@ -2,127 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import onnx
 import pytest
 
 import onnx_upscale
+from attention import (
+    CHANNELS,
+    FLAT,
+    FORMS,
+    HEADS,
+    TOKENS,
+    WIDTH,
+    Attention,
+    Masks,
+    attention,
+    document,
+    head,
+    masked,
+    of_each,
+    writers,
+)
 from build import Net, assert_close, input_values, run, weight_shape
 from onnx_upscale.optimizer.analyze import find_structure
 from onnx_upscale.optimizer.load import load
 from onnx_upscale.optimizer.plan.layout import Layout, misfits
-
-HEADS, WIDTH, TOKENS, CHANNELS = 3, 4, 5, 8
-FLAT = HEADS * WIDTH
-FORMS = ("separate", "dynamic", "split", "packed", "unbound", "sliced")
-
-Masks = Mapping[str, Sequence[int]]
-
-
-def head(*heads: int) -> list[int]:
-    """The channels of some heads."""
-    return [number * WIDTH + each for number in heads for each in range(WIDTH)]
-
-
-def of_each(*channels: int) -> list[int]:
-    """Some channels of every head."""
-    return [number * WIDTH + each for number in range(HEADS) for each in channels]
-
-
-class Attention(Net):
-    """Attention in one of the forms that exporters write, with zeros where masks say so."""
-
-    def __init__(self, form: str, masks: Masks, opset: int = 18) -> None:
-        batch: int | str = "batch" if form == "dynamic" else 2
-        super().__init__(opset, x=(batch, TOKENS, CHANNELS))
-        self.masks, self.form = masks, form
-
-    def linear(self, tensor: str, name: str, inputs: int, outputs: int) -> str:
-        weight, bias = self.random(inputs, outputs), self.random(outputs)
-        weight[list(self.masks.get(f"{name}.input", ()))] = 0
-        gone = list(self.masks.get(f"{name}.output", ()))
-        weight[:, gone] = 0
-        bias[gone] = 0
-        return self("Add", self("MatMul", tensor, weight, name=name), bias)
-
-    def parted(self, tensor: str) -> str:
-        """(batch, tokens, channels) to (batch, heads, tokens, channels of a head)."""
-        cut = self("Reshape", tensor, self.ints(0, TOKENS, HEADS, WIDTH))
-        return self("Transpose", cut, perm=[0, 2, 1, 3])
-
-    def operands(self) -> list[str]:
-        """Queries, keys and values, by heads."""
-        if self.form in ("separate", "dynamic"):
-            return [self.parted(self.linear("x", name, CHANNELS, FLAT)) for name in "qkv"]
-        flat = self.linear("x", "qkv", CHANNELS, 3 * FLAT)
-        if self.form == "split":
-            sizes = self.ints(FLAT, FLAT, FLAT)
-            parts = self.nodes_of("Split", flat, sizes, outputs=3, axis=2)
-            return [self.parted(part) for part in parts]
-        cut = self("Reshape", flat, self.ints(2, TOKENS, 3, HEADS, WIDTH))
-        turned = self("Transpose", cut, perm=[2, 0, 3, 1, 4])
-        if self.form == "packed":
-            return [self("Gather", turned, np.array(place), axis=0) for place in range(3)]
-        if self.form == "unbound":
-            parts = self.nodes_of("Split", turned, outputs=3, axis=0, num_outputs=3)
-        else:
-            parts = [
-                self("Slice", turned, self.ints(place), self.ints(place + 1), self.ints(0))
-                for place in range(3)
-            ]
-        return [self("Squeeze", part, self.ints(0)) for part in parts]
-
-    def turned(self, keys: str) -> str:
-        if self.form != "dynamic":
-            return self("Transpose", keys, perm=[0, 1, 3, 2])
-        sizes = self("Shape", keys)
-        batch, length, width = (
-            self("Slice", sizes, self.ints(start), self.ints(end))
-            for start, end in ((0, -2), (-2, -1), (-1, 2**62))
-        )
-        flat = self("Concat", self.ints(-1), length, width, axis=0)
-        merged = self("Transpose", self("Reshape", keys, flat), perm=[0, 2, 1])
-        return self("Reshape", merged, self("Concat", batch, width, length, axis=0))
-
-    def attention(self) -> onnx.ModelProto:
-        queries, keys, values = self.operands()
-        scores = self("MatMul", self("Mul", queries, np.float32(0.5)), self.turned(keys))
-        scores = self("Add", scores, self.random(1, HEADS, TOKENS, TOKENS))
-        mixed = self("MatMul", self("Softmax", scores, axis=-1), values)
-        turned = self("Transpose", mixed, perm=[0, 2, 1, 3])
-        flat = self("Reshape", turned, self.ints(0, TOKENS, FLAT))
-        return self.model(self.linear(flat, "o", FLAT, CHANNELS))
-
-
-def attention(form: str, masks: Masks) -> onnx.ModelProto:
-    return Attention(form, masks).attention()
-
-
-def document(masks: Masks) -> dict[str, object]:
-    found: dict[str, dict[str, list[int]]] = {}
-    for key, channels in masks.items():
-        name, side = key.split(".")
-        found.setdefault(name, {})[side] = list(channels)
-    return {"version": 1, "masks": found}
-
-
-def writers(form: str) -> dict[str, tuple[str, int]]:
-    """Which layer makes queries, keys and values, and from which of its channels on."""
-    if form in ("separate", "dynamic"):
-        return {name: (name, 0) for name in "qkv"}
-    return {name: ("qkv", place * FLAT) for place, name in enumerate("qkv")}
-
-
-def masked(form: str, parts: str, channels: Sequence[int]) -> Masks:
-    """Output masks of queries, keys or values; `o` is the input mask of what reads the result."""
-    found: dict[str, list[int]] = {}
-    for part in parts:
-        name, start = ("o", 0) if part == "o" else writers(form)[part]
-        side = "input" if part == "o" else "output"
-        found.setdefault(f"{name}.{side}", []).extend(start + each for each in channels)
-    return found
 
 
 def check(form: str, masks: Masks, strategy: str = "auto") -> onnx.ModelProto:
