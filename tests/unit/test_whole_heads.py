@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from attention import FORMS, HEADS, WIDTH, attention
+from build import Net
 from onnx_upscale import mask
 from onnx_upscale.optimizer.analyze import Structure, find_structure
 from onnx_upscale.optimizer.load import load
