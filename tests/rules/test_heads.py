@@ -246,3 +246,22 @@ def test_heads_stay_in_step_where_their_channels_meet(how: str) -> None:
     inputs = input_values(model)
     assert_close(run(with_odd_queries(how, masks), inputs), run(emitted, inputs))
     assert weight_shape(emitted, "q")[1] == FLAT
+
+
+@pytest.mark.parametrize("form", ["dynamic", "packed", "unbound", "sliced"])
+@pytest.mark.parametrize("by", ["output", "reader"])
+def test_what_stands_in_an_idiom_may_be_wanted_by_others(form: str, by: str) -> None:
+    def build(masks: Masks, place: int) -> onnx.ModelProto:
+        net = Attention(form, masks)
+        result = net.attention().graph.output[0].name
+        seen = net.nodes[place].output[0]
+        return net.model(result, seen if by == "output" else net("ReduceSum", seen, keepdims=0))
+
+    masks = masked(form, "qvo", [*of_each(1), *head(2)])
+    whole = attention(form, {})
+    for place, made in enumerate(whole.graph.node):
+        if made.op_type in ("Reshape", "Transpose"):
+            model = build({}, place)
+            emitted = onnx_upscale.optimize(model, document(masks)).model
+            inputs = input_values(model)
+            assert_close(run(build(masks, place), inputs), run(emitted, inputs), made.name)
