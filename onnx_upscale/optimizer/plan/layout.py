@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from onnx_upscale.optimizer.analyze import Structure
@@ -56,6 +58,16 @@ class Layout:
         if (ordered[1:] == ordered[:-1]).any():
             order = np.lexsort((rank, stretches(roots)))
         return order[self._kept[labels[order]]]
+
+    def narrowed(self, narrow: Mapping[bytes, IntArray]) -> Layout:
+        """The same layout, in which some axes hold less than their channels would let them.
+
+        Args:
+            narrow: By the bytes of an axis's labels, the original positions that it keeps.
+        """
+        other = Layout(self._roots, self._kept, self._rank, self._frozen)
+        other._known, other._laid = {**self._known, **narrow}, self._laid
+        return other
 
     def changes(self, labels: IntArray) -> bool:
         """Whether an axis differs from the original."""
