@@ -16,7 +16,7 @@ import onnx_upscale
 from build import Net, input_values, run
 from onnx_upscale import tables
 
-REALIZATIONS = {"whole", "zero-fill", "slice", "gather", "pad", "split", "duplicate"}
+REALIZATIONS = {"whole", "zero-fill", "slice", "gather", "pad", "split", "duplicate", "moved"}
 MODELS = Path(__file__).parents[2] / "models"
 COPIES = {"Slice", "Gather", "Pad", "Concat", "Split"}
 

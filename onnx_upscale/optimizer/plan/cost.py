@@ -124,14 +124,14 @@ class Costs:
         single = self._graph.types.get(tensor, TensorProto.FLOAT) == TensorProto.FLOAT
         return four and single and self.prices.layouts > 1
 
-    def is_plain(self, tensor: str, reader: int) -> bool:
-        """Whether a tensor is in the plain layout whatever is planned for one of its readers.
+    def is_plain(self, tensor: str, reader: int = -1) -> bool:
+        """Whether a tensor is in the plain layout whatever is planned.
 
-        That is so if it is made plain, or somebody else wants it plain.
+        That is so if it is made plain, or somebody who reads it wants it plain.
 
         Args:
             tensor: The tensor.
-            reader: The index of the node of that reader.
+            reader: The index of a node that does not count: what it reads is what is planned.
         """
         key = tensor, reader
         if key not in self._plain:

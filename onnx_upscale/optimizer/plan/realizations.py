@@ -218,7 +218,7 @@ class Moved(_Copy):
         """The layer, the copy, and less what the nodes before it save."""
         approach, layer, count = self.approach, self.read.layer, len(self.chosen)
         reordered = None
-        if costs.is_plain(approach.source, approach.edges[0].node.index):
+        if costs.is_plain(approach.source):
             reordered = 0
         elif self._unblocks:
             reordered = max(round(approach.fresh * len(self.here)), 1)
