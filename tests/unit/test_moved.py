@@ -211,13 +211,14 @@ def test_no_more_than_one_tensor_is_copied() -> None:
 @pytest.mark.parametrize(
     "node",
     [
-        lambda net, data: net("MaxPool", data, kernel_shape=[2, 2], strides=[2, 2]),
+        lambda net, data: net("MaxPool", data, kernel_shape=[3, 3], pads=[1] * 4),
+        lambda net, data: net("ReduceMean", data, axes=[2], keepdims=1),
         lambda net, data: net("Conv", data, net.random(8, 1, 3, 3), group=8, pads=[1] * 4),
         lambda net, data: net("Softmax", data, axis=1),
         lambda net, data: net("Slice", data, *map(net.ints, [0], [6], [1])),
         lambda net, data: net("Transpose", data, perm=[0, 1, 3, 2]),
     ],
-    ids=["larger before", "layer", "mixes", "counts", "moves"],
+    ids=["pools", "larger before", "layer", "mixes", "counts", "moves"],
 )
 def test_nodes_that_copies_do_not_pass(node: Any) -> None:
     net, data = start()

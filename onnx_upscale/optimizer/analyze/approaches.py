@@ -191,6 +191,9 @@ class _Walk:
         tells = (facts.read, facts.write, facts.concatenation, facts.group_labels)
         if any(each is not None for each in tells) or facts.demands or facts.rewrites:
             return None
+        # Pooling takes another kernel in another layout: a copy before it costs more than itself.
+        if "kernel_shape" in facts.node.attributes:
+            return None
         if set(facts.outputs) != {0} or any(tie.outer != 1 or tie.inner != 1 for tie in facts.ties):
             return None
         own = self._roots[labels]
