@@ -198,7 +198,7 @@ class _Walk:
             return None
         own = self._roots[labels]
         for param in facts.params:
-            strange = not same_axis(param.labels, labels)
+            strange = param.labels is not labels and not same_axis(param.labels, labels)
             if strange and np.array_equal(self._roots[param.labels], own):
                 return None
         edges = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from functools import cache
+from functools import cache, cached_property
 
 from onnx import TensorProto, helper
 
@@ -54,7 +54,6 @@ class Costs:
         self._layers: dict[tuple[int, int, int, bool], float] = {}
         self._sites: dict[int, tuple[int, int, int]] = {}
         self._tensors: dict[tuple[str, int], tuple[int, bool, int]] = {}
-        self._plain: dict[tuple[str, int], bool] = {}
 
     def layer(self, layer: Layer, inputs: int, outputs: int, plain: bool = False) -> float:
         """One ungrouped layer with given channel counts.
@@ -124,27 +123,21 @@ class Costs:
         single = self._graph.types.get(tensor, TensorProto.FLOAT) == TensorProto.FLOAT
         return four and single and self.prices.layouts > 1
 
-    def is_plain(self, tensor: str, reader: int = -1) -> bool:
+    def is_plain(self, tensor: str) -> bool:
         """Whether a tensor is in the plain layout whatever is planned.
 
         That is so if it is made plain, or somebody who reads it wants it plain.
-
-        Args:
-            tensor: The tensor.
-            reader: The index of a node that does not count: what it reads is what is planned.
         """
-        key = tensor, reader
-        if key not in self._plain:
-            self._plain[key] = self.reorders(tensor) and self._is_plain(tensor, reader)
-        return self._plain[key]
+        return tensor in self._plain and self.reorders(tensor)
 
-    def _is_plain(self, tensor: str, reader: int) -> bool:
-        graph = self._graph
-        maker = graph.producers.get(tensor)
-        if maker is not None and not self._blockable(maker):
-            return True
-        others = (graph.nodes[index] for index, _ in graph.readers[tensor] if index != reader)
-        return not all(self._blockable(node) for node in others)
+    @cached_property
+    def _plain(self) -> set[str]:
+        """The tensors that nodes touch which do not work on blocks."""
+        found: set[str] = set()
+        for node in self._graph.nodes:
+            if not self._blockable(node):
+                found.update(node.inputs, node.outputs)
+        return found
 
     def _blockable(self, node: Node) -> bool:
         graph = self._graph

@@ -65,7 +65,7 @@ class Reading:
     def seconds(self, costs: Costs, made: int) -> float:
         """What the layer costs with it, if it makes so many channels."""
         layer = self.read.layer
-        plain = costs.is_plain(layer.node.inputs[layer.data_slot], layer.node.index)
+        plain = costs.is_plain(layer.node.inputs[layer.data_slot])
         return costs.layer(layer, len(self.chosen), made, plain)
 
     def bytes_copied(self, costs: Costs) -> int:
@@ -108,7 +108,7 @@ class _Copy(Reading):
         """The layer and the copy."""
         layer, count = self.read.layer, len(self.chosen)
         tensor, contiguous = layer.node.inputs[layer.data_slot], isinstance(self, Slice)
-        reordered = 0 if costs.is_plain(tensor, layer.node.index) else None
+        reordered = 0 if costs.is_plain(tensor) else None
         copy = costs.copy(tensor, layer.data_axis, len(self.here), count, contiguous, reordered)
         return costs.layer(layer, count, made) + copy
 
@@ -160,6 +160,8 @@ def _window(start: int, width: int, size: int) -> IntArray:
 def _filled(needs: BoolArray, wanted: IntArray, count: int) -> IntArray:
     """The places that are wanted, and the first others up to a count."""
     missing = min(count, len(needs)) - len(wanted)
+    if not missing:
+        return wanted
     return np.sort(np.concatenate([wanted, np.flatnonzero(~needs)[:missing]]))
 
 
