@@ -38,9 +38,10 @@ class Approach:
         writers: The layers that make what else they read for them alone: one value per channel, as
             the gates of squeeze-and-excite.
         axes: The labels of every axis with these channels that nodes and writers make.
-        concatenation: The Concat that makes the source for them alone, if one does.
-        fresh: Which part of that source no other Concat reads, one channel of a tensor that n
-            Concats read being the nth part of one.
+        concatenation: The Concat of channels (axis 1) that makes the source for them alone, if
+            other Concats read some of the same tensors.
+        fresh: The share of the source that falls to that Concat alone: of a tensor that n Concats
+            read, the nth part.
     """
 
     nodes: tuple[Node, ...]
@@ -146,7 +147,9 @@ class _Walk:
         maker = self._graph.producers.get(source)
         concatenation, fresh = None, 1.0
         if maker is not None and maker.op == "Concat" and self._alone(source, edges):
-            concatenation, fresh = maker, self._fresh(maker)
+            fresh = self._fresh(maker)
+            shared = fresh < 1 and int(maker.attributes["axis"]) == edges[0].axis == 1
+            concatenation = maker if shared else None
         return Approach(
             tuple(nodes), operands, places, source, tuple(edges), writers, axes,
             concatenation, fresh,
@@ -189,7 +192,9 @@ class _Walk:
     def _passes(self, facts: Facts, labels: IntArray) -> list[Edge] | None:
         """Where a node reads the channels of an axis that it makes, each from itself alone."""
         tells = (facts.read, facts.write, facts.concatenation, facts.group_labels)
-        if any(each is not None for each in tells) or facts.demands or facts.rewrites:
+        if any(each is not None for each in tells):
+            return None
+        if facts.demands or facts.rewrites or facts.grids:
             return None
         # Pooling takes another kernel in another layout: a copy before it costs more than itself.
         if "kernel_shape" in facts.node.attributes:

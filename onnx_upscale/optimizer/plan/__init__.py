@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from onnx_upscale.optimizer.analyze import Analysis, Needs
+from onnx_upscale.optimizer.load.graph import IntArray
 from onnx_upscale.optimizer.load.values import Array
 from onnx_upscale.optimizer.plan.arrange import arrange
 from onnx_upscale.optimizer.plan.check import PlanError, check_node, check_reader, check_writer
@@ -127,13 +128,7 @@ def plan(analysis: Analysis, strategy: Strategy | str, prices: Prices) -> Plan:
             chosen = realize_reader(kept, layout, costs, read, strategy)
             if chosen is not None:
                 readers[read.layer.node.index] = chosen
-    layout = layout.narrowed(
-        {
-            labels.tobytes(): reading.positions
-            for reading in readers.values()
-            for labels in reading.narrow()
-        }
-    )
+    layout = _narrowed(layout, readers)
     for segment in analysis.structure.segments:
         for writer in segment.writers:
             writers[writer.node.index] = realize_writer(
@@ -141,6 +136,15 @@ def plan(analysis: Analysis, strategy: Strategy | str, prices: Prices) -> Plan:
             )
     edits = _edits(analysis, readers, writers)
     return Plan(analysis, kept, layout, readers, writers, edits, prices)
+
+
+def _narrowed(layout: Layout, readers: Mapping[int, Reading]) -> Layout:
+    """The layout, in which some axes before readers hold no more than what these read."""
+    narrow: dict[bytes, IntArray] = {}
+    for reading in readers.values():
+        if axes := reading.narrow():
+            narrow.update(dict.fromkeys((labels.tobytes() for labels in axes), reading.positions))
+    return layout.narrowed(narrow) if narrow else layout
 
 
 def _edits(
@@ -167,6 +171,8 @@ def _absorbed(analysis: Analysis, reading: Reading, writing: Writing) -> tuple[E
     values = analysis.values[read.inputs]
     lost = ~np.isnan(values)
     lost[reading.positions] = False
+    if not lost.any():
+        return ()
     amounts = analysis.weights.contribution(read.layer, np.where(lost, values, 0.0))
     return (Shift(read.layer, writing.positions, amounts),) if amounts.any() else ()
 

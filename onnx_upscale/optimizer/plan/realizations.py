@@ -193,13 +193,6 @@ class Moved(_Copy):
             chosen = _window(start, count, size) if fits else _filled(needs, wanted, count)
             yield cls(read, here, needs, chosen, approach, costs.reorders(approach.source))
 
-    @property
-    def _unblocks(self) -> bool:
-        """Whether the source is concatenated from what others concatenate as well."""
-        concatenation = self.approach.concatenation
-        plain = concatenation is None or int(concatenation.attributes.get("axis", 1)) != 1
-        return self.blocked and not plain and self.approach.fresh < 1
-
     def narrow(self) -> tuple[IntArray, ...]:
         """What the nodes make."""
         return self.approach.axes
@@ -208,8 +201,7 @@ class Moved(_Copy):
         """The copies, and what suits the layout that they leave."""
         approach = self.approach
         found: list[Edit] = []
-        if self._unblocks:
-            assert approach.concatenation is not None
+        if self.blocked and approach.concatenation is not None:
             found.append(Unblock(approach.concatenation, rank=4))
         found += [Select(e.node, e.slot, e.axis, self.chosen) for e in approach.edges]
         if self.blocked:
@@ -222,7 +214,7 @@ class Moved(_Copy):
         reordered = None
         if costs.is_plain(approach.source):
             reordered = 0
-        elif self._unblocks:
+        elif self.blocked and approach.concatenation is not None:
             reordered = max(round(approach.fresh * len(self.here)), 1)
         contiguous = bool(self.chosen[-1] - self.chosen[0] + 1 == count)
         axis, there = approach.edges[0].axis, len(self.here)
