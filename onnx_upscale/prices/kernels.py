@@ -127,7 +127,7 @@ def convolution(
             if outputs % _ALIGN:
                 return kernel("depthwise_plain")
             padded = whole(outputs)
-            if window == 1:
+            if window == stride == 1:
                 return Kernel("scale", padded, padded, places)
             return Kernel("depthwise", padded, padded, places, window, stride, padded)
         fits = not inputs // groups % block and not outputs // groups % block

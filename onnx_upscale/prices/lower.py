@@ -28,12 +28,14 @@ _COSTLY = frozenset(
 )  # fmt: skip
 _BINARY = frozenset({"Add", "Mul", "Sub", "Div", "Sum"})
 _POOLS = frozenset({"MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"})
-_BLOCKABLE = frozenset({"Conv", "Concat", "BatchNormalization", *_POOLS, *_BLOCKED_ACTIVATIONS})
+_BLOCKABLE = frozenset(
+    {"Conv", "Concat", "BatchNormalization", *_POOLS, *_BLOCKED_ACTIVATIONS, *_FREE}
+)
 _COPIES = {"Slice": "slice", "Pad": "slice", "Split": "slice", "Gather": "gather"}
 
 
 def works_on_blocks(op: str, alike: bool, behind_convolution: bool) -> bool:
-    """Whether a node can read and make blocked tensors.
+    """Whether a node leaves tensors in the blocked layout.
 
     Args:
         op: Its operator.

@@ -16,7 +16,7 @@ import numpy as np
 from onnx_upscale.optimizer.analyze.approaches import Approach
 from onnx_upscale.optimizer.analyze.facts import Read, Write
 from onnx_upscale.optimizer.analyze.weights import BoolArray
-from onnx_upscale.optimizer.load.graph import IntArray
+from onnx_upscale.optimizer.load.graph import IntArray, Node
 from onnx_upscale.optimizer.plan.cost import Costs
 from onnx_upscale.optimizer.plan.edits import Convolve, Edit, Select, Unblock, Widen
 
@@ -205,7 +205,7 @@ class Moved(_Copy):
             found.append(Unblock(approach.concatenation, rank=4))
         found += [Select(e.node, e.slot, e.axis, self.chosen) for e in approach.edges]
         if self.blocked:
-            found += [Convolve(node) for node in approach.nodes if node.op == "BatchNormalization"]
+            found += [Convolve(node) for node in approach.nodes if _scales_channels(node)]
         return tuple(found)
 
     def seconds(self, costs: Costs, made: int) -> float:
@@ -225,6 +225,11 @@ class Moved(_Copy):
         """What the copy writes."""
         edge = self.approach.edges[0]
         return costs.copied_bytes(self.approach.source, edge.axis, len(self.chosen))
+
+
+def _scales_channels(node: Node) -> bool:
+    # Old ones may have a factor per element instead.
+    return node.op == "BatchNormalization" and bool(node.attributes.get("spatial", 1))
 
 
 READINGS: list[type[Reading]] = [ZeroFill, Slice, Gather, Moved]
