@@ -217,8 +217,10 @@ def test_no_more_than_one_tensor_is_copied() -> None:
         lambda net, data: net("Softmax", data, axis=1),
         lambda net, data: net("Slice", data, *map(net.ints, [0], [6], [1])),
         lambda net, data: net("Transpose", data, perm=[0, 1, 3, 2]),
+        lambda net, data: net("Expand", data, net("Shape", data)),
+        lambda net, data: net("Mul", data, net("ReduceMean", data, axes=[1], keepdims=1)),
     ],
-    ids=["pools", "larger before", "layer", "mixes", "counts", "moves"],
+    ids=["pools", "larger", "layer", "mixes", "counts", "moves", "is told sizes", "reads others"],
 )
 def test_nodes_that_copies_do_not_pass(node: Any) -> None:
     net, data = start()

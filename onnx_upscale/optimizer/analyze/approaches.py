@@ -199,9 +199,11 @@ class _Walk:
         # Pooling takes another kernel in another layout: a copy before it costs more than itself.
         if "kernel_shape" in facts.node.attributes:
             return None
-        if set(facts.outputs) != {0} or any(tie.outer != 1 or tie.inner != 1 for tie in facts.ties):
+        if set(facts.outputs) != {0} or any(facts.node.outputs[1:]):
             return None
-        own = self._roots[labels]
+        if any(tie.outer != 1 or tie.inner != 1 for tie in facts.ties):
+            return None
+        own, constants = self._roots[labels], self._graph.constants
         for param in facts.params:
             strange = param.labels is not labels and not same_axis(param.labels, labels)
             if strange and np.array_equal(self._roots[param.labels], own):
@@ -213,9 +215,13 @@ class _Walk:
             if len(same) > 1 or any(same_axis(axes[axis], labels) for axis in same):
                 return None
             edges += [Edge(facts.node, slot, axis) for axis in same]
+        # Anything else that is known at run time only may be a size that counts the channels.
+        dynamic = sum(bool(name) and name not in constants for name in facts.node.inputs)
+        if dynamic != len(edges):
+            return None
         made = math.prod(self._sizes(facts.node.outputs[0]))
         larger = any(math.prod(self._sizes(facts.node.inputs[edge.slot])) > made for edge in edges)
-        return None if larger or not edges else edges
+        return None if larger else edges
 
     def _sizes(self, tensor: str) -> list[int]:
         shape: Shape = self._graph.shapes.get(tensor, ())
