@@ -84,7 +84,10 @@ class AnalyticPrices:
             return self._any_count(work) + result * self.seconds_per_source_byte
         macs = work.places * work.window * _rounded(work.outputs, self.block)
         if not few:
-            return macs * _rounded(work.inputs, self.block) * self.seconds_per_mac
+            seconds = macs * _rounded(work.inputs, self.block) * self.seconds_per_mac
+            source = work.inputs * work.places * work.stride * work.item_bytes
+            reordered = work.plain and self.layouts > 1
+            return seconds + (source * self.seconds_per_source_byte if reordered else 0.0)
         slower = self.few_pointwise if work.window == 1 else 1
         return macs * work.inputs * slower * self.seconds_per_mac
 
@@ -107,8 +110,9 @@ class AnalyticPrices:
         """Seconds that a copy takes, the layout changes that it brings included."""
         if work.last_axis:
             return self.seconds_per_node + self._copied_rows(work)
+        reordered = work.source if work.reordered is None else work.reordered
         whole, part = (
-            channels * work.places * work.item_bytes for channels in (work.source, work.channels)
+            channels * work.places * work.item_bytes for channels in (reordered, work.channels)
         )
         seconds = whole * self.seconds_per_source_byte + part * self.seconds_per_copied_byte
         return self.seconds_per_node + seconds * (self.far if part > self.near_bytes else 1)

@@ -16,6 +16,10 @@ class Prices(Protocol):
     def name(self) -> str:
         """What the target is called."""
 
+    @property
+    def layouts(self) -> int:
+        """How many layouts tensors have: 2 where convolutions want blocked ones, otherwise 1."""
+
     def kernels(self, program: Program) -> tuple[Kernel, ...]:
         """The kernels that a program runs as on the target."""
 

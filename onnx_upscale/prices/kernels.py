@@ -127,6 +127,8 @@ def convolution(
             if outputs % _ALIGN:
                 return kernel("depthwise_plain")
             padded = whole(outputs)
+            if window == stride == 1:
+                return Kernel("scale", padded, padded, places)
             return Kernel("depthwise", padded, padded, places, window, stride, padded)
         fits = not inputs // groups % block and not outputs // groups % block
         return kernel("grouped" if fits else "grouped_plain")

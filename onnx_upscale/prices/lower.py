@@ -28,7 +28,35 @@ _COSTLY = frozenset(
 )  # fmt: skip
 _BINARY = frozenset({"Add", "Mul", "Sub", "Div", "Sum"})
 _POOLS = frozenset({"MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"})
+_BLOCKABLE = frozenset(
+    {"Conv", "Concat", "BatchNormalization", *_POOLS, *_BLOCKED_ACTIVATIONS, *_FREE}
+)
 _COPIES = {"Slice": "slice", "Pad": "slice", "Split": "slice", "Gather": "gather"}
+
+
+def works_on_blocks(op: str, alike: bool, behind_convolution: bool) -> bool:
+    """Whether a node leaves tensors in the blocked layout.
+
+    Args:
+        op: Its operator.
+        alike: Whether it reads several tensors, all of one shape.
+        behind_convolution: Whether it reads one, from a convolution, and is all that does.
+    """
+    if op in _BLOCKABLE or (op in _BINARY and alike):
+        return True
+    return behind_convolution and op in _ACTIVATIONS | _BINARY
+
+
+def passing_family(op: str, operands: int) -> str:
+    """The family of kernels of a node that works on each position by itself.
+
+    Args:
+        op: Its operator.
+        operands: How many tensors it reads that are not constant.
+    """
+    if op in _BINARY and operands > 1:
+        return "binary"
+    return "costly" if op in _COSTLY else "scale" if op == "BatchNormalization" else "simple"
 
 
 def _simple(step: Step, source: Shape, made: Shape) -> Kernel:
@@ -111,7 +139,7 @@ class _Lowering:
             self._channels(source), self._channels(made), self._places(made),
             step.window, step.stride, step.groups, self._block,
         )  # fmt: skip
-        blocked = kernel.family in BLOCKED
+        blocked = kernel.family in (*BLOCKED, "scale")
         self._read(source, blocked and not kernel.family.startswith("few"))
         self._emit(kernel, made, blocked)
         self._convolved.add(made)
@@ -180,9 +208,7 @@ class _Lowering:
         blocked &= op not in _BINARY or len(names) > 1
         for name in names:
             self._read(name, blocked)
-        family = "costly" if op in _COSTLY else "scale" if op == "BatchNormalization" else "simple"
-        if op in _BINARY and len(names) > 1:
-            family = "binary"
+        family = passing_family(op, len(names))
         channels = self._channels(made)
         self._emit(Kernel(family, channels, channels, self._places(made)), made, blocked)
         if op == "BatchNormalization" and blocked:

@@ -71,6 +71,11 @@ class TablePrices:
     families: Mapping[str, Measured]
     copy_factor: float = 1.0
 
+    @property
+    def layouts(self) -> int:
+        """How many layouts tensors have on the target."""
+        return self.fallback.layouts
+
     def kernels(self, program: Program) -> tuple[Kernel, ...]:
         """The kernels that a program runs as on the target."""
         return self.fallback.kernels(program)
@@ -101,11 +106,14 @@ class TablePrices:
         kernel = self.fallback.convolution(
             work.inputs, work.outputs, work.places, work.window, work.stride, groups=1
         )
-        seconds = self.kernel(kernel)
+        seconds, read = self.kernel(kernel), work.places * work.stride
         if kernel.family in BLOCKED:
-            return seconds
-        before = self._reorder("reorder_out", work.inputs, work.places * work.stride)
-        return seconds + before + self._reorder("reorder_in", work.outputs, work.places)
+            few = kernel.family.startswith("few")
+            reordered = work.plain and not few
+            return seconds + (self._reorder("reorder_in", work.inputs, read) if reordered else 0.0)
+        if not work.plain:
+            seconds += self._reorder("reorder_out", work.inputs, read)
+        return seconds + self._reorder("reorder_in", work.outputs, work.places)
 
     def copy(self, work: CopyWork) -> float:
         """Seconds that a copy takes, the layout changes that it brings included."""
@@ -114,13 +122,15 @@ class TablePrices:
         if work.last_axis:
             family += "_last"
         else:
-            seconds += self._reorder("reorder_out", work.source, work.places)
+            reordered = work.source if work.reordered is None else work.reordered
+            if reordered:
+                seconds += self._reorder("reorder_out", reordered, work.places)
             seconds += self._reorder("reorder_in", work.channels, work.places)
         seconds += self.kernel(Kernel(family, work.source, work.channels, work.places))
         return seconds * self.copy_factor
 
     def _reorder(self, family: str, channels: int, places: int) -> float:
-        if self.fallback.layouts == 1:
+        if self.layouts == 1:
             return 0.0
         return self.kernel(Kernel(family, channels, channels, places))
 

@@ -17,6 +17,7 @@ class LayerWork:
         window: Positions of its window; 1 for a matrix product.
         item_bytes: Size of one element.
         stride: Input positions per output position.
+        plain: Whether its input is plain, and must be reordered for kernels that want it blocked.
     """
 
     product: bool
@@ -26,6 +27,7 @@ class LayerWork:
     window: int
     item_bytes: int
     stride: int = 1
+    plain: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class CopyWork:
         contiguous: Whether the channels are a range, so that a Slice or a Pad does it.
         last_axis: Whether channels are the last axis, so that each position is a row of them.
         item_bytes: Size of one element.
+        reordered: How many channels of the source are reordered for this copy alone: none where it
+            is plain anyway; None for all of them.
     """
 
     source: int
@@ -47,6 +51,7 @@ class CopyWork:
     contiguous: bool
     last_axis: bool
     item_bytes: int
+    reordered: int | None = None
 
 
 @dataclass(frozen=True)

@@ -292,6 +292,14 @@ def _() -> Any:
     )
 
 
+@error("realizations: a copy moves before a node whose constants stay those of other channels")
+def _() -> Any:
+    def change(f: Any, self: Any, narrow: Any) -> Any:
+        return f(self, {labels: np.arange(len(own)) for labels, own in narrow.items()})
+
+    return _unchecked(wrapped(layout.Layout, "narrowed", change))
+
+
 @error("realizations: zeros are padded at the other end")
 def _() -> Any:
     return _unchecked(

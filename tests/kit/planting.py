@@ -36,6 +36,7 @@ WAYS = (
     ("auto", "copies free, align 2"),
     ("upscale", "as built in"),
     ("auto", "multiply-adds free"),
+    ("auto", "multiply-adds dear, blocks of 1"),
 )
 
 

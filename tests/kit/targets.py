@@ -37,6 +37,9 @@ def _changes() -> dict[str, dict[str, Any]]:
     for count in (1, 8, 64):
         changes[f"blocks of {count}"] = {"block": count, "align": count}
         changes[f"copies free, blocks of {count}"] = {**free, "block": count, "align": count}
+    dear_macs = dict.fromkeys(_MACS, 1.0)
+    changes["multiply-adds dear, blocks of 1"] = {**dear_macs, "block": 1, "align": 1}
+    changes["one layout"] = {**dear_macs, "block": 1, "align": 1, "layouts": 1}
     changes["copies free, align 2"] = {**free, "block": 4, "align": 2}
     return changes
 

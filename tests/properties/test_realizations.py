@@ -41,6 +41,7 @@ _REALIZATIONS = {
     "reader zero-fill",
     "reader slice",
     "reader gather",
+    "reader moved",
     "writer whole",
     "writer zero-fill",
     "writer pad",

@@ -70,6 +70,37 @@ def test_edges_that_do_not_fit(
         check_plan(changed(plan, kind, apply))
 
 
+@pytest.mark.parametrize(
+    ("change", "saying"),
+    [
+        ({"chosen": lambda c: c[::-1]}, "gets other channels than it makes"),
+        ({"chosen": lambda c: c[1:]}, "gets other channels than it makes"),
+        ({"chosen": lambda c: c + 5}, "does not have"),
+        ({"slot": lambda _: 9}, "gets other channels than it makes"),
+    ],
+)
+def test_a_moved_copy_that_does_not_fit_what_stands_behind_it(
+    change: dict[str, Callable[[Any], Any]], saying: str
+) -> None:
+    net: Any = Net(17, x=(1, 3, 4, 4))
+    made = net("MaxPool", net("Conv", "x", net.random(8, 3, 1, 1)), kernel_shape=[1, 1])
+    names = {name: net.constant(net.random(4, 8, 1, 1), name) for name in "ab"}
+    alone = net("Conv", net("Exp", made), names["a"])
+    model = net.model(alone, net("Conv", made, names["b"]))
+    masks = {"version": 1, "masks": {"a": {"input": [0, 3, 5]}}}
+    target = TARGETS["multiply-adds dear, blocks of 1"]
+    planned = onnx_upscale.analyze(model, masks).plan("auto", target)
+    assert "moved" in {reading.name for reading in planned.readers.values()}
+    check_plan(planned)
+
+    def apply(edit: Any) -> Any:
+        new = {name: how(getattr(edit, name)) for name, how in change.items()}
+        return dataclasses.replace(edit, **new)
+
+    with pytest.raises(PlanError, match=saying):
+        check_plan(changed(planned, Select, apply))
+
+
 def test_zeros_before_what_is_absorbed(plan: Plan) -> None:
     """The Add of a product without bias has the width of what is computed, not of the Pad."""
     turned = {index: edits[::-1] for index, edits in plan.edits.items()}

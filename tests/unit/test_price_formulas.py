@@ -13,9 +13,13 @@ from onnx_upscale.prices import (
     Counts,
     Kernel,
     LayerWork,
+    Program,
+    Step,
     TablePrices,
+    works_on_blocks,
 )
 from onnx_upscale.prices.kernels import FAMILIES, features
+from onnx_upscale.prices.lower import lower
 from onnx_upscale.prices.table import Measured
 
 
@@ -83,6 +87,18 @@ class TestLayers:
             assert (prices.layer(odd), prices.layer(odd_point)) == (window, point)
             assert prices.layer(even) == (10 * 9 * 16 * 8 if "seconds_per_mac" in change else 0)
 
+    @pytest.mark.parametrize(
+        ("inputs", "layouts", "read"), [(16, 2, 16 * 10 * 4 * 4), (16, 1, 0), (7, 2, 0), (9, 2, 0)]
+    )
+    def test_a_plain_tensor_is_reordered_for_blocks(
+        self, inputs: int, layouts: int, read: int
+    ) -> None:
+        prices = formulas(seconds_per_source_byte=1.0, layouts=layouts)
+        plain, blocked = (
+            prices.layer(LayerWork(False, inputs, 8, 10, 9, 4, 4, plain)) for plain in (True, False)
+        )
+        assert plain - blocked == read
+
     def test_a_product_has_no_blocks_and_reads_its_weight_once(self) -> None:
         work = LayerWork(True, 7, 5, 10, 1, 4)
         assert formulas(seconds_per_product_mac=2.0).layer(work) == 2 * 7 * 5 * 10
@@ -100,6 +116,12 @@ class TestCopies:
         assert formulas(seconds_per_copied_byte=2.0).copy(work) == 2 * 6 * 10 * 4
         assert formulas(seconds_per_node=2.0).copy(work) == 2
         assert formulas(seconds_per_gathered=1.0, seconds_per_row=1.0).copy(work) == 0
+
+    @pytest.mark.parametrize(("reordered", "bytes_read"), [(0, 0), (5, 5 * 10 * 4)])
+    def test_what_is_reordered_for_others_as_well(self, reordered: int, bytes_read: int) -> None:
+        work = CopyWork(32, 6, 10, True, False, 4, reordered)
+        assert formulas(seconds_per_source_byte=2.0).copy(work) == 2 * bytes_read
+        assert formulas(seconds_per_copied_byte=2.0).copy(work) == 2 * 6 * 10 * 4
 
     @pytest.mark.parametrize(("near", "seconds"), [(240, 960), (239, 3 * 960)])
     def test_what_fits_no_cache_takes_longer(self, near: int, seconds: int) -> None:
@@ -202,6 +224,52 @@ def test_the_kernel_of_a_convolution(
         assert formulas().convolution(inputs, outputs, 10, 1, 4, 1).family == pointwise
 
 
+def test_a_convolution_of_single_positions_and_channels_scales() -> None:
+    assert formulas().convolution(12, 12, 10, 1, 1, 12) == Kernel("scale", 16, 16, 10)
+    assert formulas().convolution(12, 12, 10, 1, 4, 12).family == "depthwise"
+    assert formulas().convolution(10, 10, 10, 1, 1, 10).family == "depthwise_plain"
+
+
+def lowered(*steps: Step) -> list[str]:
+    """The families of what is run behind the two convolutions that make `a` and `b` of `x`."""
+    shapes = {name: (1, 8, 5, 2) for name in "xabcde"}
+    shapes["whole"] = (1, 16, 5, 2)
+    makers = [Step("Conv", ("x",), (name,), weighted=True) for name in "ab"]
+    return [kernel.family for kernel in lower(Program((*makers, *steps), shapes), 8)][3:]
+
+
+def test_a_concat_counted_from_the_end_is_plain_and_reorders_its_parts() -> None:
+    concat = Step("Concat", ("a", "b"), ("whole",))
+    assert lowered(concat) == ["concat"]
+    away = dataclasses.replace(concat, axis=-3)
+    assert lowered(away) == ["reorder_out", "reorder_out", "concat"]
+    assert lowered(away, dataclasses.replace(away, outputs=("c",))).count("reorder_out") == 2
+
+
+def test_scaling_brings_the_blocked_layout_about() -> None:
+    gather = Step("Gather", ("a",), ("c",))
+    scale = Step("Conv", ("c",), ("d",), weighted=True, groups=8)
+    relu = Step("Relu", ("d",), ("e",))
+    assert lowered(gather, scale, relu) == ["reorder_out", "gather", "reorder_in", "scale"]
+
+
+@pytest.mark.parametrize(
+    ("op", "alike", "behind", "blocked"),
+    [
+        ("Conv", False, False, True),
+        ("Relu", False, False, True),
+        ("Shape", False, False, True),
+        ("Mul", True, False, True),
+        ("Mul", False, False, False),
+        ("Clip", False, False, False),
+        ("Clip", False, True, True),
+        ("ReduceMean", False, True, False),
+    ],
+)
+def test_who_works_on_blocks(op: str, alike: bool, behind: bool, blocked: bool) -> None:
+    assert works_on_blocks(op, alike, behind) == blocked
+
+
 class TestTables:
     """What a table adds up: here every kernel takes a fixed time, by its family."""
 
@@ -239,6 +307,17 @@ class TestTables:
     ) -> None:
         work = LayerWork(product, inputs, 16, 10, 1 if product else 9, 4)
         assert self.table(layouts).layer(work) == pytest.approx(seconds)
+
+    @pytest.mark.parametrize(
+        ("inputs", "seconds"), [(16, 1 + 10), (18, 2 + 10)], ids=["blocked", "plain"]
+    )
+    def test_layers_that_read_a_plain_tensor(self, inputs: int, seconds: float) -> None:
+        work = LayerWork(False, inputs, 16, 10, 9, 4, plain=True)
+        assert self.table().layer(work) == pytest.approx(seconds)
+
+    def test_copies_of_a_plain_tensor(self) -> None:
+        work = CopyWork(16, 8, 10, False, False, 4, reordered=0)
+        assert self.table().copy(work) == pytest.approx(1000 + 10)
 
     @pytest.mark.parametrize(
         ("contiguous", "last", "layouts", "seconds"),

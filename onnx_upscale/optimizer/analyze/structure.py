@@ -11,6 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
+from onnx_upscale.optimizer.analyze.approaches import Approach, find_approaches
 from onnx_upscale.optimizer.analyze.context import Context, UnclearError
 from onnx_upscale.optimizer.analyze.facts import (
     Axes,
@@ -117,6 +118,11 @@ class Structure:
             cells = np.moveaxis(grid.flat.reshape(grid.shape), axis, -1)
             pool.couple(cells, grid.factors[axis])
         return replace(self, roots=pool.all_roots())
+
+    @cached_property
+    def approaches(self) -> Mapping[int, Approach]:
+        """What stands before a reader and works for it alone, by the index of its node."""
+        return find_approaches(self.graph, self.facts, self.axes, self.roots)
 
     @cached_property
     def running(self) -> tuple[tuple[Facts, tuple[str, ...]], ...]:

@@ -7,13 +7,22 @@ from dataclasses import dataclass
 import onnx
 
 from onnx_upscale.optimizer.analyze.facts import Facts
+from onnx_upscale.optimizer.apply.convolve import convolve
 from onnx_upscale.optimizer.apply.copies import Copies
 from onnx_upscale.optimizer.apply.editor import NodeEditor
 from onnx_upscale.optimizer.apply.emit import emit
 from onnx_upscale.optimizer.apply.surgery import Surgery
 from onnx_upscale.optimizer.apply.weights import Cut, cut_weights, write_constants
 from onnx_upscale.optimizer.load.graph import Graph
-from onnx_upscale.optimizer.plan import Plan, Select, Widen, check_plan, is_empty
+from onnx_upscale.optimizer.plan import (
+    Convolve,
+    Plan,
+    Select,
+    Unblock,
+    Widen,
+    check_plan,
+    is_empty,
+)
 
 __all__ = ["Emitted", "apply", "masked_model"]
 
@@ -84,3 +93,7 @@ def _fit(surgery: Surgery, copies: Copies, facts: Facts, plan: Plan) -> None:
             copies.select(edit)
         elif isinstance(edit, Widen):
             copies.widen(edit)
+        elif isinstance(edit, Unblock):
+            editor.set_attribute("axis", int(facts.node.attributes["axis"]) - edit.rank)
+        elif isinstance(edit, Convolve):
+            convolve(surgery, facts, plan)

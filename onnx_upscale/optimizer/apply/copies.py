@@ -23,9 +23,8 @@ class Copies:
         self._made: dict[tuple[str, int, bytes], gs.Variable] = {}
 
     def select(self, edit: Select) -> None:
-        """Makes a reader read a copy."""
-        layer = edit.layer
-        index, slot, axis = layer.node.index, layer.data_slot, layer.data_axis
+        """Makes a node read a copy."""
+        index, slot, axis = edit.node.index, edit.slot, edit.axis
         source = self._surgery.nodes[index].inputs[slot]
         key = (source.name, axis, edit.chosen.tobytes())
         if key not in self._made:

@@ -9,11 +9,12 @@ from functools import cached_property
 import numpy as np
 
 from onnx_upscale.optimizer.analyze import Analysis, Needs
+from onnx_upscale.optimizer.load.graph import IntArray
 from onnx_upscale.optimizer.load.values import Array
 from onnx_upscale.optimizer.plan.arrange import arrange
-from onnx_upscale.optimizer.plan.check import PlanError, check_reader, check_writer
+from onnx_upscale.optimizer.plan.check import PlanError, check_node, check_reader, check_writer
 from onnx_upscale.optimizer.plan.cost import Costs
-from onnx_upscale.optimizer.plan.edits import Edit, Select, Shift, Widen
+from onnx_upscale.optimizer.plan.edits import Convolve, Edit, Select, Shift, Unblock, Widen
 from onnx_upscale.optimizer.plan.grow import grow_masks
 from onnx_upscale.optimizer.plan.keep import align
 from onnx_upscale.optimizer.plan.layout import Layout, is_empty, misfits
@@ -25,6 +26,7 @@ from onnx_upscale.prices import Kernel, Prices
 
 __all__ = [
     "STRATEGIES",
+    "Convolve",
     "Edit",
     "Layout",
     "Plan",
@@ -33,6 +35,7 @@ __all__ = [
     "Select",
     "Shift",
     "Strategy",
+    "Unblock",
     "Widen",
     "Writing",
     "check_plan",
@@ -115,7 +118,7 @@ def plan(analysis: Analysis, strategy: Strategy | str, prices: Prices) -> Plan:
         The plan.
     """
     strategy = Strategy(strategy)
-    costs = Costs(analysis.graph, prices)
+    costs = Costs(analysis.graph, prices, analysis.structure.approaches)
     kept = align(analysis, costs) if strategy is Strategy.AUTO else analysis.needs
     kept, layout = _lay_out(analysis, kept, strategy)
     readers: dict[int, Reading] = {}
@@ -125,6 +128,8 @@ def plan(analysis: Analysis, strategy: Strategy | str, prices: Prices) -> Plan:
             chosen = realize_reader(kept, layout, costs, read, strategy)
             if chosen is not None:
                 readers[read.layer.node.index] = chosen
+    layout = _narrowed(layout, readers)
+    for segment in analysis.structure.segments:
         for writer in segment.writers:
             writers[writer.node.index] = realize_writer(
                 analysis, layout, costs, writer.write, strategy
@@ -133,20 +138,29 @@ def plan(analysis: Analysis, strategy: Strategy | str, prices: Prices) -> Plan:
     return Plan(analysis, kept, layout, readers, writers, edits, prices)
 
 
+def _narrowed(layout: Layout, readers: Mapping[int, Reading]) -> Layout:
+    """The layout, in which some axes before readers hold no more than what these read."""
+    narrow: dict[bytes, IntArray] = {}
+    for reading in readers.values():
+        if axes := reading.narrow():
+            narrow.update(dict.fromkeys((labels.tobytes() for labels in axes), reading.positions))
+    return layout.narrowed(narrow) if narrow else layout
+
+
 def _edits(
     analysis: Analysis, readers: Mapping[int, Reading], writers: Mapping[int, Writing]
 ) -> Mapping[int, tuple[Edit, ...]]:
     """What changes on edges: before a reader, in or behind its sums, and behind a writer."""
-    found: dict[int, tuple[Edit, ...]] = {}
+    found: dict[int, list[Edit]] = {}
     for index in (*readers, *(index for index in writers if index not in readers)):
         reading, writing = readers.get(index), writers.get(index)
         edits = reading.edits() if reading is not None else ()
         if reading is not None and writing is not None:
             edits += _absorbed(analysis, reading, writing)
         edits += writing.edits() if writing is not None else ()
-        if edits:
-            found[index] = edits
-    return found
+        for edit in edits:
+            found.setdefault(edit.node.index, []).append(edit)
+    return {index: tuple(edits) for index, edits in found.items()}
 
 
 def _absorbed(analysis: Analysis, reading: Reading, writing: Writing) -> tuple[Edit, ...]:
@@ -157,6 +171,8 @@ def _absorbed(analysis: Analysis, reading: Reading, writing: Writing) -> tuple[E
     values = analysis.values[read.inputs]
     lost = ~np.isnan(values)
     lost[reading.positions] = False
+    if not lost.any():
+        return ()
     amounts = analysis.weights.contribution(read.layer, np.where(lost, values, 0.0))
     return (Shift(read.layer, writing.positions, amounts),) if amounts.any() else ()
 
@@ -172,6 +188,9 @@ def check_plan(plan: Plan) -> None:
     """
     for index, reading in plan.readers.items():
         check_reader(plan.layout, plan.kept, reading, plan.edits.get(index, ()))
+    for facts in plan.analysis.structure.facts:
+        if not is_empty(facts, plan.layout):
+            check_node(plan.layout, facts, plan.edits.get(facts.node.index, ()))
     for index, writing in plan.writers.items():
         if len(plan.layout.positions(writing.write.outputs)):
             check_writer(plan.analysis, plan.layout, writing, plan.edits.get(index, ()))

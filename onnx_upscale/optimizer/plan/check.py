@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from onnx_upscale.optimizer.analyze import Analysis, Needs
+from onnx_upscale.optimizer.analyze.facts import Facts
 from onnx_upscale.optimizer.load.graph import IntArray
 from onnx_upscale.optimizer.plan.edits import Edit, Select, Shift, Widen
 from onnx_upscale.optimizer.plan.layout import Layout
@@ -35,15 +36,50 @@ def check_reader(layout: Layout, kept: Needs, reading: Reading, edits: Iterable[
     carried = layout.positions(read.inputs)
     for edit in edits:
         if isinstance(edit, Select):
-            if edit.chosen.max(initial=0) >= len(carried):
-                raise PlanError(f"{_name(reading)} selects channels that its input does not have")
-            carried = carried[edit.chosen]
+            carried = _selected(carried, edit, _name(reading))
     if not np.array_equal(carried, reading.positions):
         raise PlanError(f"{_name(reading)} gets other channels than its weight is cut to")
     missing = kept.reads[read.layer.node.index].copy()
     missing[carried] = False
     if missing[layout.positions(read.inputs)].any():
         raise PlanError(f"{_name(reading)} lacks a channel that it needs")
+
+
+def check_node(layout: Layout, facts: Facts, edits: Iterable[Edit]) -> None:
+    """Checks that a node that works channel by channel gets everywhere what it makes.
+
+    Args:
+        layout: The layout.
+        facts: What is known of the node.
+        edits: All edits of it, in order.
+
+    Raises:
+        PlanError: It gets other channels on one axis than on another that is coupled with it.
+    """
+    selects = {(edit.slot, edit.axis): edit for edit in edits if isinstance(edit, Select)}
+    arriving: dict[bytes, IntArray] = {}
+    name = f"node '{facts.node.title}'"
+    for slot, axes in facts.inputs.items():
+        for axis, labels in axes.items():
+            carried = layout.positions(labels)
+            if (slot, axis) in selects:
+                carried = _selected(carried, selects[slot, axis], name)
+            if not np.array_equal(arriving.setdefault(labels.tobytes(), carried), carried):
+                raise PlanError(f"{name} gets the same channels in two ways")
+    for tie in facts.ties:
+        if tie.outer == tie.inner == 1:
+            one, other = (
+                arriving.get(labels.tobytes(), layout.positions(labels))
+                for labels in (tie.flat, tie.part)
+            )
+            if not np.array_equal(one, other):
+                raise PlanError(f"{name} gets other channels than it makes")
+
+
+def _selected(carried: IntArray, select: Select, name: str) -> IntArray:
+    if select.chosen.max(initial=0) >= len(carried):
+        raise PlanError(f"{name} selects channels that its input does not have")
+    return carried[select.chosen]
 
 
 def check_writer(

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
-from functools import cache
+from collections.abc import Collection, Mapping
+from functools import cache, cached_property
 
 from onnx import TensorProto, helper
 
-from onnx_upscale.optimizer.load.graph import Graph
+from onnx_upscale.optimizer.analyze.approaches import Approach
+from onnx_upscale.optimizer.load.graph import Graph, Node
 from onnx_upscale.optimizer.load.layers import Layer
-from onnx_upscale.prices import CopyWork, LayerWork, Prices
+from onnx_upscale.prices import (
+    CopyWork,
+    Kernel,
+    LayerWork,
+    Prices,
+    passing_family,
+    works_on_blocks,
+)
 
 
 def positions(graph: Graph, tensor: str, without: Collection[int]) -> int:
@@ -31,31 +39,41 @@ def _item_bytes(kind: int) -> int:
 
 
 class Costs:
-    """Prices of one target for the layers of one graph."""
+    """Prices of one target for the layers of one graph.
 
-    def __init__(self, graph: Graph, prices: Prices) -> None:
-        self._graph, self.prices = graph, prices
-        self._layers: dict[tuple[int, int, int], float] = {}
+    Args:
+        graph: The graph.
+        prices: The prices.
+        approaches: What stands before readers and works for them alone, by the index of the node.
+    """
+
+    def __init__(
+        self, graph: Graph, prices: Prices, approaches: Mapping[int, Approach] | None = None
+    ) -> None:
+        self._graph, self.prices, self.approaches = graph, prices, approaches or {}
+        self._layers: dict[tuple[int, int, int, bool], float] = {}
         self._sites: dict[int, tuple[int, int, int]] = {}
+        self._tensors: dict[tuple[str, int], tuple[int, bool, int]] = {}
 
-    def layer(self, layer: Layer, inputs: int, outputs: int) -> float:
+    def layer(self, layer: Layer, inputs: int, outputs: int, plain: bool = False) -> float:
         """One ungrouped layer with given channel counts.
 
         Args:
             layer: The layer.
             inputs: Input channels that it reads.
             outputs: Output channels that it makes.
+            plain: Whether what it reads is plain whatever is planned (`is_plain`).
 
         Returns:
             Seconds.
         """
-        key = layer.node.index, inputs, outputs
+        key = layer.node.index, inputs, outputs, plain
         if key not in self._layers:
             if layer.node.index not in self._sites:
                 self._sites[layer.node.index] = self._site(layer)
             places, item_bytes, stride = self._sites[layer.node.index]
             work = LayerWork(
-                layer.product, inputs, outputs, places, layer.window, item_bytes, stride
+                layer.product, inputs, outputs, places, layer.window, item_bytes, stride, plain
             )
             self._layers[key] = self.prices.layer(work)
         return self._layers[key]
@@ -68,19 +86,81 @@ class Costs:
         return places, element_bytes(self._graph, tensor), stride
 
     def copy(
-        self, tensor: str, axis: int, source: int, channels: int, contiguous: bool = True
+        self,
+        tensor: str,
+        axis: int,
+        source: int,
+        channels: int,
+        contiguous: bool = True,
+        reordered: int | None = None,
     ) -> float:
-        """A copy of `channels` channels out of (or into) a tensor of `source` channels."""
+        """A copy of `channels` channels out of (or into) a tensor of `source` channels.
+
+        Args:
+            tensor: The tensor.
+            axis: The axis that holds the channels.
+            source: How many it has.
+            channels: How many are copied.
+            contiguous: Whether they are a range.
+            reordered: How many are reordered for this copy alone; None for all of them.
+
+        Returns:
+            Seconds.
+        """
+        key = tensor, axis
+        if key not in self._tensors:
+            places = positions(self._graph, tensor, (axis,))
+            last = axis == len(self._graph.shapes.get(tensor, ())) - 1
+            self._tensors[key] = places, last, element_bytes(self._graph, tensor)
+        places, last, item_bytes = self._tensors[key]
         return self.prices.copy(
-            CopyWork(
-                source=source,
-                channels=channels,
-                places=positions(self._graph, tensor, (axis,)),
-                contiguous=contiguous,
-                last_axis=axis == len(self._graph.shapes.get(tensor, ())) - 1,
-                item_bytes=element_bytes(self._graph, tensor),
-            )
+            CopyWork(source, channels, places, contiguous, last, item_bytes, reordered)
         )
+
+    def reorders(self, tensor: str) -> bool:
+        """Whether a tensor has a blocked layout besides the plain one."""
+        four = len(self._graph.shapes.get(tensor, ())) == 4
+        single = self._graph.types.get(tensor, TensorProto.FLOAT) == TensorProto.FLOAT
+        return four and single and self.prices.layouts > 1
+
+    def is_plain(self, tensor: str) -> bool:
+        """Whether a tensor is in the plain layout whatever is planned.
+
+        That is so if it is made plain, or somebody who reads it wants it plain.
+        """
+        return tensor in self._plain and self.reorders(tensor)
+
+    @cached_property
+    def _plain(self) -> set[str]:
+        """The tensors that nodes touch which do not work on blocks."""
+        found: set[str] = set()
+        for node in self._graph.nodes:
+            if not self._blockable(node):
+                found.update(node.inputs, node.outputs)
+        return found
+
+    def _blockable(self, node: Node) -> bool:
+        graph = self._graph
+        if works_on_blocks(node.op, alike=False, behind_convolution=False):
+            return True
+        names = [name for name in node.inputs if name and name not in graph.constants]
+        alike = len(names) > 1 and len({graph.shapes.get(name) for name in names}) == 1
+        maker = graph.producers.get(names[0]) if len(names) == 1 else None
+        convolution = maker is not None and maker.op == "Conv" and len(graph.readers[names[0]]) == 1
+        return works_on_blocks(node.op, alike, convolution)
+
+    def saved(self, approach: Approach, channels: int, left: int) -> float:
+        """What the nodes of an approach take less for `left` channels than for `channels`."""
+        seconds, scaled, price = 0.0, False, self.prices.kernel
+        for node, operands, places in zip(
+            approach.nodes, approach.operands, approach.places, strict=True
+        ):
+            if not (scaled and node.op == "Relu"):  # A part of what scales.
+                family = passing_family(node.op, operands)
+                seconds += price(Kernel(family, channels, channels, places))
+                seconds -= price(Kernel(family, left, left, places))
+            scaled = node.op == "BatchNormalization"
+        return seconds
 
     def copied_bytes(self, tensor: str, axis: int, channels: int) -> int:
         """Bytes that a copy of some channels writes."""

@@ -8,15 +8,17 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from onnx_upscale.optimizer.load.graph import IntArray
+from onnx_upscale.optimizer.load.graph import IntArray, Node
 from onnx_upscale.optimizer.load.layers import Layer
 
 
 @dataclass(frozen=True)
 class Select:
-    """Before a layer: a copy of chosen places of the axis it contracts, in the order chosen."""
+    """Before a node: a copy of chosen places of an axis that it reads, in the order chosen."""
 
-    layer: Layer
+    node: Node
+    slot: int
+    axis: int
     chosen: IntArray
 
     @property
@@ -40,6 +42,11 @@ class Shift:
     positions: IntArray
     amounts: npt.NDArray[np.float64]
 
+    @property
+    def node(self) -> Node:
+        """The node that it changes something at."""
+        return self.layer.node
+
 
 @dataclass(frozen=True)
 class Widen:
@@ -49,5 +56,37 @@ class Widen:
     before: int
     after: int
 
+    @property
+    def node(self) -> Node:
+        """The node that it changes something at."""
+        return self.layer.node
 
-Edit: TypeAlias = "Select | Shift | Widen"
+
+@dataclass(frozen=True)
+class Unblock:
+    """At a Concat: it leaves the blocked layout, and so do its parts, once for all who read them.
+
+    Attributes:
+        node: The Concat.
+        rank: Rank of what it makes.
+    """
+
+    node: Node
+    rank: int
+
+
+@dataclass(frozen=True)
+class Convolve:
+    """At a BatchNormalization: a convolution of every channel by itself takes its place.
+
+    onnxruntime makes one of it by itself where the layout is blocked already; written as one, it
+    brings the layout about.
+
+    Attributes:
+        node: The BatchNormalization.
+    """
+
+    node: Node
+
+
+Edit: TypeAlias = "Select | Shift | Widen | Unblock | Convolve"

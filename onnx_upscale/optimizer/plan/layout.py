@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -27,6 +27,7 @@ class Layout:
         # By labels, and by roots: most axes of a segment hold the same channels.
         self._known: dict[bytes, IntArray] = {}
         self._laid: dict[bytes, IntArray] = {}
+        self._narrow: Mapping[bytes, IntArray] = {}
 
     def positions(self, labels: IntArray) -> IntArray:
         """The original positions that an axis keeps, in their new order.
@@ -64,7 +65,24 @@ class Layout:
         ends = np.cumsum([0, *map(len, axes)])
         kept = self._kept[np.concatenate([np.zeros(0, np.int64), *axes])]
         found: list[int] = np.diff(np.append(0, np.cumsum(kept))[ends]).tolist()
+        if self._narrow:
+            narrow = (self._narrow.get(labels.tobytes()) for labels in axes)
+            return [
+                count if positions is None else len(positions)
+                for count, positions in zip(found, narrow, strict=True)
+            ]
         return found
+
+    def narrowed(self, narrow: Mapping[bytes, IntArray]) -> Layout:
+        """The same layout, in which some axes hold less than their channels would let them.
+
+        Args:
+            narrow: By the bytes of an axis's labels, the original positions that it keeps.
+        """
+        other = Layout(self._roots, self._kept, self._rank, self._frozen)
+        other._known, other._laid = {**self._known, **narrow}, self._laid
+        other._narrow = narrow
+        return other
 
     def changes(self, labels: IntArray) -> bool:
         """Whether an axis differs from the original."""

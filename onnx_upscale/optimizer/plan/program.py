@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from onnx_upscale.optimizer.analyze import Analysis, Structure
 from onnx_upscale.optimizer.analyze.facts import Facts
 from onnx_upscale.optimizer.load.graph import Node
 from onnx_upscale.optimizer.load.layers import Layer
-from onnx_upscale.optimizer.plan.edits import Edit, Select, Widen
+from onnx_upscale.optimizer.plan.edits import Convolve, Edit, Select, Unblock, Widen
 from onnx_upscale.optimizer.plan.layout import Layout
 from onnx_upscale.optimizer.plan.realizations import Writing
 from onnx_upscale.prices import Program, Step
@@ -56,7 +57,7 @@ class _Program:
         inputs = [name for name in inputs if math.prod(self.shapes.get(name, (1,)))]
         for edit in edits:
             if isinstance(edit, Select):
-                source = node.inputs[edit.layer.data_slot]
+                source = node.inputs[edit.slot]
                 copy = self._copy(source, edit)
                 inputs = [copy if name == source else name for name in inputs]
         narrow = outputs
@@ -66,13 +67,20 @@ class _Program:
         groups = 1 if layer is None else layer.groups
         if facts.group_labels is not None:
             groups = len(self._layout.positions(facts.group_labels))
-        self.steps.append(_step(node, layer, tuple(inputs), narrow, groups))
+        step = _step(node, layer, tuple(inputs), narrow, groups)
+        for edit in edits:
+            if isinstance(edit, Unblock):
+                step = replace(step, axis=step.axis - edit.rank)
+            elif isinstance(edit, Convolve):
+                channels = self.shapes[outputs[0]][1]
+                step = replace(step, op="Conv", weighted=True, groups=channels)
+        self.steps.append(step)
         if narrow != outputs:
             assert layer is not None
             self.steps.append(Step("Pad", narrow, outputs, axis=layer.output_axis or 0))
 
     def _copy(self, source: str, select: Select) -> str:
-        axis = select.layer.data_axis
+        axis = select.axis
         key = (source, axis, select.chosen.tobytes())
         if key not in self._copies:
             name = f"{source}.copy{len(self._copies)}"

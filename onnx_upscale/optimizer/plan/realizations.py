@@ -13,11 +13,12 @@ from typing import ClassVar
 
 import numpy as np
 
+from onnx_upscale.optimizer.analyze.approaches import Approach
 from onnx_upscale.optimizer.analyze.facts import Read, Write
 from onnx_upscale.optimizer.analyze.weights import BoolArray
-from onnx_upscale.optimizer.load.graph import IntArray
+from onnx_upscale.optimizer.load.graph import IntArray, Node
 from onnx_upscale.optimizer.plan.cost import Costs
-from onnx_upscale.optimizer.plan.edits import Edit, Select, Widen
+from onnx_upscale.optimizer.plan.edits import Convolve, Edit, Select, Unblock, Widen
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,15 @@ class Reading:
         """What it changes on the edge to the reader."""
         return ()
 
+    def narrow(self) -> tuple[IntArray, ...]:
+        """The labels of axes that hold no more than what it reads, where their layout has more."""
+        return ()
+
     def seconds(self, costs: Costs, made: int) -> float:
         """What the layer costs with it, if it makes so many channels."""
-        return costs.layer(self.read.layer, len(self.chosen), made)
+        layer = self.read.layer
+        plain = costs.is_plain(layer.node.inputs[layer.data_slot])
+        return costs.layer(layer, len(self.chosen), made, plain)
 
     def bytes_copied(self, costs: Costs) -> int:
         """What it copies per inference."""
@@ -94,13 +101,15 @@ class _Copy(Reading):
 
     def edits(self) -> tuple[Edit, ...]:
         """The copy."""
-        return (Select(self.read.layer, self.chosen),)
+        layer = self.read.layer
+        return (Select(layer.node, layer.data_slot, layer.data_axis, self.chosen),)
 
     def seconds(self, costs: Costs, made: int) -> float:
         """The layer and the copy."""
         layer, count = self.read.layer, len(self.chosen)
         tensor, contiguous = layer.node.inputs[layer.data_slot], isinstance(self, Slice)
-        copy = costs.copy(tensor, layer.data_axis, len(self.here), count, contiguous)
+        reordered = 0 if costs.is_plain(tensor) else None
+        copy = costs.copy(tensor, layer.data_axis, len(self.here), count, contiguous, reordered)
         return costs.layer(layer, count, made) + copy
 
     def bytes_copied(self, costs: Costs) -> int:
@@ -123,8 +132,7 @@ class Slice(_Copy):
         counts = costs.prices.counts(end - start, read.layer.product)
         for width in dict.fromkeys((counts.least, counts.aligned)):
             if width < size:
-                first = min(start, size - width)
-                yield cls(read, here, needs, np.arange(first, first + width))
+                yield cls(read, here, needs, _window(start, width, size))
 
 
 class Gather(_Copy):
@@ -138,13 +146,93 @@ class Gather(_Copy):
         size, wanted = len(needs), np.flatnonzero(needs)
         counts = costs.prices.counts(len(wanted), read.layer.product)
         for count in dict.fromkeys((counts.least, counts.aligned)):
-            missing = min(count, size) - len(wanted)
-            filled = np.sort(np.concatenate([wanted, np.flatnonzero(~needs)[:missing]]))
+            filled = _filled(needs, wanted, count)
             if len(filled) < size and filled[-1] - filled[0] + 1 != len(filled):
                 yield cls(read, here, needs, filled)
 
 
-READINGS: list[type[Reading]] = [ZeroFill, Slice, Gather]
+def _window(start: int, width: int, size: int) -> IntArray:
+    """A range of places of a layout of some size."""
+    first = min(start, size - width)
+    return np.arange(first, first + width)
+
+
+def _filled(needs: BoolArray, wanted: IntArray, count: int) -> IntArray:
+    """The places that are wanted, and the first others up to a count."""
+    missing = min(count, len(needs)) - len(wanted)
+    if not missing:
+        return wanted
+    return np.sort(np.concatenate([wanted, np.flatnonzero(~needs)[:missing]]))
+
+
+@dataclass(frozen=True)
+class Moved(_Copy):
+    """Nodes before it read the copy, and do less.
+
+    Attributes:
+        approach: These nodes.
+        blocked: Whether what they read could be in the blocked layout.
+    """
+
+    name = "moved"
+
+    approach: Approach
+    blocked: bool
+
+    @classmethod
+    def ways(cls, read: Read, here: IntArray, needs: BoolArray, costs: Costs) -> Iterator[Reading]:
+        """As many as the target likes: a window of them, if all that it needs is in it."""
+        approach = costs.approaches.get(read.layer.node.index)
+        if approach is None:
+            return
+        size, wanted = len(needs), np.flatnonzero(needs)
+        start, end = int(wanted[0]), int(wanted[-1]) + 1
+        count = costs.prices.counts(len(wanted), read.layer.product).aligned
+        if count < size:
+            fits = end - start <= count
+            chosen = _window(start, count, size) if fits else _filled(needs, wanted, count)
+            yield cls(read, here, needs, chosen, approach, costs.reorders(approach.source))
+
+    def narrow(self) -> tuple[IntArray, ...]:
+        """What the nodes make."""
+        return self.approach.axes
+
+    def edits(self) -> tuple[Edit, ...]:
+        """The copies, and what suits the layout that they leave."""
+        approach = self.approach
+        found: list[Edit] = []
+        if self.blocked and approach.concatenation is not None:
+            found.append(Unblock(approach.concatenation, rank=4))
+        found += [Select(e.node, e.slot, e.axis, self.chosen) for e in approach.edges]
+        if self.blocked:
+            found += [Convolve(node) for node in approach.nodes if _scales_channels(node)]
+        return tuple(found)
+
+    def seconds(self, costs: Costs, made: int) -> float:
+        """The layer, the copy, and less what the nodes before it save."""
+        approach, layer, count = self.approach, self.read.layer, len(self.chosen)
+        reordered = None
+        if costs.is_plain(approach.source):
+            reordered = 0
+        elif self.blocked and approach.concatenation is not None:
+            reordered = max(round(approach.fresh * len(self.here)), 1)
+        contiguous = bool(self.chosen[-1] - self.chosen[0] + 1 == count)
+        axis, there = approach.edges[0].axis, len(self.here)
+        copy = costs.copy(approach.source, axis, there, count, contiguous, reordered)
+        return costs.layer(layer, count, made) + copy - costs.saved(approach, there, count)
+
+    def bytes_copied(self, costs: Costs) -> int:
+        """What the copy writes."""
+        edge = self.approach.edges[0]
+        return costs.copied_bytes(self.approach.source, edge.axis, len(self.chosen))
+
+
+def _scales_channels(node: Node) -> bool:
+    # Old ones may have a factor per element instead.
+    return node.op == "BatchNormalization" and bool(node.attributes.get("spatial", 1))
+
+
+READINGS: list[type[Reading]] = [ZeroFill, Slice, Gather, Moved]
 
 
 @dataclass(frozen=True)

@@ -43,11 +43,10 @@ def realize_reader(
     if not len(here) or not made:
         return None
     needs = kept.reads[read.layer.node.index][here]
-    everything = np.arange(len(here))
     if needs.all():
-        return Whole(read, here, needs, everything)
+        return Whole(read, here, needs, np.arange(len(here)))
     if strategy is Strategy.CONSTRAINED or not needs.any():
-        return ZeroFill(read, here, needs, everything)
+        return ZeroFill(read, here, needs, np.arange(len(here)))
     if strategy is Strategy.AUTO:
         ways = [way for kind in READINGS for way in kind.ways(read, here, needs, costs)]
         return min(ways, key=lambda way: way.seconds(costs, made))
