@@ -240,6 +240,17 @@ def seen_running(net: Net) -> str:
     return net("MatMul", hidden, net.random(8, 2), name="reader")
 
 
+def position_table(net: Net) -> str:
+    """A network on constant coordinates makes a table that is added to what depends on inputs."""
+    grid = net.random(5, 2)
+    hidden = net(
+        "Relu", net("Add", net("MatMul", grid, net.random(2, 8), name="writer"), net.random(8))
+    )
+    table = net("MatMul", hidden, net.random(8, 4), name="reader")
+    rows = net("Gather", table, net.ints(0, 3, 4), axis=0)
+    return net("Add", net("Slice", "x", net.ints(0), net.ints(3), net.ints(1)), rows)
+
+
 X = {"x": ("n", 3, 8, 8)}
 OPEN = {"x": ("n", 3, "h", "w")}
 TOKENS = {"x": ("n", "s", 4)}
@@ -291,6 +302,7 @@ CASES = {
     "group-norm-21": OpenCase(group_norm, X, ("writer", (5, 4, 1, 1)), 21, axis=1),
     "fused": OpenCase(fused, TOKENS, ("writer", (4, 5))),
     "seen-running": OpenCase(seen_running, TOKENS, ("writer", (4, 5))),
+    "position-table": OpenCase(position_table, {"x": ("n", "s", 4)}, ("writer", (2, 5))),
 }
 
 
