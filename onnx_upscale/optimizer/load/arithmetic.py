@@ -281,6 +281,7 @@ _RULES: dict[str, Rule] = {
     "Slice": _slice,
     "Squeeze": _squeeze,
     "Sub": _each(lambda one, other: one - other),
+    "Transpose": lambda inputs, attributes: inputs[0].transpose(attributes.get("perm")),
     "Unsqueeze": _unsqueeze,
     "Where": _where,
 }

@@ -14,6 +14,7 @@ import onnx
 from onnx import helper
 
 from onnx_upscale.declared import Shape
+from onnx_upscale.optimizer.load.arithmetic import sizes_of
 from onnx_upscale.optimizer.load.subgraphs import names_read, subgraphs
 from onnx_upscale.optimizer.load.tensors import Sizes, Tensors
 from onnx_upscale.optimizer.load.values import Array, Constants
@@ -151,6 +152,17 @@ class Graph:
 
     def known(self, node: Node, slot: int) -> Array | None:
         """What `value` gives, or else what follows from shapes: no weight, but bounds and axes."""
+        value = self._known(node, slot)
+        return None if value is None or value.dtype == object else value
+
+    def entries(self, node: Node, slot: int) -> list[int | None] | None:
+        """The whole numbers at an input slot; None for one that only a run shows."""
+        value = self._known(node, slot)
+        if value is None or value.dtype.kind not in "Oiu":
+            return None
+        return [size if isinstance(size, int) else None for size in sizes_of(value)]
+
+    def _known(self, node: Node, slot: int) -> Array | None:
         value = self.value(node, slot)
         return self.tensors.values.get(node.input(slot)) if value is None else value
 

@@ -45,7 +45,7 @@ class Tensors:
 
     @property
     def values(self) -> Mapping[str, Value]:
-        """Values that follow from shapes, and so hold before run time; constants are not here."""
+        """Values that follow from shapes, some entries perhaps not; constants are not here."""
         return self._found.values
 
     @cached_property

@@ -34,7 +34,8 @@ class Found:
     Attributes:
         shapes: Shapes; a size is a number, a text that stands for one, or None.
         types: Element types (`TensorProto.DataType`).
-        values: Values that follow from shapes, whatever the sizes that are open.
+        values: Values that follow from shapes, whatever the sizes that are open. Where some of
+            their entries depend on these, they are arrays of objects.
     """
 
     shapes: Mapping[str, Shape]
@@ -123,7 +124,8 @@ class _Walk:
             self._measured.add(name)
             kind = self.types.get(name)
             if value.dtype != object and kind:
-                self.derived[name] = value.astype(helper.tensor_dtype_to_np_dtype(kind))
+                value = value.astype(helper.tensor_dtype_to_np_dtype(kind))
+            self.derived[name] = value
 
     def _settle(self, name: str, shape: Shape) -> None:
         """Takes down a shape; every size that is open gets a name."""

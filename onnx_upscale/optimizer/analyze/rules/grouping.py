@@ -27,6 +27,31 @@ def matching_groups(before: Shape, after: Shape) -> list[Group] | None:
     Returns:
         The groups in order; None where nothing is certain.
     """
+    groups, i, j = _matched(before, after)
+    behind, end, last = _matched(before[i:][::-1], after[j:][::-1])
+    end, last = len(before) - end, len(after) - last
+    back = [
+        (
+            sorted(len(before) - 1 - axis for axis in sources),
+            sorted(len(after) - 1 - axis for axis in targets),
+        )
+        for sources, targets in reversed(behind)
+    ]
+    if (i, j) == (end, last):
+        return [*groups, *back]
+    if 0 in before or 0 in after:
+        return None
+    if i == end or j == last:  # What has nothing to match has size one.
+        if not groups:
+            return None
+        sources, targets = groups.pop()
+        i, j = sources[0], targets[0]
+    # What lies between holds the same positions too.
+    return [*groups, (list(range(i, end)), list(range(j, last))), *back]
+
+
+def _matched(before: Shape, after: Shape) -> tuple[list[Group], int, int]:
+    """Groups from the first axes on, as far as they are certain, and how many axes they take."""
     groups: list[Group] = []
     i = j = 0
     while i < len(before) or j < len(after):
@@ -35,31 +60,10 @@ def matching_groups(before: Shape, after: Shape) -> list[Group] | None:
         else:
             group = _next_group(before, after, i, j)
         if group is None:
-            return _from_the_end(groups, before, after, i, j)
+            break
         groups.append(group)
         i, j = i + len(group[0]), j + len(group[1])
-    return groups
-
-
-def _from_the_end(
-    groups: list[Group], before: Shape, after: Shape, i: int, j: int
-) -> list[Group] | None:
-    """What is equal at the end is so by itself; what lies between holds the same positions too."""
-    end, last = len(before), len(after)
-    behind: list[Group] = []
-    while (
-        end > i and last > j and before[end - 1] is not None and before[end - 1] == after[last - 1]
-    ):
-        end, last = end - 1, last - 1
-        behind.insert(0, ([end], [last]))
-    if 0 in before or 0 in after:
-        return None
-    if i == end or j == last:  # What has nothing to match has size one.
-        if not groups:
-            return None
-        sources, targets = groups.pop()
-        i, j = sources[0], targets[0]
-    return [*groups, (list(range(i, end)), list(range(j, last))), *behind]
+    return groups, i, j
 
 
 def _next_group(before: Shape, after: Shape, i: int, j: int) -> Group | None:
