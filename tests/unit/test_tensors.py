@@ -239,6 +239,16 @@ def test_models_run_only_where_a_shape_is_lacking(monkeypatch: pytest.MonkeyPatc
     assert made not in build_graph(bare(unheard, made), runs=False).shapes
 
 
+def test_without_verification_nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensors, "observe", never)
+    monkeypatch.setattr(witness, "_Probe", never)
+    net = Net(17, x=("n", "s", 4))
+    model = bare(net, net("MatMul", unseen(net), net.random(4, 2), name="reader"))
+    masks = {"version": 1, "masks": {"reader": {"input": [1]}}}
+    result = onnx_upscale.optimize(model, masks, verify=False, inputs={"x": (1, 2, 4)})
+    assert result.report["input"]["macs"] == 0
+
+
 def test_two_runs_tell_numbers_from_names() -> None:
     net = Net(17, x=("n", "s", 4))
     made = unseen(net)
