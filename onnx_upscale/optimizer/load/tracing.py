@@ -49,6 +49,7 @@ NO_NAMES = frozenset({"None", "?", "-1", "unk", "unknown", "dynamic"})
 # What these make has the shape of what they read first, whatever else they read.
 _KEEPS_SHAPE = {
     ("", "GroupNormalization"),
+    ("", "SimplifiedLayerNormalization"),  # onnxruntime keeps it among the standard ones.
     ("com.microsoft", "BiasGelu"),
     ("com.microsoft", "FastGelu"),
     ("com.microsoft", "Gelu"),
