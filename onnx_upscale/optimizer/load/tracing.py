@@ -46,16 +46,16 @@ class Found:
 NO_NAMES = frozenset({"None", "?", "-1", "unk", "unknown", "dynamic"})
 """What some converters call every size that they do not know, so that two need not be equal."""
 
-# What these make has the shape of what they read first, whatever else they read.
+# Outputs that have the shape of the first input, whatever else is read.
 _KEEPS_SHAPE = {
-    ("", "GroupNormalization"),
-    ("", "SimplifiedLayerNormalization"),  # onnxruntime keeps it among the standard ones.
-    ("com.microsoft", "BiasGelu"),
-    ("com.microsoft", "FastGelu"),
-    ("com.microsoft", "Gelu"),
-    ("com.microsoft", "QuickGelu"),
-    ("com.microsoft", "SkipLayerNormalization"),
-    ("com.microsoft", "SkipSimplifiedLayerNormalization"),
+    ("", "GroupNormalization"): (0,),
+    ("", "SimplifiedLayerNormalization"): (0,),  # onnxruntime keeps it among the standard ones.
+    ("com.microsoft", "BiasGelu"): (0,),
+    ("com.microsoft", "FastGelu"): (0,),
+    ("com.microsoft", "Gelu"): (0,),
+    ("com.microsoft", "QuickGelu"): (0,),
+    ("com.microsoft", "SkipLayerNormalization"): (0, 3),
+    ("com.microsoft", "SkipSimplifiedLayerNormalization"): (0, 3),
 }
 
 
@@ -174,9 +174,10 @@ class _Walk:
                 self._inferred(node)
             return [value.shape]
         first = self.shapes.get(node.input[0]) if node.input else None
-        if (node.domain, node.op_type) in _KEEPS_SHAPE:
+        kept = _KEEPS_SHAPE.get((node.domain, node.op_type))
+        if kept is not None:
             self._take_types(node, {})
-            return [first]
+            return [first if output in kept else None for output in range(len(node.output))]
         rule = SHAPE_RULES.get(node.op_type) if not node.domain else None
         inferred = self._inferred(node)
         if rule is None:
