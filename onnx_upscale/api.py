@@ -177,7 +177,7 @@ def optimize_with(
         return _recovered(model, masks, options, options.recover, progress)
     clock = _Clock()
     with clock.stage("load"):
-        loaded = load(model, masks)
+        loaded = load(model, masks, options.inputs, runs=options.verify)
     sizes = _sizes(loaded, options.inputs, strict=options.verify or options.tune)
     with clock.stage("analyze"):
         analysis, grown = _grown(analyze_graph(loaded.graph), options.strategy)
@@ -196,8 +196,8 @@ def optimize_with(
                 verification = prove(loaded, grown, emitted.model, planned, options)
             except VerifySetupError as error:
                 raise VerifySetupError(f"{error}; `verify=False` does without") from None
-    before = measure(loaded.graph.model, sizes)
-    after = measure(emitted.model, sizes, emitted.added)
+    before = measure(loaded.graph.model, sizes, runs=options.verify)
+    after = measure(emitted.model, sizes, emitted.added, options.verify)
     content: bytes = emitted.model.SerializeToString(deterministic=True)
     report = Report(
         version=VERSION,
@@ -233,7 +233,7 @@ def _recovered(
     """Repairs the masked model, and optimizes that."""
     clock = _Clock()
     with clock.stage("recover"):
-        loaded = load(model, masks)
+        loaded = load(model, masks, options.inputs)
         analysis, grown = _grown(analyze_graph(loaded.graph), options.strategy)
         planned = plan(analysis, options.strategy, load_prices(options.target))
         wanted = united(loaded.graph, (*loaded.masks, *grown))
@@ -330,7 +330,7 @@ def verify_with(
     model: ModelSource, masks: MaskSource, emitted: ModelSource, options: Options
 ) -> Verification:
     """`verify`, with its options as one value."""
-    loaded, other = load(model, masks), load(emitted).graph.model
+    loaded, other = load(model, masks, options.inputs), load(emitted).graph.model
     analysis, grown = _grown(analyze_graph(loaded.graph), options.strategy)
     # Where the channels of an earlier result are is not known, but a wrong claim shows.
     claimed = plan(analysis, options.strategy, load_prices(options.target))

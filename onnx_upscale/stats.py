@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
 from onnx import helper
 
 from onnx_upscale.copies import COPIES
-from onnx_upscale.optimizer.load.layers import multiply_adds
-from onnx_upscale.optimizer.load.shapes import Shape, shapes_in, skeleton, with_shapes
+from onnx_upscale.declared import Shape
+from onnx_upscale.optimizer.load.layers import multiply_adds, work_reads
+from onnx_upscale.optimizer.load.shapes import is_fixed, skeleton, with_shapes
+from onnx_upscale.optimizer.load.tensors import derive
+from onnx_upscale.optimizer.load.witness import shapes_at
 
 
 @dataclass(frozen=True)
@@ -34,22 +37,26 @@ class Stats:
 
 
 def measure(
-    model: onnx.ModelProto, sizes: Mapping[str, tuple[int, ...]], copies: Iterable[str] = ()
+    model: onnx.ModelProto,
+    sizes: Mapping[str, tuple[int, ...]],
+    copies: Iterable[str] = (),
+    runs: bool = True,
 ) -> Stats:
-    """Measures a model without running it.
+    """Measures a model.
 
     Args:
         model: The model.
         sizes: Shapes of its inputs.
         copies: Names of nodes whose output is to be counted as copied.
+        runs: Whether it may run where nothing else shows how large tensors are.
 
     Returns:
         Its size and work. What cannot be known counts as nothing.
     """
-    shapes, types = _shapes_at(model, sizes)
     names = set(copies)
     added = [node for node in model.graph.node if node.name in names]
     copied = [node.output[0] for node in added if node.op_type in COPIES]
+    shapes, types = _shapes_at(model, sizes, copied, runs)
     return Stats(
         nodes=len(model.graph.node),
         params=sum(math.prod(tensor.dims) for tensor in model.graph.initializer),
@@ -60,8 +67,9 @@ def measure(
 
 
 def _shapes_at(
-    model: onnx.ModelProto, sizes: Mapping[str, tuple[int, ...]]
+    model: onnx.ModelProto, sizes: Mapping[str, tuple[int, ...]], copied: Sequence[str], runs: bool
 ) -> tuple[Mapping[str, Shape], Mapping[str, int]]:
+    """Shapes and types at some sizes; what nothing else tells of them, a run does."""
     slim = skeleton(model)
     bound: dict[str, int] = {}
     for value in slim.graph.input:
@@ -76,7 +84,11 @@ def _shapes_at(
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param in bound:
                 dim.dim_value = bound[dim.dim_param]
-    return shapes_in(with_shapes(slim), model)
+    found = derive(with_shapes(slim), model)
+    wanted = [name for node in model.graph.node for name in work_reads(node)] + list(copied)
+    lacking = [name for name in wanted if not is_fixed(found.shapes.get(name))]
+    seen = shapes_at(model, lacking, sizes) if lacking and sizes and runs else {}
+    return {**found.shapes, **seen}, found.types
 
 
 def _bytes(tensor: str, shapes: Mapping[str, Shape], types: Mapping[str, int]) -> int:

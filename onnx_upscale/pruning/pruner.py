@@ -100,7 +100,7 @@ class Pruner:
         progress: Progress | None = None,
         least_score: Goal | None = None,
     ) -> None:
-        self._graph = load(model).graph
+        self._graph = load(model, sizes=settings.inputs).graph
         self._model, self._set = self._graph.model, settings
         self._tell = progress or (lambda what, done, of: None)
         check_weights(self._graph)

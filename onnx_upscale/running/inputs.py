@@ -10,8 +10,8 @@ import numpy.typing as npt
 import onnx
 from onnx import helper
 
+from onnx_upscale.declared import shape_of
 from onnx_upscale.errors import UsageError, VerifySetupError
-from onnx_upscale.optimizer.load.shapes import shape_of
 
 # What a symbolic dimension is given when nobody says: a batch, an image side, a sequence.
 _BATCH = 1

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
+from onnx_upscale.declared import shape_of
 from onnx_upscale.errors import DataError
 from onnx_upscale.optimizer.load.graph import IntArray
-from onnx_upscale.optimizer.load.shapes import shape_of
 from onnx_upscale.optimizer.load.values import Array
 from onnx_upscale.running import model_inputs
 from onnx_upscale.samples.arrays import Samples

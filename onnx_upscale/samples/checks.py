@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from onnx_upscale.declared import Shape, shape_of
 from onnx_upscale.errors import DataError
-from onnx_upscale.optimizer.load.shapes import Shape, shape_of
 from onnx_upscale.optimizer.load.values import Array
 from onnx_upscale.running import model_inputs
 

@@ -12,8 +12,8 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from onnx_upscale.declared import shape_of
 from onnx_upscale.errors import DataError
-from onnx_upscale.optimizer.load.shapes import shape_of
 from onnx_upscale.optimizer.load.values import Array
 
 _SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"))

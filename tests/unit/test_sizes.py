@@ -107,7 +107,9 @@ def test_arithmetic_ends_the_trace_and_moves_nothing() -> None:
     doubled = made("Mul", shape, made.ints(2), name="doubled")
     after = made("Gather", doubled, made.ints(1), name="after")
     mixed = made("Concat", shape, doubled, axis=0, name="mixed")
-    assert traced(made, shape, after, mixed) == ([of_x(0, 1, 2, 3), None, None], {"shape"})
+    found, movers = traced(made, shape, after, mixed)
+    assert found == [of_x(0, 1, 2, 3), None, of_x(0, 1, 2, 3, None, None, None, None)]
+    assert movers == {"shape", "mixed"}
 
 
 def test_entries_that_are_chosen_at_run_time_are_not_known() -> None:

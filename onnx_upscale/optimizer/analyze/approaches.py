@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnx_upscale.declared import Shape
 from onnx_upscale.optimizer.analyze.facts import Axes, Facts, Read, Write, same_axis
-from onnx_upscale.optimizer.load.graph import Graph, IntArray, Node, Shape
+from onnx_upscale.optimizer.load.graph import Graph, IntArray, Node
 
 
 @dataclass(frozen=True)

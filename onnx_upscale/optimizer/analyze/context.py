@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from onnx import TensorProto
 
+from onnx_upscale.declared import Shape
 from onnx_upscale.optimizer.analyze.facts import (
     Axes,
     Carry,
@@ -21,12 +24,14 @@ from onnx_upscale.optimizer.analyze.facts import (
     Write,
 )
 from onnx_upscale.optimizer.analyze.labels import LabelPool
-from onnx_upscale.optimizer.analyze.rewrites import Count, Resize, Rewrite
+from onnx_upscale.optimizer.analyze.rewrites import Count, Frozen, Resize, Rewrite, Template
 from onnx_upscale.optimizer.analyze.sizes import Sizes
-from onnx_upscale.optimizer.load.graph import Graph, IntArray, Node, Shape
+from onnx_upscale.optimizer.load.graph import Graph, IntArray, Node
 from onnx_upscale.optimizer.load.layers import Layer
 from onnx_upscale.optimizer.load.values import Array
 
+# Types that hold sizes exactly: a mantissa of 24 bits is enough for those of any channels.
+_SIZES = (TensorProto.INT64, TensorProto.INT32, TensorProto.FLOAT, TensorProto.DOUBLE)
 # Each takes some dozens of bytes, and a few bytes of a model can ask for any number.
 _MOST_CHANNELS = 1 << 24
 
@@ -75,7 +80,7 @@ class Context:
         self._concatenation: Concatenation | None = None
         self._group_labels: IntArray | None = None
         self._rewrites: list[Rewrite] = []
-        self._templates: dict[int, tuple[int, ...]] = {}
+        self._templates: dict[int, Template] = {}
         self._adapting_slots: set[int] = set()
 
     # What the node is.
@@ -111,7 +116,7 @@ class Context:
             return list(value) if isinstance(value, (list, tuple)) else [value]
         if not self.has(slot):
             return None
-        known = self.constant(slot)
+        known = self.graph.known(self.node, slot)
         if known is None:
             raise UnclearError(f"its {attribute} are not constant")
         return list(known.ravel().tolist())
@@ -264,53 +269,78 @@ class Context:
         self._group_labels = labels
         self.rewrite(Count("group", labels))
 
-    def resizes(self, slot: int, template: tuple[int, ...]) -> None:
+    def resizes(self, slot: int, template: Template) -> None:
         """An input holds the output's shape; `template` says it as a constant."""
         self._templates[slot] = template
 
     def resizes_in_place(self, slot: int, after: Shape) -> None:
         """Like `resizes`, for an operator whose shape input must name every size.
 
-        Where some size is known at run time only, the labelled ones must follow by themselves: be
-        read from an axis that holds the same channels.
-
-        Raises:
-            UnclearError: They do not.
+        Where some size is known at run time only, nothing changes if the labelled ones follow by
+        themselves: are read from an axis that holds the same channels.
         """
-        if all(isinstance(size, int) for size in after):
-            self.resizes(slot, tuple(size for size in after if isinstance(size, int)))
+        known = tuple(size if isinstance(size, int) else None for size in after)
+        if None in known and self._follow(slot, len(after) - len(self.shape())):
+            self._adapting_slots.add(slot)
             return
-        sizes = self._sizes.get(self.node.inputs[slot], ())
-        shift = len(after) - len(self.shape())
-        for axis, labels in self.axes(0).items():
-            size = sizes[axis + shift] if axis + shift < len(sizes) else None
-            source = self._axes.get(size.tensor, {}).get(size.axis) if size else None
-            if source is None or not np.array_equal(
-                self._pool.roots(source), self._pool.roots(labels)
-            ):
-                raise UnclearError("its sizes are not constant")
-        self._adapting_slots.add(slot)
+        if None in known and self.shape(slot) != (len(after),):
+            raise UnclearError("its sizes are not constant")
+        self.resizes(slot, known)
 
-    def pin_sizes(self) -> tuple[Demand, ...]:
-        """Pins the axes whose sizes this node uses in a way that nothing adapts."""
-        demands = []
-        for slot, name in enumerate(self.node.inputs):
-            handled = slot in self._templates or slot in self._adapting_slots
-            if handled or name not in self._sizes:
+    def _follow(self, slot: int, shift: int) -> bool:
+        """Whether the sizes of all labelled axes are read from axes that hold the same channels."""
+        result = {axis + shift: labels for axis, labels in self.axes(0).items()}
+        for axis, source in enumerate(self._measured(slot)):
+            own = result.pop(axis, None)
+            if source is None and own is None:
                 continue
-            for size in self._sizes[name]:
-                labels = self._axes.get(size.tensor, {}).get(size.axis) if size else None
+            if source is None or own is None:
+                return False
+            if not np.array_equal(self._pool.roots(source), self._pool.roots(own)):
+                return False
+        return not result
+
+    def _measured(self, slot: int) -> list[IntArray | None]:
+        """The labels of the axes that the entries of an input are the sizes of."""
+        return [
+            None if size is None else self._axes.get(size.tensor, {}).get(size.axis)
+            for size in self._sizes.get(self.node.input(slot), ())
+        ]
+
+    def with_sizes(self, facts: Facts) -> Facts:
+        """Facts with what becomes of sizes that this node uses in a way that nothing adapts.
+
+        They stay what they were: either they are put back before the node reads them, or the axes
+        must stay as well.
+        """
+        demands: list[Demand] = []
+        frozen: list[Frozen] = []
+        for slot, name in enumerate(self.node.inputs):
+            if slot in self._templates or slot in self._adapting_slots:
+                continue
+            measured = self._measured(slot)
+            shape = self.graph.shapes.get(name)
+            if all(labels is None for labels in measured):
+                continue
+            if shape in ((), (len(measured),)) and self.graph.types.get(name) in _SIZES:
+                frozen.append(Frozen(slot, tuple(measured), scalar=shape == ()))
+                continue
+            for size, labels in zip(self._sizes[name], measured, strict=True):
                 if size is not None and labels is not None:
                     reason = f"its size is used by {self.node.op}"
                     demands.append(Demand(size.tensor, -1, size.axis, labels, True, reason))
-        return tuple(demands)
+        return replace(
+            facts,
+            demands=(*facts.demands, *demands),
+            rewrites=(*frozen, *facts.rewrites),  # A rule may change what was put back.
+        )
 
     # The outcome.
 
     def facts(self) -> Facts:
         """All that was said."""
         made = self.outputs.get(0, {})
-        resizes = [Resize(slot, template, made) for slot, template in self._templates.items()]
+        resizes = [self._resize(slot, made) for slot in self._templates]
         return Facts(
             node=self.node,
             inputs=self.inputs,
@@ -327,8 +357,18 @@ class Context:
             rewrites=(*self._rewrites, *resizes),
         )
 
+    def _resize(self, slot: int, made: Mapping[int, IntArray]) -> Resize:
+        measured = dict(enumerate(self._measured(slot)))
+        template = tuple(
+            len(labels) if size is None and (labels := measured.get(place)) is not None else size
+            for place, size in enumerate(self._templates[slot])
+        )
+        return Resize(slot, template, made, tuple(m for m in measured.values() if m is not None))
+
     def pinned_facts(self, reason: str) -> Facts:
         """The facts of a node that nothing is known about: its axes stay as they are."""
+        self._templates.clear()
+        self._adapting_slots.clear()
         return Facts(
             node=self.node,
             inputs=self.inputs,

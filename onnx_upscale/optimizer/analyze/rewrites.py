@@ -17,6 +17,9 @@ from onnx_upscale.optimizer.load.graph import IntArray, Node
 Positions: TypeAlias = "Callable[[IntArray], IntArray]"
 """From the labels of an axis to the original positions that it keeps, in their new order."""
 
+Template: TypeAlias = "tuple[int | None, ...]"
+"""A shape; None stands for a size that is as it was."""
+
 
 @dataclass(frozen=True)
 class Taken:
@@ -70,6 +73,9 @@ class Editor(Protocol):
     def set_integers(self, slot: int, name: str, values: Sequence[int] | IntArray) -> None:
         """Puts constant integers at an input slot; the name is a proposal."""
 
+    def replace_sizes(self, slot: int, name: str, sizes: Template, scalar: bool = False) -> None:
+        """Puts other sizes in place of some at an input slot; None leaves one as it is."""
+
     def take_inputs(self, slots: Sequence[int]) -> None:
         """Leaves only some inputs, in another order."""
 
@@ -116,20 +122,49 @@ class Resize:
 
     Attributes:
         slot: Its slot.
-        template: That shape as a constant.
+        template: That shape as a constant; None for a size that only a run shows.
         axes: The labelled axes of the result.
+        measured: The axes that some of its sizes are read from.
     """
 
     slot: int
-    template: tuple[int, ...]
+    template: Template
     axes: Mapping[int, IntArray]
+    measured: tuple[IntArray, ...] = ()
 
     def __call__(self, editor: Editor, positions: Positions) -> None:
-        """Rewrites the shape if a labelled axis gets shorter."""
+        """Rewrites the shape if a labelled axis, or one that is measured, gets shorter."""
         sizes = list(self.template)
-        changed = False
+        changed = any(len(positions(labels)) != len(labels) for labels in self.measured)
         for axis, labels in self.axes.items():
             sizes[axis] = len(positions(labels))
             changed |= sizes[axis] != len(labels)
-        if changed:
-            editor.set_integers(self.slot, f"{editor.node.outputs[0]}.sizes", sizes)
+        name = f"{editor.node.outputs[0]}.sizes"
+        known = [size for size in sizes if size is not None]
+        if changed and len(known) == len(sizes):
+            editor.set_integers(self.slot, name, known)
+        elif changed:
+            editor.replace_sizes(self.slot, name, tuple(sizes))
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """An input holds sizes of axes, and must not change with them.
+
+    Attributes:
+        slot: Its slot.
+        measured: The labels of the axis that each entry is the size of, or None.
+        scalar: Whether it is a single number and no vector.
+    """
+
+    slot: int
+    measured: tuple[IntArray | None, ...]
+    scalar: bool
+
+    def __call__(self, editor: Editor, positions: Positions) -> None:
+        """Puts the sizes back if some axis gets shorter."""
+        counts = [None if labels is None else len(labels) for labels in self.measured]
+        kept = [None if labels is None else len(positions(labels)) for labels in self.measured]
+        if kept != counts:
+            name = f"{editor.node.outputs[0]}.sizes"
+            editor.replace_sizes(self.slot, name, tuple(counts), self.scalar)

@@ -56,11 +56,14 @@ def _range(graph: Graph, node: Node, known: Mapping[str, Sizes]) -> Sizes | None
 def _concat(graph: Graph, node: Node, known: Mapping[str, Sizes]) -> Sizes | None:
     parts: list[Size | None] = []
     for slot, name in enumerate(node.inputs):
+        if name in known:
+            parts += known[name]
+            continue
         constant = graph.value(node, slot)
-        part = known.get(name, (None,) * constant.size if constant is not None else None)
-        if part is None:
+        shape = graph.shapes.get(name, ()) if constant is None else constant.shape
+        if len(shape) != 1 or not isinstance(shape[0], int):
             return None
-        parts += part
+        parts += (None,) * shape[0]
     return tuple(parts)
 
 
@@ -68,6 +71,7 @@ def _concat(graph: Graph, node: Node, known: Mapping[str, Sizes]) -> Sizes | Non
 _RULES: dict[str, Callable[[Graph, Node, Mapping[str, Sizes]], Sizes | None]] = {
     "Shape": _shape,
     "Identity": _same,
+    "Reshape": _same,
     "Cast": _same,
     "Squeeze": _same,
     "Unsqueeze": _same,

@@ -222,10 +222,10 @@ def find_structure(graph: Graph) -> Structure:
             facts = context.facts()
         except UnclearError as unclear:
             facts = context.pinned_facts(f"{node.op}: {unclear}")
+        if node.index not in movers and node.index not in idioms.rules:
+            facts = context.with_sizes(facts)
         all_facts.append(facts)
         demands += facts.demands
-        if node.index not in movers and node.index not in idioms.rules:
-            demands += context.pin_sizes()
         for output, labelled in facts.outputs.items():
             axes[node.outputs[output]] = labelled
     demands += _demands_from_outside(graph, axes, sizes)

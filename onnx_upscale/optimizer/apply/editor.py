@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
+from onnx import TensorProto, helper
 
-from onnx_upscale.optimizer.analyze.rewrites import Step, Taken, Transposed
+from onnx_upscale.optimizer.analyze.rewrites import Step, Taken, Template, Transposed
 from onnx_upscale.optimizer.apply.copies import select_node
 from onnx_upscale.optimizer.apply.surgery import Surgery
 from onnx_upscale.optimizer.load.graph import IntArray, Node
@@ -48,13 +49,30 @@ class NodeEditor:
         inputs = self._edited.inputs
         if slot < len(inputs) and isinstance(getattr(inputs[slot], "values", None), np.ndarray):
             return [int(value) for value in inputs[slot].values]
-        value = self._surgery.graph.value(self.node, slot)
+        value = self._surgery.graph.known(self.node, slot)
         return [] if value is None else [int(entry) for entry in value.ravel()]
 
     def set_integers(self, slot: int, name: str, values: Sequence[int] | IntArray) -> None:
         """Puts constant integers at an input slot; the name is a proposal."""
         constant = self._surgery.integers(name, values)
         self._surgery.replace_tensor(self.node.index, slot, constant)
+
+    def replace_sizes(self, slot: int, name: str, sizes: Template, scalar: bool = False) -> None:
+        """Puts other sizes in place of some at an input slot; None leaves one as it is."""
+        surgery, index = self._surgery, self.node.index
+        kind = surgery.graph.types.get(self.node.inputs[slot]) or TensorProto.INT64
+        shape = () if scalar else (len(sizes),)
+        chosen = np.array([size is not None for size in sizes]).reshape(shape)
+        numbers = np.array([size or 0 for size in sizes]).reshape(shape)
+        numbers = numbers.astype(helper.tensor_dtype_to_np_dtype(kind))
+        result = surgery.constant(surgery.fresh_name(name), numbers)
+        if not chosen.all():
+            flags = surgery.constant(surgery.fresh_name(f"{name}.fixed"), chosen)
+            inputs = [flags, result, self._edited.inputs[slot]]
+            result = surgery.variable(name)
+            where = surgery.node("Where", f"{name}_node", inputs, [result])
+            surgery.before.setdefault(index, []).append(where)
+        surgery.replace_tensor(index, slot, result)
 
     def take_inputs(self, slots: Sequence[int]) -> None:
         """Leaves only some inputs, in another order."""

@@ -8,6 +8,7 @@ from onnx_upscale.optimizer.load.graph import Graph, build_graph
 from onnx_upscale.optimizer.load.masking import LayerMask, mask_graph, resolve_masks
 from onnx_upscale.optimizer.load.masks import Mask, MaskSource, read_masks
 from onnx_upscale.optimizer.load.model import ModelSource, read_model
+from onnx_upscale.optimizer.load.witness import Sizes
 
 __all__ = ["Loaded", "MaskSource", "ModelSource", "load", "read_model"]
 
@@ -29,12 +30,20 @@ class Loaded:
     given: bool = True
 
 
-def load(model: ModelSource, masks: MaskSource = None) -> Loaded:
+def load(
+    model: ModelSource,
+    masks: MaskSource = None,
+    sizes: Sizes | None = None,
+    runs: bool = True,
+) -> Loaded:
     """Reads a model and its masks.
 
     Args:
         model: A path or a `ModelProto`.
         masks: A path, a dictionary, or None (or `-`) to use only the zeros in the weights.
+        sizes: Shapes of inputs with symbolic dimensions, at which the model may run where nothing
+            but a run shows its shapes.
+        runs: Whether the model may run for that at all.
 
     Returns:
         The model seen through its masks.
@@ -43,7 +52,7 @@ def load(model: ModelSource, masks: MaskSource = None) -> Loaded:
         ModelError: The model cannot be read.
         MaskError: The masks cannot be read or do not fit the model.
     """
-    graph = build_graph(read_model(model))
+    graph = build_graph(read_model(model), sizes, runs)
     stated = read_masks(masks)
     resolved = resolve_masks(graph, stated)
     given = masks is not None and masks != "-"

@@ -19,7 +19,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
 
-from onnx_upscale.optimizer.load.shapes import shape_of
+from onnx_upscale.declared import shape_of
 
 Array = npt.NDArray[Any]
 

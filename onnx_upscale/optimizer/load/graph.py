@@ -13,11 +13,12 @@ import numpy.typing as npt
 import onnx
 from onnx import helper
 
-from onnx_upscale.optimizer.load.shapes import infer_shapes
+from onnx_upscale.declared import Shape
+from onnx_upscale.optimizer.load.arithmetic import sizes_of
 from onnx_upscale.optimizer.load.subgraphs import names_read, subgraphs
+from onnx_upscale.optimizer.load.tensors import Sizes, Tensors
 from onnx_upscale.optimizer.load.values import Array, Constants
 
-Shape: TypeAlias = "tuple[int | str | None, ...]"
 Use: TypeAlias = "tuple[int, int]"
 """A node's index and the slot of one of its inputs."""
 
@@ -78,17 +79,26 @@ class Graph:
     Attributes:
         model: The model as it was read; never changed.
         nodes: Its nodes in topological order.
-        shapes: The inferred shape of each tensor where it has one; symbolic sizes are names.
+        tensors: The shapes and types of its tensors.
         constants: Tensors with a value known before run time.
         overrides: Masked constants, by the node and slot that read them.
     """
 
     model: onnx.ModelProto
     nodes: tuple[Node, ...]
-    shapes: Mapping[str, Shape]
-    types: Mapping[str, int]
+    tensors: Tensors
     constants: Constants
     overrides: Mapping[Use, Override] = field(default_factory=dict)
+
+    @property
+    def shapes(self) -> Mapping[str, Shape]:
+        """The shape of each tensor where that is known; sizes that only a run shows are texts."""
+        return self.tensors.shapes
+
+    @property
+    def types(self) -> Mapping[str, int]:
+        """The element type of each tensor (`TensorProto.DataType`) where that is known."""
+        return self.tensors.types
 
     @cached_property
     def opset(self) -> int:
@@ -138,15 +148,32 @@ class Graph:
         override = self.overrides.get((node.index, slot))
         if override is not None:
             return override.values
-        name = node.input(slot)
-        return self.constants.get(name)
+        return self.constants.get(node.input(slot))
+
+    def known(self, node: Node, slot: int) -> Array | None:
+        """What `value` gives, or else what follows from shapes: no weight, but bounds and axes."""
+        value = self._known(node, slot)
+        return None if value is None or value.dtype == object else value
+
+    def entries(self, node: Node, slot: int) -> list[int | None] | None:
+        """The whole numbers at an input slot; None for one that only a run shows."""
+        value = self._known(node, slot)
+        if value is None or value.dtype.kind not in "Oiu":
+            return None
+        return [size if isinstance(size, int) else None for size in sizes_of(value)]
+
+    def _known(self, node: Node, slot: int) -> Array | None:
+        value = self.value(node, slot)
+        return self.tensors.values.get(node.input(slot)) if value is None else value
 
 
-def build_graph(model: onnx.ModelProto) -> Graph:
+def build_graph(model: onnx.ModelProto, sizes: Sizes | None = None, runs: bool = True) -> Graph:
     """Makes the view of a model.
 
     Args:
         model: The model, its nodes in topological order; it must not be changed afterwards.
+        sizes: Shapes of some inputs, at which the model runs if its shapes show no other way.
+        runs: Whether it may run for that at all.
 
     Returns:
         The graph, without masks.
@@ -171,6 +198,5 @@ def build_graph(model: onnx.ModelProto) -> Graph:
     overridable = {v.name for v in model.graph.input} if model.ir_version >= 4 else set()
     initializers = {t.name: t for t in model.graph.initializer if t.name not in overridable}
     producers = {name: node.proto for node in nodes for name in node.outputs if name}
-    shapes, types = infer_shapes(model)
     constants = Constants(initializers, producers, list(model.opset_import))
-    return Graph(model, nodes, shapes, types, constants)
+    return Graph(model, nodes, Tensors(model, sizes, runs), constants)

@@ -17,10 +17,14 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from onnx_upscale.declared import Shape
 from onnx_upscale.optimizer.load.graph import Graph, IntArray, Node, Override, Use
-from onnx_upscale.optimizer.load.shapes import Shape
+from onnx_upscale.optimizer.load.shapes import is_fixed
 from onnx_upscale.optimizer.load.sides import Side
 from onnx_upscale.optimizer.load.values import Array
+
+UNKNOWN_RANK = 0
+"""The rank of a result of which no shape is known; no layer makes a single number."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,8 @@ class Layer:
         bias_slot: Input slot of the bias, or None for an operator that has none.
         data_axis: Axis of the activations that is contracted.
         output_axis: Axis of the result that holds the output channels, or None if there is none.
-        result_rank: How many axes the result has.
+        result_rank: How many axes the result has; `UNKNOWN_RANK` where nobody knows, and axes are
+            counted from the end.
         weight_input_axis: Axis of the weight that the contraction runs over.
         weight_output_axis: Axis of the weight that makes output channels, or None.
         groups: Count of groups; each sees its own share of both sides. Those of a weight lie along
@@ -252,6 +257,9 @@ def _gemm(graph: Graph, node: Node, slot: int, shape: tuple[int, ...]) -> Layer 
 def _matmul(graph: Graph, node: Node, slot: int, shape: tuple[int, ...]) -> Layer | None:
     data = graph.shapes.get(node.input(1 - slot))
     result = graph.shapes.get(node.outputs[0])
+    if slot and len(shape) == 2 and (data is None or result is None):
+        # A matrix on the right contracts the last axis and makes the last one, whatever the rank.
+        return Layer(node, shape, 0, 1, None, -1, -1, UNKNOWN_RANK, 0, 1)
     if data is None or result is None or not shape or not data:
         return None
     into = max(len(shape) - 2, 0) if slot else len(shape) - 1
@@ -282,6 +290,8 @@ def layer_of(graph: Graph, node: Node) -> Layer | None:
     if operator is None:
         return None
     constants = [slot for slot in operator.weight_slots if graph.value(node, slot) is not None]
+    if len(constants) == 2 and node.outputs[0] not in graph.constants:
+        constants = constants[1:]  # A layer on a constant: the second is its weight.
     if len(constants) != 1:
         return None
     value = graph.value(node, constants[0])
@@ -303,6 +313,13 @@ def is_layer_operator(node: Node) -> bool:
     return (node.domain, node.op) in LAYER_OPERATORS
 
 
+def work_reads(node: onnx.NodeProto) -> tuple[str, ...]:
+    """The tensors whose shapes tell the multiply-adds of a node; none for what is no layer."""
+    if (node.domain, node.op_type) not in LAYER_OPERATORS:
+        return ()
+    return node.input[0], node.input[1], node.output[0]
+
+
 def multiply_adds(node: onnx.NodeProto, shapes: Mapping[str, Shape]) -> int:
     """The multiply-adds of a node.
 
@@ -316,9 +333,11 @@ def multiply_adds(node: onnx.NodeProto, shapes: Mapping[str, Shape]) -> int:
     operator = LAYER_OPERATORS.get((node.domain, node.op_type))
     if operator is None:
         return 0
+    known = [shapes.get(name) for name in work_reads(node)]
+    if not all(map(is_fixed, known)):
+        return 0
     data, weight, made = (
-        [size if isinstance(size, int) else 0 for size in shapes.get(name, unknown)]
-        for name, unknown in ((node.input[0], ()), (node.input[1], ()), (node.output[0], (0,)))
+        [size for size in shape or () if isinstance(size, int)] for shape in known
     )
     if not data or not weight:
         return 0

@@ -12,7 +12,13 @@ import numpy as np
 from onnx_upscale.errors import MaskError
 from onnx_upscale.optimizer.load.affine import Addend, addends
 from onnx_upscale.optimizer.load.graph import Graph, IntArray, Node, Override, Use
-from onnx_upscale.optimizer.load.layers import LAYER_OPERATORS, Layer, is_layer_operator, layer_of
+from onnx_upscale.optimizer.load.layers import (
+    LAYER_OPERATORS,
+    UNKNOWN_RANK,
+    Layer,
+    is_layer_operator,
+    layer_of,
+)
 from onnx_upscale.optimizer.load.masks import Mask
 from onnx_upscale.optimizer.load.sides import Side
 
@@ -48,7 +54,8 @@ def resolve_masks(graph: Graph, masks: Iterable[Mask]) -> tuple[LayerMask, ...]:
                     f"node '{node.title}' is a {node.op}, which has no channels to mask"
                 )
             layer = names.layer(node)
-            if layer is None:
+            # What is added behind a layer can be told only by its axis of output channels.
+            if layer is None or (mask.side is Side.OUTPUT and layer.result_rank == UNKNOWN_RANK):
                 raise mask.error(
                     f"the weight of node '{node.title}' ({node.op}) is not constant, "
                     "or the shapes it works on are not known"

@@ -1,4 +1,4 @@
-"""Shapes and types of every tensor, inferred without moving the weights."""
+"""Shapes and types as onnx infers them, without moving the weights."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Mapping
 import onnx
 from onnx import shape_inference
 
+from onnx_upscale.declared import Shape, shape_of
+
 # Constants up to this many elements can hold shapes, axes and pads; larger ones are weights.
 _SHAPE_ELEMENTS = 1024
 # Longer than the largest vocabularies, which have a bias each.
 _LONG_VECTOR = 1 << 18
-
-Shape = tuple[int | str | None, ...]
 
 
 def skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -32,6 +32,8 @@ def skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
     slim.graph.sparse_initializer.extend(graph.sparse_initializer)
     listed = {value.name for value in graph.input}
     for tensor in graph.initializer:
+        if tensor.name in listed and model.ir_version >= 4:
+            continue  # A caller may give another value, so that this one tells nothing.
         elements = 1
         for size in tensor.dims:
             elements *= size
@@ -42,6 +44,11 @@ def skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
                 onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
             )
     return slim
+
+
+def is_fixed(shape: Shape | None) -> bool:
+    """Whether every size of a shape is known as a number."""
+    return shape is not None and all(isinstance(size, int) for size in shape)
 
 
 def with_shapes(slim: onnx.ModelProto) -> onnx.ModelProto:
@@ -72,19 +79,6 @@ def _has_long_vector(graph: onnx.GraphProto) -> bool:
     return any(len(dims) == 1 and dims[0].dim_value > _LONG_VECTOR for dims in shapes)
 
 
-def infer_shapes(model: onnx.ModelProto) -> tuple[Mapping[str, Shape], Mapping[str, int]]:
-    """Infers the shape and element type of every tensor that has them.
-
-    Args:
-        model: Any model; what it already says about shapes is used.
-
-    Returns:
-        Shapes and element types (`TensorProto.DataType`) by tensor name. A size is an int, the
-        name of a symbolic dimension, or None where nothing is known.
-    """
-    return shapes_in(with_shapes(skeleton(model)), model)
-
-
 def shapes_in(
     slim: onnx.ModelProto, model: onnx.ModelProto
 ) -> tuple[Mapping[str, Shape], Mapping[str, int]]:
@@ -95,7 +89,8 @@ def shapes_in(
         model: The model with them.
 
     Returns:
-        What `infer_shapes` does.
+        Shapes and element types (`TensorProto.DataType`) by tensor name. A size is an int, the
+        name of a symbolic dimension, or None where nothing is known.
     """
     shapes: dict[str, Shape] = {}
     types: dict[str, int] = {}
@@ -110,15 +105,3 @@ def shapes_in(
         shapes[initializer.name] = tuple(initializer.dims)
         types[initializer.name] = initializer.data_type
     return shapes, types
-
-
-def shape_of(value: onnx.ValueInfoProto) -> Shape:
-    """The declared shape of a tensor."""
-    return tuple(
-        dim.dim_value
-        if dim.HasField("dim_value")
-        else dim.dim_param
-        if dim.HasField("dim_param")
-        else None
-        for dim in value.type.tensor_type.shape.dim
-    )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import onnx
 from onnx import numpy_helper
 
 from onnx_upscale.optimizer.load.folding import Array, OperatorSets, fold, may_fold
+from onnx_upscale.optimizer.load.products import layers_on_constants
 
 __all__ = ["Array", "Constants"]
 
@@ -24,7 +25,7 @@ class Constants(Mapping[str, Array]):
 
     A tensor is in this mapping if its value is: asking whether it is there evaluates it. What
     cannot be evaluated, or is larger than all that the model stores, is not there, nor is what
-    depends on it.
+    depends on it; nor what layers make of constants (`products`), for masks may change it.
 
     Args:
         initializers: Initializer tensors by name (those a caller may override are left out).
@@ -41,18 +42,22 @@ class Constants(Mapping[str, Array]):
         self._initializers = initializers
         self._producers = producers
         self._opset_imports = opset_imports
-        self._candidates = self._find_candidates()
+        self._candidates = self._find_candidates(frozenset())
+        layers = layers_on_constants(initializers, producers, self._candidates)
+        if layers:
+            self._candidates = self._find_candidates(layers)
         in_nodes = [a.t for node in producers.values() for a in node.attribute if a.HasField("t")]
         stored = sum(_elements(tensor) for tensor in (*initializers.values(), *in_nodes))
         self._largest = max(_FLOOR, stored)
         self._left = _TIMES * self._largest
         self._settled: dict[str, Array | None] = {}
 
-    def _find_candidates(self) -> set[str]:
+    def _find_candidates(self, without: Collection[str]) -> set[str]:
         """Names that follow from constants alone; only folding shows whether they have a value."""
         found = set(self._initializers)
         for output, node in self._producers.items():
-            if may_fold(node) and all(not name or name in found for name in node.input):
+            known = all(not name or name in found for name in node.input)
+            if known and may_fold(node) and output not in without:
                 found.add(output)
         return found
 

@@ -148,19 +148,26 @@ class _Wiring:
         return by_name or [index for index, node in enumerate(self.nodes) if key in node.output]
 
     def _using(self, weight: str) -> list[int]:
-        """The layers whose weight is an initializer, or is made from it and other constants."""
-        found, made = [], {weight}
+        """The layers whose weight is an initializer, or is made from it and other constants.
+
+        If there are none, the products of constants of which it is the second.
+        """
+        found: list[int] = []
+        tables: list[int] = []
+        made = {weight}
         for index, node in enumerate(self.nodes):
             if not made.intersection(node.input):
                 continue
             if all(name in self.constants for name in node.output):
+                if _operator(node) in PRODUCTS and node.input[1] in made:
+                    tables.append(index)
                 made.update(node.output)
             elif (
                 _operator(node) in CONVOLUTIONS | PRODUCTS
                 and node.input[self.weight_slot(node)] in made
             ):
                 found.append(index)
-        return found
+        return found or tables
 
     def affine(self, tensor: str) -> Iterator[tuple[onnx.NodeProto, list[str]]]:
         """The operations by constants in a row behind a tensor, with their constants."""

@@ -15,6 +15,7 @@ from functools import partial
 
 import numpy as np
 
+from onnx_upscale.declared import Shape
 from onnx_upscale.optimizer.analyze.context import Context
 from onnx_upscale.optimizer.analyze.rewrites import (
     Editor,
@@ -25,7 +26,7 @@ from onnx_upscale.optimizer.analyze.rewrites import (
     Transposed,
     changed,
 )
-from onnx_upscale.optimizer.load.graph import Graph, IntArray, Node, Shape
+from onnx_upscale.optimizer.load.graph import Graph, IntArray, Node
 
 
 @dataclass(frozen=True)

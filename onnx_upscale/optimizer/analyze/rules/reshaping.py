@@ -6,10 +6,12 @@ import math
 
 import numpy as np
 
+from onnx_upscale.declared import Shape
 from onnx_upscale.optimizer.analyze.context import Context, UnclearError
 from onnx_upscale.optimizer.analyze.facts import Carry, How
+from onnx_upscale.optimizer.analyze.rewrites import Template
+from onnx_upscale.optimizer.analyze.rules.grouping import factors_around, matching_groups
 from onnx_upscale.optimizer.analyze.rules.table import rule
-from onnx_upscale.optimizer.load.graph import Shape
 
 
 @rule("Squeeze Unsqueeze")
@@ -40,7 +42,7 @@ def squeeze(node: Context) -> None:
 def reshape(node: Context) -> None:
     """Axes are merged and split; a labelled axis passes where its part in that is clear."""
     before, after = node.shape(), node.output_shape()
-    groups = _matching_groups(before, after)
+    groups = matching_groups(before, after)
     if groups is None:
         raise UnclearError("it is not known which axes it merges or splits")
     if node.node.op == "Reshape":
@@ -75,9 +77,10 @@ def _regroup(
 ) -> None:
     """Passes one labelled axis through a group of axes that hold the same positions."""
     labels = node.axes(0)[axis]
-    sizes = [_known(before[source]) for source in sources]
     place = sources.index(axis)
-    outer, inner = math.prod(sizes[:place]), math.prod(sizes[place + 1 :])
+    outer, inner = factors_around(
+        [before[source] for source in sources], place, [after[target] for target in targets]
+    )
     wide = [target for target in targets if after[target] != 1]
     if len(wide) == 1:
         made = node.make(wide[0], _known(after[wide[0]]))
@@ -106,75 +109,11 @@ def _known(size: int | str | None) -> int:
     return size
 
 
-def _matching_groups(before: Shape, after: Shape) -> list[tuple[list[int], list[int]]] | None:
-    """Groups of input axes and output axes with the same count of positions.
-
-    Axes of unknown size match only themselves; one that nothing names (from either end) makes
-    the whole unclear.
-    """
-    groups: list[tuple[list[int], list[int]]] = []
-    i = j = 0
-    while i < len(before) or j < len(after):
-        if i < len(before) and j < len(after) and before[i] == after[j] and before[i] is not None:
-            groups.append(([i], [j]))
-            i, j = i + 1, j + 1
-            continue
-        known_before = i < len(before) and isinstance(before[i], int)
-        known_after = j < len(after) and isinstance(after[j], int)
-        if i < len(before) and j < len(after) and not known_before and not known_after:
-            # Two unknown sizes in one place are the same if all that follows is known and equal.
-            if not _same_rest(before[i + 1 :], after[j + 1 :]):
-                return None
-            groups.append(([i], [j]))
-            i, j = i + 1, j + 1
-            continue
-        group = _next_group(before, after, i, j)
-        if group is None:
-            return None
-        sources, targets = group
-        groups.append(group)
-        i, j = i + len(sources), j + len(targets)
-    return groups
-
-
-def _same_rest(before: Shape, after: Shape) -> bool:
-    sizes = [size for size in (*before, *after) if not isinstance(size, int)]
-    if sizes:
-        return False
-    return math.prod(int(s) for s in before if isinstance(s, int)) == math.prod(
-        int(s) for s in after if isinstance(s, int)
-    )
-
-
-def _next_group(before: Shape, after: Shape, i: int, j: int) -> tuple[list[int], list[int]] | None:
-    sources: list[int] = []
-    targets: list[int] = []
-    left = right = 1
-    while not sources or not targets or left != right:
-        grow_left = left <= right if sources and targets else not sources
-        if grow_left and i + len(sources) == len(before):
-            grow_left = False
-        if not grow_left and j + len(targets) == len(after):
-            grow_left = True
-            if i + len(sources) == len(before):
-                return (sources, targets) if left == right else None
-        size = before[i + len(sources)] if grow_left else after[j + len(targets)]
-        if not isinstance(size, int) or size == 0:
-            return None
-        if grow_left:
-            sources.append(i + len(sources))
-            left *= size
-        else:
-            targets.append(j + len(targets))
-            right *= size
-    return sources, targets
-
-
-def _sizes_template(node: Context, before: Shape, after: Shape) -> tuple[int, ...]:
-    """A constant that makes Reshape give `after`: 0 is "as in the input", one size may be -1.
+def _sizes_template(node: Context, before: Shape, after: Shape) -> Template:
+    """What makes Reshape give `after`: 0 is "as in the input", one size may be -1.
 
     Raises:
-        UnclearError: There is none.
+        UnclearError: Nothing can be written that does.
     """
     unknown = [axis for axis, size in enumerate(after) if not isinstance(size, int)]
     sizes = [size if isinstance(size, int) else -1 for size in after]
@@ -182,8 +121,10 @@ def _sizes_template(node: Context, before: Shape, after: Shape) -> tuple[int, ..
         for axis in unknown:
             if axis < len(before) and after[axis] is not None and before[axis] == after[axis]:
                 sizes[axis] = 0
-    if sizes.count(-1) > 1 or any(size == 0 for size in after):
+    if 0 in after:
         raise UnclearError("its shape cannot be written as a constant")
+    if sizes.count(-1) > 1:
+        return tuple(size if isinstance(size, int) else None for size in after)
     return tuple(sizes)
 
 
@@ -201,6 +142,8 @@ def expand(node: Context) -> None:
         node.resizes(
             1, (*[1] * repeated, _known(after[repeated]), *[1] * (len(after) - repeated - 1))
         )
+    if node.constant(0) is not None:
+        _repeat(node, before, after)
     for axis, labels in node.axes(0).items():
         place = axis + shift
         if after[place] == len(labels):
@@ -221,6 +164,16 @@ def _repeated_heads(node: Context, before: Shape, after: Shape) -> int | None:
         return None
     alone = before[grown[0] - shift] == 1 and isinstance(after[grown[0]], int)
     return grown[0] if alone else None
+
+
+def _repeat(node: Context, before: Shape, after: Shape) -> None:
+    """A constant that is repeated, such as a token: the entries of its last axis are channels."""
+    wide = [axis for axis, size in enumerate(before) if size != 1]
+    place = wide[-1] + len(after) - len(before) if wide else -1
+    if wide and after[place] == before[wide[-1]]:
+        made = node.make(place, _known(after[place]))
+        node.param(0, wide[-1], made)
+        node.embeds(made)
 
 
 @rule("Shape")

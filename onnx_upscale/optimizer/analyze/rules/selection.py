@@ -91,20 +91,18 @@ def _fit_split(editor: Editor, axis: int, picks: list[IntArray], size: int) -> N
 def slice_(node: Context) -> None:
     """Takes ranges of axes."""
     rank = len(node.shape())
-    starts, ends = node.constant_list(1, "starts"), node.constant_list(2, "ends")
     axes = node.constant_list(3, "axes")
-    steps = node.constant_list(4, "steps")
-    if starts is None or ends is None:
-        raise UnclearError("it has no bounds")
-    sliced = [int(axis) % rank for axis in (axes if axes is not None else range(len(starts)))]
-    bounds = dict(
-        zip(sliced, zip(starts, ends, steps or [1] * len(starts), strict=True), strict=True)
-    )
+    if axes is None:
+        starts = node.constant_list(1, "starts")
+        axes = list(range(len(starts or ())))
+    sliced = [int(axis) % rank for axis in axes]
     for axis, labels in node.axes(0).items():
-        if axis not in bounds:
+        if axis not in sliced:  # Bounds of others may be known at run time only.
             node.move(axis, labels)
             continue
-        start, end, step = (int(bound) for bound in bounds[axis])
+        lists = [node.constant_list(slot, name) for slot, name in ((1, "starts"), (2, "ends"))]
+        lists.append(node.constant_list(4, "steps") or [1] * len(sliced))
+        start, end, step = (int(each[sliced.index(axis)]) for each in lists if each is not None)
         pick = np.arange(len(labels))[start:end:step]
         _select(node, axis, labels, [pick], partial(_fit_slice, rank))
 

@@ -11,8 +11,8 @@ from onnx_upscale.optimizer.analyze.rules.table import rule
 def pad(node: Context) -> None:
     """Borders are added to other axes than those of channels."""
     rank = len(node.shape())
-    pads = node.constant_list(1, "pads")
-    if pads is None:
+    pads = node.attribute("pads") or node.graph.entries(node.node, 1)
+    if pads is None or len(pads) % 2:
         raise UnclearError("its pads are not constant")
     axes = node.constant_list(3, "axes") if node.has(3) else list(range(rank))
     assert axes is not None
@@ -20,11 +20,13 @@ def pad(node: Context) -> None:
         int(axis) % rank: (pads[index], pads[index + len(axes)]) for index, axis in enumerate(axes)
     }
     how = How.SAME if node.attribute("mode", b"constant") != b"constant" else _border(node)
+    nothing = (0, 0)  # An amount that only a run shows is one.
     for axis, labels in node.axes(0).items():
-        if any(amounts.get(axis, ())):
+        if amounts.get(axis, nothing) != nothing:
             node.pin(0, axis, "padded")
         else:
-            node.pass_on(axis, labels, how if any(map(any, amounts.values())) else How.SAME)
+            changes = any(pair != nothing for pair in amounts.values())
+            node.pass_on(axis, labels, how if changes else How.SAME)
 
 
 def _border(node: Context) -> How:

@@ -1,0 +1,129 @@
+"""Shapes and types of the tensors of a model, found when somebody asks for them.
+
+In this order, and no further than it takes: what the model declares; onnx's shape inference with
+data propagation; names for sizes that only a run shows, followed through shape arithmetic; what two
+runs show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+
+import onnx
+
+from onnx_upscale.declared import Shape
+from onnx_upscale.optimizer.load.arithmetic import Value
+from onnx_upscale.optimizer.load.shapes import shapes_in, skeleton, with_shapes
+from onnx_upscale.optimizer.load.tracing import NO_NAMES, Found, trace
+from onnx_upscale.optimizer.load.witness import Sizes, Witness, observe
+
+__all__ = ["Sizes", "Tensors"]
+
+
+class Tensors:
+    """The shapes and types of a model's tensors.
+
+    Args:
+        model: The model; it must not be changed afterwards.
+        sizes: Shapes of some inputs, at which the model runs if its shapes show no other way.
+        runs: Whether it may run for that at all.
+    """
+
+    def __init__(self, model: onnx.ModelProto, sizes: Sizes | None, runs: bool) -> None:
+        self._model, self._sizes, self._runs = model, sizes, runs
+
+    @property
+    def shapes(self) -> Mapping[str, Shape]:
+        """The shape of each tensor that has a known one."""
+        return self._found.shapes
+
+    @property
+    def types(self) -> Mapping[str, int]:
+        """The element type of each tensor (`TensorProto.DataType`) that has a known one."""
+        return self._found.types
+
+    @property
+    def values(self) -> Mapping[str, Value]:
+        """Values that follow from shapes, some entries perhaps not; constants are not here."""
+        return self._found.values
+
+    @cached_property
+    def _found(self) -> Found:
+        slim = with_shapes(skeleton(self._model))
+        found = derive(slim, self._model)
+        lacking = _lacking(slim, found)
+        if not lacking or not self._runs:
+            return found
+        reshaped = _made(slim, "Reshape")
+        witness = observe(self._model, [*lacking, *reshaped], self._sizes)
+        return found if witness is None else _derive_from(witness, lacking, slim, self._model)
+
+
+def derive(slim: onnx.ModelProto, model: onnx.ModelProto) -> Found:
+    """The shapes and types that follow from a model without running it.
+
+    Args:
+        slim: The model without large weights, after onnx's shape inference.
+        model: The model with them.
+
+    Returns:
+        What is known.
+    """
+    found = Found(*shapes_in(slim, model))
+    return found if _is_complete(slim, found) else trace(slim, _overridable(model), found)
+
+
+def _derive_from(
+    witness: Witness, lacking: list[str], slim: onnx.ModelProto, model: onnx.ModelProto
+) -> Found:
+    """Goes on from what was seen; no shape stays that a run contradicts."""
+    declared = shapes_in(slim, model)
+    shapes, types = dict(declared[0]), dict(declared[1])
+    for name in lacking:
+        shape = witness.shape(name)
+        if shape is not None:
+            shapes[name], types[name] = shape, witness.types[name]
+    found = trace(slim, _overridable(model), Found(shapes, types))
+    agreed = {
+        name: shape for name, shape in found.shapes.items() if not witness.contradicts(name, shape)
+    }
+    return Found(agreed, found.types, found.values)
+
+
+def _lacking(slim: onnx.ModelProto, found: Found) -> list[str]:
+    """Tensors that somebody reads and whose shape nothing tells."""
+    read = {name for node in slim.graph.node for name in node.input}
+    read |= {value.name for value in slim.graph.output}
+    for value in (*slim.graph.value_info, *slim.graph.output):
+        if value.HasField("type") and not value.type.HasField("tensor_type"):
+            read.discard(value.name)  # Sequences and the like have no shape.
+    return [name for name in _made(slim) if name in read and name not in found.shapes]
+
+
+def _is_complete(slim: onnx.ModelProto, found: Found) -> bool:
+    """Whether every size is a number, or has the name of one of an input."""
+    names = {
+        size
+        for value in slim.graph.input
+        for size in found.shapes.get(value.name, ())
+        if isinstance(size, str)
+    } - NO_NAMES
+    shapes = (found.shapes.get(name) for name in _made(slim))
+    return all(
+        shape is not None and all(isinstance(size, int) or size in names for size in shape)
+        for shape in shapes
+    )
+
+
+def _overridable(model: onnx.ModelProto) -> frozenset[str]:
+    if model.ir_version < 4:
+        return frozenset()
+    return frozenset(value.name for value in model.graph.input)
+
+
+def _made(model: onnx.ModelProto, operator: str = "") -> Iterator[str]:
+    """What the nodes of a model make, or those of one operator."""
+    for node in model.graph.node:
+        if not operator or node.op_type == operator:
+            yield from (name for name in node.output if name)
