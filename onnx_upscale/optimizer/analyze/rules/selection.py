@@ -100,9 +100,11 @@ def slice_(node: Context) -> None:
         if axis not in sliced:  # Bounds of others may be known at run time only.
             node.move(axis, labels)
             continue
-        lists = [node.constant_list(slot, name) for slot, name in ((1, "starts"), (2, "ends"))]
-        lists.append(node.constant_list(4, "steps") or [1] * len(sliced))
-        start, end, step = (int(each[sliced.index(axis)]) for each in lists if each is not None)
+        starts, ends = node.constant_list(1, "starts"), node.constant_list(2, "ends")
+        if starts is None or ends is None:
+            raise UnclearError("it has no bounds")
+        steps, at = node.constant_list(4, "steps") or [1] * len(sliced), sliced.index(axis)
+        start, end, step = int(starts[at]), int(ends[at]), int(steps[at])
         pick = np.arange(len(labels))[start:end:step]
         _select(node, axis, labels, [pick], partial(_fit_slice, rank))
 
