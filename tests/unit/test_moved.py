@@ -38,9 +38,9 @@ def layer(net: Any, data: str, inputs: int, outputs: int, name: str) -> str:
     return str(net("Conv", data, weight, net.random(outputs)))
 
 
-def dense(layers: int = 3, growth: int = 8, epsilon: float = 1e-5) -> Any:
+def dense(layers: int = 3, growth: int = 8, epsilon: float = 1e-5, opset: int = 17) -> Any:
     """A block in which every layer `r{i}` reads all that those before it made."""
-    net: Any = Net(17, x=[1, 3, SIDE, SIDE])
+    net: Any = Net(opset, x=[1, 3, SIDE, SIDE])
     parts = [net("MaxPool", layer(net, "x", 3, growth, "w"), kernel_shape=[1, 1])]
     for number in range(layers):
         width = growth * len(parts)
@@ -106,6 +106,19 @@ def test_a_dense_block_copies_right_behind_its_concats() -> None:
         assert weights[scales.input[1]].shape == (group, 1, 1, 1)
         assert group == len(weights[copy.input[1]])
     assert result.report["verify"]["ok"]
+
+
+@pytest.mark.parametrize(("opset", "negative"), [(10, False), (11, True)])
+def test_axes_count_from_the_end_where_operators_know_that(opset: int, negative: bool) -> None:
+    result = onnx_upscale.optimize(dense(opset=opset), DENSE_MASKS, target=COPIES_PAY)
+    assert "moved" in readings(result.report).values()
+    axes = [
+        attribute.i
+        for node in result.model.graph.node
+        if node.op_type == "Concat"
+        for attribute in node.attribute
+    ]
+    assert (min(axes) < 0) == negative
 
 
 def test_the_smallest_spread_of_a_normalization_counts() -> None:

@@ -15,6 +15,8 @@ from onnx_upscale.declared import Shape
 from onnx_upscale.optimizer.analyze.facts import Axes, Facts, Read, Write, same_axis
 from onnx_upscale.optimizer.load.graph import Graph, IntArray, Node
 
+_NEGATIVE_AXES_SINCE = 11
+
 
 @dataclass(frozen=True)
 class Edge:
@@ -150,7 +152,9 @@ class _Walk:
         if maker is not None and maker.op == "Concat" and self._alone(source, edges):
             fresh = self._fresh(maker)
             shared = fresh < 1 and int(maker.attributes["axis"]) == edges[0].axis == 1
-            concatenation = maker if shared else None
+            # It leaves the blocked layout by an axis that is counted from the end.
+            counts_from_end = self._graph.opset >= _NEGATIVE_AXES_SINCE
+            concatenation = maker if shared and counts_from_end else None
         return Approach(
             tuple(nodes), operands, places, source, tuple(edges), writers, axes,
             concatenation, fresh,
