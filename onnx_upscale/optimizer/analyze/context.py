@@ -32,6 +32,7 @@ from onnx_upscale.optimizer.load.values import Array
 
 # Types that hold sizes exactly: a mantissa of 24 bits is enough for those of any channels.
 _SIZES = (TensorProto.INT64, TensorProto.INT32, TensorProto.FLOAT, TensorProto.DOUBLE)
+_WHERE_SINCE = 9
 # Each takes some dozens of bytes, and a few bytes of a model can ask for any number.
 _MOST_CHANNELS = 1 << 24
 
@@ -270,7 +271,13 @@ class Context:
         self.rewrite(Count("group", labels))
 
     def resizes(self, slot: int, template: Template) -> None:
-        """An input holds the output's shape; `template` says it as a constant."""
+        """An input holds the output's shape; `template` says it as a constant.
+
+        Raises:
+            UnclearError: Some sizes stay, and no node of this operator set puts others beside them.
+        """
+        if None in template and self.graph.opset < _WHERE_SINCE:
+            raise UnclearError("its sizes are not constant")
         self._templates[slot] = template
 
     def resizes_in_place(self, slot: int, after: Shape) -> None:
@@ -322,7 +329,9 @@ class Context:
             shape = self.graph.shapes.get(name)
             if all(labels is None for labels in measured):
                 continue
-            if shape in ((), (len(measured),)) and self.graph.types.get(name) in _SIZES:
+            whole = all(labels is not None for labels in measured)
+            fits = shape in ((), (len(measured),)) and self.graph.types.get(name) in _SIZES
+            if fits and (whole or self.graph.opset >= _WHERE_SINCE):
                 frozen.append(Frozen(slot, tuple(measured), scalar=shape == ()))
                 continue
             for size, labels in zip(self._sizes[name], measured, strict=True):
