@@ -12,7 +12,12 @@ Shape: TypeAlias = "tuple[int | str | None, ...]"
 
 def shape_of(value: onnx.ValueInfoProto) -> Shape:
     """The declared shape of a tensor."""
+    return shape_in(value.type)
+
+
+def shape_in(found: onnx.TypeProto) -> Shape:
+    """The shape in the type of a tensor."""
     return tuple(
         dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
-        for dim in value.type.tensor_type.shape.dim
+        for dim in found.tensor_type.shape.dim
     )

@@ -52,9 +52,7 @@ def coupled_units(structure: Structure, sites: Sequence[Site]) -> list[IntArray]
         UsageError: All channels must stay.
     """
     roots, taken = structure.roots, {site.layer.node.index for site in sites}
-    stay = np.zeros(len(roots), bool)
-    for demand in structure.demands:
-        stay[roots[demand.labels]] = True
+    stay = structure.demanded.copy()
     for facts in structure.facts:
         if facts.node.index in taken:
             continue

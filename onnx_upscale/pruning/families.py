@@ -75,9 +75,7 @@ def find_families(
         Families in the order of the model.
     """
     roots, graph = structure.roots, structure.graph
-    stay = np.zeros(len(roots), bool)
-    for demand in structure.demands:
-        stay[roots[demand.labels]] = True
+    stay = structure.demanded.copy()
     for facts in structure.facts:
         read = facts.read
         if read is not None and (

@@ -79,11 +79,9 @@ def _moved(facts: Facts, moved: Mapping[bytes, IntArray]) -> Facts:
 
 def _wanted(structure: Structure, needs: Needs) -> BoolArray:
     """Per root, whether somebody wants it for itself, not to make a grid whole."""
-    wanted, roots = np.zeros(len(structure.roots), bool), structure.roots
+    wanted = structure.demanded.copy()
     for read, _, inputs in structure.backward:
         wanted[inputs[needs.reads[read.layer.node.index]]] = True
-    for demand in structure.demands:
-        wanted[roots[demand.labels]] = True
     return wanted
 
 

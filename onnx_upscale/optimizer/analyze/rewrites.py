@@ -135,15 +135,15 @@ class Resize:
     def __call__(self, editor: Editor, positions: Positions) -> None:
         """Rewrites the shape if a labelled axis, or one that is measured, gets shorter."""
         sizes = list(self.template)
-        changed = any(len(positions(labels)) != len(labels) for labels in self.measured)
+        shorter = any(len(positions(labels)) != len(labels) for labels in self.measured)
         for axis, labels in self.axes.items():
             sizes[axis] = len(positions(labels))
-            changed |= sizes[axis] != len(labels)
+            shorter |= sizes[axis] != len(labels)
         name = f"{editor.node.outputs[0]}.sizes"
         known = [size for size in sizes if size is not None]
-        if changed and len(known) == len(sizes):
+        if shorter and len(known) == len(sizes):
             editor.set_integers(self.slot, name, known)
-        elif changed:
+        elif shorter:
             editor.replace_sizes(self.slot, name, tuple(sizes))
 
 

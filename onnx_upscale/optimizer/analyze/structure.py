@@ -28,7 +28,7 @@ from onnx_upscale.optimizer.analyze.labels import LabelPool
 from onnx_upscale.optimizer.analyze.rules import RULES
 from onnx_upscale.optimizer.analyze.segments import Segment, find_segments
 from onnx_upscale.optimizer.analyze.sizes import Sizes, trace_sizes
-from onnx_upscale.optimizer.analyze.weights import Weights
+from onnx_upscale.optimizer.analyze.weights import BoolArray, Weights
 from onnx_upscale.optimizer.load.graph import Graph, IntArray
 from onnx_upscale.optimizer.load.layers import Layer, layers
 from onnx_upscale.optimizer.load.values import Array
@@ -106,18 +106,25 @@ class Structure:
         """
         if not self.grids:
             return self
-        stay = np.zeros(len(self.roots), bool)
-        for demand in self.demands:
-            stay[self.roots[demand.labels]] = True
         pool = LabelPool()
         pool.fresh(len(self.roots))
         pool.couple(np.arange(len(self.roots)), self.roots)
         for grid in self.grids:
-            free = (axis for axis, factor in enumerate(grid.factors) if not stay[factor].all())
+            free = (
+                axis for axis, factor in enumerate(grid.factors) if not self.demanded[factor].all()
+            )
             axis = next(free, 0)
             cells = np.moveaxis(grid.flat.reshape(grid.shape), axis, -1)
             pool.couple(cells, grid.factors[axis])
         return replace(self, roots=pool.all_roots())
+
+    @cached_property
+    def demanded(self) -> BoolArray:
+        """Per root, whether a node, an output or a subgraph needs its channel; never changed."""
+        found = np.zeros(len(self.roots), bool)
+        for demand in self.demands:
+            found[self.roots[demand.labels]] = True
+        return found
 
     @cached_property
     def approaches(self) -> Mapping[int, Approach]:

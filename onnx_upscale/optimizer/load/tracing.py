@@ -20,7 +20,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, defs, helper, numpy_helper, shape_inference
 
-from onnx_upscale.declared import Shape
+from onnx_upscale.declared import Shape, shape_in
 from onnx_upscale.optimizer.load.arithmetic import FEW, MOST_TERMS, Value, compute, vector
 from onnx_upscale.optimizer.load.polynomials import polynomial, product_of
 from onnx_upscale.optimizer.load.shape_rules import SHAPE_RULES, Use
@@ -228,12 +228,8 @@ class _Walk:
 
 
 def _declared(found: onnx.TypeProto) -> Shape | None:
-    if not found.HasField("tensor_type") or not found.tensor_type.HasField("shape"):
-        return None
-    return tuple(
-        dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
-        for dim in found.tensor_type.shape.dim
-    )
+    known = found.HasField("tensor_type") and found.tensor_type.HasField("shape")
+    return shape_in(found) if known else None
 
 
 def _agreed(said: Shape | None, found: Shape | None) -> Shape | None:
