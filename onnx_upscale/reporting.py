@@ -44,7 +44,7 @@ def mask_counts(loaded: Loaded) -> MaskCounts:
 
 def segment_reports(plan: Plan) -> tuple[SegmentReport, ...]:
     """Every segment with its writers and readers and how they get along."""
-    reports, costs = [], Costs(plan.analysis.structure.graph, plan.prices)
+    reports, costs = [], Costs(plan.analysis.structure, plan.prices)
     for segment in plan.analysis.structure.segments:
         writers = [(writer.node, plan.writers[writer.node.index]) for writer in segment.writers]
         readers = [plan.readers.get(read.layer.node.index) for read in segment.readers]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from onnx_upscale.errors import UsageError
 from onnx_upscale.optimizer.analyze import Structure, analyze
 from onnx_upscale.optimizer.load.masking import LayerMask, mask_graph
-from onnx_upscale.optimizer.plan import plan
+from onnx_upscale.optimizer.plan import Costs, plan
 from onnx_upscale.prices import Prices
 
 _STEPS = 100
@@ -22,7 +22,7 @@ class Prediction:
     """
 
     def __init__(self, structure: Structure, prices: Prices) -> None:
-        self._structure, self._prices = structure, prices
+        self._structure, self._costs = structure, Costs(structure, prices)
         self._whole = self._seconds(())
 
     def share(self, masks: Sequence[LayerMask]) -> float:
@@ -31,7 +31,7 @@ class Prediction:
 
     def _seconds(self, masks: Sequence[LayerMask]) -> float:
         graph = mask_graph(self._structure.graph, masks)
-        return plan(analyze(graph, self._structure), "auto", self._prices).seconds
+        return plan(analyze(graph, self._structure), "auto", self._costs).seconds
 
     def meeting(
         self,

@@ -22,7 +22,7 @@ class Gauge:
 
     def __init__(self, structure: Structure, prices: Prices) -> None:
         self.structure, self.prices = structure, prices
-        self._costs = Costs(structure.graph, prices)
+        self.costs = Costs(structure, prices)
 
     def total(self, plan: Plan) -> float:
         """What the emitted model of a plan takes."""
@@ -48,7 +48,7 @@ class Gauge:
         self, layer: Layer, there: int, kept: int, outputs: int, together: bool
     ) -> tuple[float, float]:
         """Seconds of reading all and of reading a copy."""
-        costs, counts = self._costs, self.prices.counts
+        costs, counts = self.costs, self.prices.counts
         there, kept = (counts(count, layer.product).aligned for count in (there, kept))
         outputs = counts(outputs, layer.product).aligned
         whole = costs.layer(layer, there, outputs)

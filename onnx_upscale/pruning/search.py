@@ -121,7 +121,7 @@ class _Search:
         mode: str,
         layers: Collection[int] | None,
     ) -> None:
-        self._structure, self._prices, self._measure = structure, prices, measure
+        self._structure, self._measure = structure, measure
         self._stocks = stocks
         self._gauge = gauge_of(measure, structure, prices)
         self._state = State(stocks, self._gauge)
@@ -241,7 +241,7 @@ class _Search:
                 for index, channels in pruned.items()
             ]
             graph = mask_graph(self._structure.graph, masks)
-            planned = plan(analyze(graph, self._structure), "auto", self._prices)
+            planned = plan(analyze(graph, self._structure), "auto", self._gauge.costs)
             self._known[key] = self._gauge.total(planned)
         return self._known[key]
 

@@ -52,7 +52,7 @@ _PARTS: tuple[Part, ...] = (
     compounds.gate, values.foreign, values.subgraph, space.pool, space.pad, space.reduce,
     movement.flatten, movement.sequence, compounds.image, movement.shuffle, movement.pixels,
     space.resize, movement.expand, movement.tile, compounds.attention, layers.gemm, layers.matmul,
-    layers.left_matmul, compounds.products, layers.twins,
+    layers.left_matmul, compounds.products, layers.twins, compounds.transition,
 )  # fmt: skip
 _COMMON = (
     layers.some_conv, compounds.conv_bn, compounds.residual, compounds.join, compounds.concat,

@@ -30,11 +30,16 @@ def find_constants(structure: Structure, graph: Graph, weights: MaskedWeights) -
         Values per label, shape (labels,).
     """
     values = np.full(len(structure.roots), np.nan)
+    known = False
     for facts in structure.facts:
         if facts.write is not None and facts.write.layer is not None:
-            values[facts.write.outputs] = _written(graph, facts.write, values, weights)
+            written = _written(graph, facts.write, values, weights)
+            values[facts.write.outputs] = written
+            known |= not np.isnan(written).all()
         for carry in facts.carries:
-            values[carry.outputs] = _carried(graph, facts, carry, values)
+            if known or not any(labels is not None for labels in carry.inputs.values()):
+                values[carry.outputs] = carried = _carried(graph, facts, carry, values)
+                known |= not np.isnan(carried).all()
         for grid in facts.grids:
             _through_grid(grid, values)
     values[~np.isfinite(values)] = np.nan

@@ -25,11 +25,12 @@ from onnx_upscale.optimizer.analyze.facts import (
 from onnx_upscale.optimizer.analyze.heads import nodes_in_heads
 from onnx_upscale.optimizer.analyze.idioms import find_idioms
 from onnx_upscale.optimizer.analyze.labels import LabelPool
+from onnx_upscale.optimizer.analyze.poolings import find_poolings
 from onnx_upscale.optimizer.analyze.rules import RULES
 from onnx_upscale.optimizer.analyze.segments import Segment, find_segments
 from onnx_upscale.optimizer.analyze.sizes import Sizes, trace_sizes
 from onnx_upscale.optimizer.analyze.weights import BoolArray, Weights
-from onnx_upscale.optimizer.load.graph import Graph, IntArray
+from onnx_upscale.optimizer.load.graph import Graph, IntArray, Node
 from onnx_upscale.optimizer.load.layers import Layer, layers
 from onnx_upscale.optimizer.load.values import Array
 
@@ -130,6 +131,11 @@ class Structure:
     def approaches(self) -> Mapping[int, Approach]:
         """What stands before a reader and works for it alone, by the index of its node."""
         return find_approaches(self.graph, self.facts, self.axes, self.roots)
+
+    @cached_property
+    def poolings(self) -> Mapping[int, Node]:
+        """The averages that may come before a pointwise convolution, by the index of its node."""
+        return find_poolings(self.graph, self.layers)
 
     @cached_property
     def running(self) -> tuple[tuple[Facts, tuple[str, ...]], ...]:

@@ -11,12 +11,14 @@ from onnx_upscale.optimizer.apply.convolve import convolve
 from onnx_upscale.optimizer.apply.copies import Copies
 from onnx_upscale.optimizer.apply.editor import NodeEditor
 from onnx_upscale.optimizer.apply.emit import emit
+from onnx_upscale.optimizer.apply.pool import pool_first
 from onnx_upscale.optimizer.apply.surgery import Surgery
 from onnx_upscale.optimizer.apply.weights import Cut, cut_weights, write_constants
 from onnx_upscale.optimizer.load.graph import Graph
 from onnx_upscale.optimizer.plan import (
     Convolve,
     Plan,
+    PoolFirst,
     Select,
     Unblock,
     Widen,
@@ -97,3 +99,5 @@ def _fit(surgery: Surgery, copies: Copies, facts: Facts, plan: Plan) -> None:
             editor.set_attribute("axis", int(facts.node.attributes["axis"]) - edit.rank)
         elif isinstance(edit, Convolve):
             convolve(surgery, facts, plan)
+        elif isinstance(edit, PoolFirst):
+            pool_first(surgery, edit)

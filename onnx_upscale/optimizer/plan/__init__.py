@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from onnx_upscale.optimizer.analyze import Analysis, Needs
+from onnx_upscale.optimizer.analyze import Analysis, Needs, Structure
 from onnx_upscale.optimizer.load.graph import IntArray
 from onnx_upscale.optimizer.load.values import Array
 from onnx_upscale.optimizer.plan.arrange import arrange
 from onnx_upscale.optimizer.plan.check import PlanError, check_node, check_reader, check_writer
 from onnx_upscale.optimizer.plan.cost import Costs
-from onnx_upscale.optimizer.plan.edits import Convolve, Edit, Select, Shift, Unblock, Widen
+from onnx_upscale.optimizer.plan.edits import (
+    Convolve,
+    Edit,
+    PoolFirst,
+    Select,
+    Shift,
+    Unblock,
+    Widen,
+)
 from onnx_upscale.optimizer.plan.grow import grow_masks
 from onnx_upscale.optimizer.plan.keep import align
 from onnx_upscale.optimizer.plan.layout import Layout, is_empty, misfits
@@ -27,10 +35,12 @@ from onnx_upscale.prices import Kernel, Prices
 __all__ = [
     "STRATEGIES",
     "Convolve",
+    "Costs",
     "Edit",
     "Layout",
     "Plan",
     "PlanError",
+    "PoolFirst",
     "Reading",
     "Select",
     "Shift",
@@ -106,19 +116,20 @@ class Plan:
         return value
 
 
-def plan(analysis: Analysis, strategy: Strategy | str, prices: Prices) -> Plan:
+def plan(analysis: Analysis, strategy: Strategy | str, prices: Prices | Costs) -> Plan:
     """Decides what to emit.
 
     Args:
         analysis: The analysis.
         strategy: The strategy, or what it is called.
-        prices: What work costs on the target that `auto` plans for.
+        prices: What work costs on the target that `auto` plans for. Who plans for the same
+            structure again keeps `Costs`, which remember what they were asked.
 
     Returns:
         The plan.
     """
     strategy = Strategy(strategy)
-    costs = Costs(analysis.graph, prices, analysis.structure.approaches)
+    costs = _costs(analysis.structure, prices)
     kept = align(analysis, costs) if strategy is Strategy.AUTO else analysis.needs
     kept, layout = _lay_out(analysis, kept, strategy)
     readers: dict[int, Reading] = {}
@@ -135,7 +146,16 @@ def plan(analysis: Analysis, strategy: Strategy | str, prices: Prices) -> Plan:
                 analysis, layout, costs, writer.write, strategy
             )
     edits = _edits(analysis, readers, writers)
-    return Plan(analysis, kept, layout, readers, writers, edits, prices)
+    if strategy is Strategy.AUTO:
+        edits = {**edits, **dict(_poolings(analysis, costs, readers, writers, edits))}
+    return Plan(analysis, kept, layout, readers, writers, edits, costs.prices)
+
+
+def _costs(structure: Structure, prices: Prices | Costs) -> Costs:
+    if not isinstance(prices, Costs):
+        return Costs(structure, prices)
+    # Orders of heads that follow from masks make another structure.
+    return prices if prices.structure is structure else Costs(structure, prices.prices)
 
 
 def _narrowed(layout: Layout, readers: Mapping[int, Reading]) -> Layout:
@@ -161,6 +181,24 @@ def _edits(
         for edit in edits:
             found.setdefault(edit.node.index, []).append(edit)
     return {index: tuple(edits) for index, edits in found.items()}
+
+
+def _poolings(
+    analysis: Analysis,
+    costs: Costs,
+    readers: Mapping[int, Reading],
+    writers: Mapping[int, Writing],
+    edits: Mapping[int, tuple[Edit, ...]],
+) -> Iterator[tuple[int, tuple[Edit, ...]]]:
+    """The edits of layers that lose channels, and had better come behind an average."""
+    for index, pool in analysis.structure.poolings.items():
+        reading, writing, own = readers.get(index), writers.get(index), edits.get(index, ())
+        if reading is None or writing is None or any(isinstance(edit, Widen) for edit in own):
+            continue
+        layer, read, made = reading.read.layer, len(reading.positions), len(writing.positions)
+        less = read < layer.inputs or made < layer.outputs
+        if less and costs.pools_first(layer, read, made):
+            yield index, (*own, PoolFirst(layer, pool))
 
 
 def _absorbed(analysis: Analysis, reading: Reading, writing: Writing) -> tuple[Edit, ...]:

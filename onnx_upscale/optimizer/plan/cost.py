@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from functools import cache, cached_property
 
 from onnx import TensorProto, helper
 
+from onnx_upscale.optimizer.analyze import Structure
 from onnx_upscale.optimizer.analyze.approaches import Approach
 from onnx_upscale.optimizer.load.graph import Graph, Node
 from onnx_upscale.optimizer.load.layers import Layer
 from onnx_upscale.prices import (
+    REORDERS,
     CopyWork,
     Kernel,
     LayerWork,
@@ -39,18 +42,15 @@ def _item_bytes(kind: int) -> int:
 
 
 class Costs:
-    """Prices of one target for the layers of one graph.
+    """Prices of one target for the layers of one graph, and what they were found to be.
 
     Args:
-        graph: The graph.
+        structure: The structure of the graph.
         prices: The prices.
-        approaches: What stands before readers and works for them alone, by the index of the node.
     """
 
-    def __init__(
-        self, graph: Graph, prices: Prices, approaches: Mapping[int, Approach] | None = None
-    ) -> None:
-        self._graph, self.prices, self.approaches = graph, prices, approaches or {}
+    def __init__(self, structure: Structure, prices: Prices) -> None:
+        self.structure, self._graph, self.prices = structure, structure.graph, prices
         self._layers: dict[tuple[int, int, int, bool], float] = {}
         self._sites: dict[int, tuple[int, int, int]] = {}
         self._tensors: dict[tuple[str, int], tuple[int, bool, int]] = {}
@@ -75,8 +75,49 @@ class Costs:
             work = LayerWork(
                 layer.product, inputs, outputs, places, layer.window, item_bytes, stride, plain
             )
-            self._layers[key] = self.prices.layer(work)
+            pool = self.structure.poolings.get(layer.node.index)
+            if pool is None:
+                self._layers[key] = self.prices.layer(work)
+            else:
+                self._layers[key] = min(self._either_first(layer, pool, work))
         return self._layers[key]
+
+    def pools_first(self, layer: Layer, inputs: int, outputs: int) -> bool:
+        """Whether the average behind a layer (`Structure.poolings`) costs less before it."""
+        places, item_bytes, stride = self._site(layer)
+        work = LayerWork(False, inputs, outputs, places, 1, item_bytes, stride)
+        behind, before = self._either_first(layer, self.structure.poolings[layer.node.index], work)
+        return before < behind
+
+    def liked(self, layer: Layer, needed: int) -> tuple[int, ...]:
+        """How many channels a layer had better read that needs so many."""
+        counts = self.prices.counts(needed, layer.product)
+        if layer.node.index in self.structure.poolings:
+            return counts.aligned, counts.whole
+        return (counts.aligned,)
+
+    def _either_first(self, layer: Layer, pool: Node, work: LayerWork) -> tuple[float, float]:
+        """Seconds of a pointwise convolution and the average behind it, and of these in turn."""
+        places = positions(self._graph, pool.outputs[0], (layer.data_axis,))
+        after = replace(work, places=places, plain=False)
+        behind = self.prices.layer(work) + self._pool(pool, work.outputs, False)
+        return behind, self._pool(pool, work.inputs, work.plain) + self.prices.layer(after)
+
+    def _pool(self, pool: Node, channels: int, plain: bool) -> float:
+        source, made = pool.inputs[0], pool.outputs[0]
+        before, places = (positions(self._graph, name, (1,)) for name in (source, made))
+        window, stride = (
+            math.prod(pool.attributes.get(name, ())) for name in ("kernel_shape", "strides")
+        )
+        reorders = self.reorders(source)
+        blocked = not reorders or self.prices.counts(channels, product=False).whole == channels
+        family, price = "pool" if blocked else "pool_plain", self.prices.kernel
+        seconds = price(Kernel(family, channels, channels, places, window, stride))
+        if reorders and blocked == plain:
+            seconds += price(Kernel(REORDERS[not blocked], channels, channels, before))
+        if not blocked:
+            seconds += price(Kernel(REORDERS[0], channels, channels, places))
+        return seconds
 
     def _site(self, layer: Layer) -> tuple[int, int, int]:
         """What the work of a layer depends on besides its counts: places, bytes, stride."""
@@ -116,6 +157,11 @@ class Costs:
         return self.prices.copy(
             CopyWork(source, channels, places, contiguous, last, item_bytes, reordered)
         )
+
+    @property
+    def approaches(self) -> Mapping[int, Approach]:
+        """What stands before readers and works for them alone, by the index of their node."""
+        return self.structure.approaches
 
     def reorders(self, tensor: str) -> bool:
         """Whether a tensor has a blocked layout besides the plain one."""

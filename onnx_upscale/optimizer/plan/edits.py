@@ -89,4 +89,22 @@ class Convolve:
     node: Node
 
 
-Edit: TypeAlias = "Select | Shift | Widen | Unblock | Convolve"
+@dataclass(frozen=True)
+class PoolFirst:
+    """At a pointwise convolution: the average behind it comes before it.
+
+    Attributes:
+        layer: The convolution.
+        pool: The AveragePool.
+    """
+
+    layer: Layer
+    pool: Node
+
+    @property
+    def node(self) -> Node:
+        """The node that it changes something at."""
+        return self.layer.node
+
+
+Edit: TypeAlias = "Select | Shift | Widen | Unblock | Convolve | PoolFirst"

@@ -10,7 +10,14 @@ from onnx_upscale.optimizer.analyze import Analysis, Structure
 from onnx_upscale.optimizer.analyze.facts import Facts
 from onnx_upscale.optimizer.load.graph import Node
 from onnx_upscale.optimizer.load.layers import Layer
-from onnx_upscale.optimizer.plan.edits import Convolve, Edit, Select, Unblock, Widen
+from onnx_upscale.optimizer.plan.edits import (
+    Convolve,
+    Edit,
+    PoolFirst,
+    Select,
+    Unblock,
+    Widen,
+)
 from onnx_upscale.optimizer.plan.layout import Layout
 from onnx_upscale.optimizer.plan.realizations import Writing
 from onnx_upscale.prices import Program, Step
@@ -24,6 +31,7 @@ class _Program:
         self.shapes: dict[str, tuple[int, ...]] = {}
         self._graph, self._layers, self._layout = structure.graph, structure.layers, layout
         self._copies: dict[tuple[str, int, bytes], str] = {}
+        self._done: set[int] = set()  # Nodes that were taken before their turn.
         axes = structure.axes
         counts = iter(layout.counts([each for own in axes.values() for each in own.values()]))
         self._counts = {name: {axis: next(counts) for axis in own} for name, own in axes.items()}
@@ -50,6 +58,8 @@ class _Program:
     ) -> None:
         """Takes one more node, with the copies before and behind it."""
         node, layer = facts.node, self._layers.get(facts.node.index)
+        if node.index in self._done:
+            return
         inputs = [name for name in reads if name in self.shapes]
         outputs = tuple(name for name in node.outputs if name)
         for name in outputs:
@@ -74,10 +84,23 @@ class _Program:
             elif isinstance(edit, Convolve):
                 channels = self.shapes[outputs[0]][1]
                 step = replace(step, op="Conv", weighted=True, groups=channels)
+            elif isinstance(edit, PoolFirst):
+                step = self._pooled(step, edit.pool)
         self.steps.append(step)
         if narrow != outputs:
             assert layer is not None
             self.steps.append(Step("Pad", narrow, outputs, axis=layer.output_axis or 0))
+
+    def _pooled(self, step: Step, pool: Node) -> Step:
+        """Takes an average before a convolution that it comes behind."""
+        (source,), result = step.inputs, pool.outputs[0]
+        self.known(result)
+        self._done.add(pool.index)
+        batch, _, *places = self.shapes[result]
+        name = f"{source}.pooled"
+        self.shapes[name] = (batch, self.shapes[source][1], *places)
+        self.steps.append(_step(pool, None, (source,), (name,), 1))
+        return replace(step, inputs=(name,), outputs=(result,))
 
     def _copy(self, source: str, select: Select) -> str:
         axis = select.axis

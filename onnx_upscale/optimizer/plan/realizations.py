@@ -129,8 +129,8 @@ class Slice(_Copy):
         """The narrowest window, and one of a count that the target likes."""
         size, wanted = len(needs), np.flatnonzero(needs)
         start, end = int(wanted[0]), int(wanted[-1]) + 1
-        counts = costs.prices.counts(end - start, read.layer.product)
-        for width in dict.fromkeys((counts.least, counts.aligned)):
+        liked = costs.liked(read.layer, end - start)
+        for width in dict.fromkeys((end - start, *liked)):
             if width < size:
                 yield cls(read, here, needs, _window(start, width, size))
 
@@ -144,8 +144,8 @@ class Gather(_Copy):
     def ways(cls, read: Read, here: IntArray, needs: BoolArray, costs: Costs) -> Iterator[Reading]:
         """Just that, and with others up to a count that the target likes."""
         size, wanted = len(needs), np.flatnonzero(needs)
-        counts = costs.prices.counts(len(wanted), read.layer.product)
-        for count in dict.fromkeys((counts.least, counts.aligned)):
+        liked = costs.liked(read.layer, len(wanted))
+        for count in dict.fromkeys((len(wanted), *liked)):
             filled = _filled(needs, wanted, count)
             if len(filled) < size and filled[-1] - filled[0] + 1 != len(filled):
                 yield cls(read, here, needs, filled)
@@ -187,11 +187,11 @@ class Moved(_Copy):
             return
         size, wanted = len(needs), np.flatnonzero(needs)
         start, end = int(wanted[0]), int(wanted[-1]) + 1
-        count = costs.prices.counts(len(wanted), read.layer.product).aligned
-        if count < size:
-            fits = end - start <= count
-            chosen = _window(start, count, size) if fits else _filled(needs, wanted, count)
-            yield cls(read, here, needs, chosen, approach, costs.reorders(approach.source))
+        for count in dict.fromkeys(costs.liked(read.layer, len(wanted))):
+            if count < size:
+                fits = end - start <= count
+                chosen = _window(start, count, size) if fits else _filled(needs, wanted, count)
+                yield cls(read, here, needs, chosen, approach, costs.reorders(approach.source))
 
     def narrow(self) -> tuple[IntArray, ...]:
         """What the nodes make."""

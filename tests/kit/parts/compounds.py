@@ -68,6 +68,17 @@ def concat(b: Builder) -> None:
     b.shapes = {k: v for k, v in b.shapes.items() if not k.startswith("c")}
 
 
+def transition(b: Builder) -> None:
+    """A pointwise convolution, and an average that could as well come before it."""
+    data = b.pick(4, lambda s: min(image_sizes(s)[2:]) > 1)
+    if data is None:
+        return
+    outs = b.draw(st.integers(1, 6))
+    made = conv(b, data, outs)
+    n, _, h, w = image_sizes(b.shapes[made])
+    b.one("AveragePool", [made], (n, outs, h - 1, w - 1), kernel_shape=[2, 2])
+
+
 def conv_bn(b: Builder) -> None:
     some_conv(b)
     data = b.pick(4)
