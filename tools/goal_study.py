@@ -127,12 +127,13 @@ def rows_of(setting: Setting, samples: int, step: float) -> Iterator[Row]:
                 continue
             near = [e for e in good if e.choice.share <= ALIKE * good[0].choice.share][:MEASURED]
             found = pruner.reach(goal)
-            ratios = setting.ratios([found.model, *(e.result.model for e in near)], setting.runs)
-            best = min(range(len(near)), key=lambda place: ratios[place + 1])
+            ratios = setting.ratios([*(e.result.model for e in near), found.model], setting.runs)
+            best = min(range(len(near)), key=lambda place: ratios[place])
+            alike = [e.choice.masks == found.masks for e in near]
             yield Row(
                 setting.network, seed, goal.name, goal.value, len(models),
-                near[best].choice.share, ratios[best + 1],
-                found.report["predicted"]["share"], ratios[0],
+                near[best].choice.share, ratios[best], found.report["predicted"]["share"],
+                ratios[alike.index(True)] if any(alike) else ratios[-1],  # Of one model, one.
             )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ GOALS = (*SIZES, *LIMITS)
 """All goals."""
 
 Asked = float | str | Sequence["float | str"] | None
-_WOBBLE = 0.15
+_WOBBLE = 0.25
 _LITTLE = 0.005
 _UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
 
