@@ -97,8 +97,9 @@ def prune_all(
         mode: `joint`, or `agreement` where all readers of a channel must give it up together, or
             `freedom` where each does by itself.
         layers: Patterns (`*`, `?`, `[...]`) of the layers to prune, by weight, node, output, torch
-            parameter or module, as for `mask`; none for all. They lose channels that they read;
-            where other layers read these as well, each by itself.
+            parameter or module, as for `mask`; none for all, those right before an output only
+            where a goal is out of reach without. They lose channels that they read; where other
+            layers read these as well, each by itself.
         count: How many samples to use at most; a fifth of them is held out.
         strength: As for `recover`.
         seed: Which samples are used.

@@ -27,7 +27,7 @@ from onnx_upscale.pruning.report import Asked, Change, Predicted, PruneReport
 from onnx_upscale.pruning.results import Pruned
 from onnx_upscale.pruning.search import Choice, search
 from onnx_upscale.pruning.second import SecondMoments
-from onnx_upscale.pruning.selection import select
+from onnx_upscale.pruning.selection import Scope, select
 from onnx_upscale.pruning.sensitivity import sensitivities
 from onnx_upscale.recovery import STRENGTH, Recovered
 from onnx_upscale.recovery.recover import repair_model, repair_share
@@ -226,15 +226,22 @@ class Pruner:
             UsageError: It cannot be reached.
         """
         self._tell(f"Choosing for {share:.2f}", 0, 1)
+        *gentle, whole = self._selected.scopes
+        for scope in gentle:
+            with contextlib.suppress(UsageError):
+                return self._searched(scope, share, measure)
+        return self._searched(whole, share, measure)
+
+    def _searched(self, scope: Scope, share: float, measure: str) -> Choice:
         (choice,) = search(
             self._structure,
-            self._families,
+            scope.families,
             self._curves,
             self._prices,
             [share],
             measure,
             self._set.mode,
-            self._selected.layers,
+            scope.layers,
         )
         return choice
 
@@ -327,15 +334,23 @@ class Pruner:
             recovered.report,
             result.report.verify,
         )
-        warnings = (*self._left_alone(), *recovered.warnings, *measured.warnings)
+        warnings = (*self._left_alone(choice), *recovered.warnings, *measured.warnings)
         return Pruned(result, recovered, choice.masks, report, warnings)
 
-    def _left_alone(self) -> list[str]:
-        """What is said of layers that were not learned."""
-        names = self._selected.arithmetic
-        if not names:
-            return []
-        return [f"left alone, as their weights are arithmetic rather than learned: {some(names)}"]
+    def _left_alone(self, choice: Choice) -> Iterator[str]:
+        """What is said of layers that were not learned, and of those right before an output."""
+        if self._selected.arithmetic:
+            names = some(self._selected.arithmetic)
+            yield f"left alone, as their weights are arithmetic rather than learned: {names}"
+        last = self._selected.last
+        losing = {key for key, (before, after) in choice.kept.items() if after < before}
+        pruned = [name for key, name in last.items() if key in losing]
+        if pruned:
+            names = some(pruned)
+            yield f"pruned right before an output, as the goal is out of reach without: {names}"
+        elif last:
+            names = some(tuple(last.values()))
+            yield f"left alone, as right before an output unless `layers` names it: {names}"
 
     def _ratio(self, emitted: onnx.ModelProto) -> float:
         """The latency of a model as a share of the original's, measured again if unsure."""

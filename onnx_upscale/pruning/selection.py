@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import contextlib
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from onnx_upscale.criteria.left_alone import computes
+from onnx_upscale.criteria.left_alone import before_outputs, computes
 from onnx_upscale.criteria.sites import find_sites
 from onnx_upscale.errors import UsageError
 from onnx_upscale.optimizer.analyze import Structure
@@ -14,18 +15,37 @@ from onnx_upscale.pruning.families import Family, find_families
 
 
 @dataclass(frozen=True)
-class Selection:
-    """What may leave.
+class Scope:
+    """Channels that may leave, and for whom.
 
     Attributes:
         families: The channels.
         layers: By node index, the layers that may give up some that they read; None for all.
-        arithmetic: What the layers are called that are left alone, as nothing in them was learned.
     """
 
     families: tuple[Family, ...]
     layers: frozenset[int] | None
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What may leave.
+
+    Attributes:
+        scopes: What is tried, each if the one before is not enough; the last holds all others.
+        last: By key of their masks, what the layers are called that the first of several scopes
+            leaves alone, as they are right before an output.
+        arithmetic: What the layers are called that are left alone, as nothing in them was learned.
+    """
+
+    scopes: tuple[Scope, ...]
+    last: Mapping[str, str]
     arithmetic: tuple[str, ...]
+
+    @property
+    def families(self) -> tuple[Family, ...]:
+        """All channels that may leave at all."""
+        return self.scopes[-1].families
 
 
 def select(structure: Structure, patterns: Sequence[str], agreeing: bool) -> Selection:
@@ -42,17 +62,32 @@ def select(structure: Structure, patterns: Sequence[str], agreeing: bool) -> Sel
     Raises:
         UsageError: Nothing may leave, or a pattern matches no layer.
     """
-    computing = {
-        layer_key(structure.graph, layer): layer.node.title
-        for layer in structure.layers.values()
-        if computes(structure.graph, layer)
+    titles = {
+        index: (layer_key(structure.graph, layer), layer.node.title)
+        for index, layer in structure.layers.items()
     }
-    if not patterns:
-        return Selection(families_of(structure, None, agreeing), None, tuple(computing.values()))
-    sites = find_sites(structure, "input", patterns)
-    layers = frozenset(site.layer.node.index for site in sites.chosen)
-    left = tuple(computing[key] for key in sites.left.get("arithmetic", ()))
-    return Selection(families_of(structure, layers, agreeing), layers, left)
+    computing = dict(
+        titles[index]
+        for index, layer in structure.layers.items()
+        if computes(structure.graph, layer)
+    )
+    if patterns:
+        sites = find_sites(structure, "input", patterns)
+        named = frozenset(site.layer.node.index for site in sites.chosen)
+        left = tuple(computing[key] for key in sites.left.get("arithmetic", ()))
+        return Selection((_scope(structure, named, agreeing),), {}, left)
+    scopes = [_scope(structure, None, agreeing)]
+    reading = {party.layer.node.index for each in scopes[0].families for party in each.readers}
+    last = before_outputs(structure) & reading
+    if last:
+        with contextlib.suppress(UsageError):  # Only they have something to lose.
+            scopes.insert(0, _scope(structure, frozenset(reading - last), agreeing))
+    names = dict(titles[index] for index in sorted(last)) if len(scopes) > 1 else {}
+    return Selection(tuple(scopes), names, tuple(computing.values()))
+
+
+def _scope(structure: Structure, layers: frozenset[int] | None, agreeing: bool) -> Scope:
+    return Scope(families_of(structure, layers, agreeing), layers)
 
 
 def families_of(

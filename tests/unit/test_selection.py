@@ -151,3 +151,41 @@ def test_arithmetic_goes_where_it_is_named() -> None:
     assert not any("left alone" in warning for warning in made.warnings)
     masks = onnx_upscale.mask(decoding(), "reconstruction", 0.5, data=samples(), **options)
     assert len(masks["masks"]["decode.weight"]["input"]) == 8
+
+
+def test_layers_before_outputs_go_last() -> None:
+    structure = find_structure(load(residual()).graph)
+    gentle, whole = select(structure, (), False).scopes
+    assert select(structure, (), False).last == {"head.weight": "head"}
+    assert whole.layers is None
+    names = {structure.layers[index].node.title for index in gentle.layers or ()}
+    assert names == {"one.a", "one.b", "two.a", "two.b"}
+    assert len(gentle.families) == len(whole.families)  # Others read the head's channels as well.
+    gentle, whole = select(structure, (), True).scopes
+    assert len(gentle.families) < len(whole.families)  # And must agree with it.
+    (named,) = select(structure, ("*",), False).scopes
+    assert "head" in {structure.layers[index].node.title for index in named.layers or ()}
+
+
+def test_only_layers_before_outputs() -> None:
+    net = Net(17, x=["batch", 3, 6, 6])
+    square(net.random(4, 16), net, net("Relu", square(net.random(16, 3), net, "x", "stem")), "head")
+    (scope,) = select(find_structure(load(net.model("head.0")).graph), (), False).scopes
+    assert [party.layer.node.title for f in scope.families for party in f.readers] == ["head"]
+
+
+def test_layers_before_outputs_keep_what_they_read_as_long_as_the_goal_lets_them() -> None:
+    near, far, named = pruned(macs=0.8), pruned(macs=0.2), pruned("head", macs=0.99)
+    assert not gone(near).get("head.weight")
+    assert gone(far)["head.weight"] > 0
+    assert gone(named)["head.weight"] > 0
+    said = "left alone, as right before an output unless `layers` names it: head"
+    assert said in near.warnings
+    said = "pruned right before an output, as the goal is out of reach without: head"
+    assert said in far.warnings
+    assert not any("before an output" in warning for warning in named.warnings)
+
+
+def test_what_no_scope_reaches_is_an_error() -> None:
+    with pytest.raises(UsageError, match="cannot be reached: with all channels gone"):
+        pruned(macs=0.01)
