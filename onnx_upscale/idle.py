@@ -9,6 +9,7 @@ from onnx_upscale.optimizer.load import Loaded
 from onnx_upscale.optimizer.load.graph import IntArray
 from onnx_upscale.optimizer.load.masking import LayerMask
 from onnx_upscale.optimizer.load.sides import Side
+from onnx_upscale.optimizer.load.unmaskable import why_no_layers
 from onnx_upscale.optimizer.plan import Plan
 
 _SHOWN = 3
@@ -23,9 +24,15 @@ def why_nothing_leaves(loaded: Loaded, plan: Plan) -> tuple[str, ...]:
         plan: The plan.
 
     Returns:
-        One warning if masks were given and nothing leaves.
+        One warning if masks were given and nothing leaves, or if callers may override all weights.
     """
-    if not loaded.given or not _is_idle(plan):
+    if not _is_idle(plan):
+        return ()
+    structure = plan.analysis.structure
+    none = None if structure.layers else why_no_layers(structure.graph)
+    if none is not None:
+        return (f"nothing is removed: {none}",)
+    if not loaded.given:
         return ()
     if not loaded.masks:
         return ("the masks name no layer, so nothing is removed",)

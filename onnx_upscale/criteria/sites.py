@@ -18,6 +18,7 @@ from onnx_upscale.optimizer.load.keys import layer_key
 from onnx_upscale.optimizer.load.layers import Layer, layers
 from onnx_upscale.optimizer.load.names import names_of
 from onnx_upscale.optimizer.load.sides import Side
+from onnx_upscale.optimizer.load.unmaskable import why_no_layers
 from onnx_upscale.optimizer.load.values import Array
 
 
@@ -129,6 +130,9 @@ def find_sites(
     if not sites:
         reasons = ", ".join(f"{len(keys)} {reason}" for reason, keys in left.items())
         others = len(every) - sum(map(len, left.values()))
+        none = None if every else why_no_layers(graph)
+        if none is not None:
+            raise UsageError(f"the model has no layer to prune: {none}")
         counts = ", ".join([*filter(None, [reasons]), *([f"{others} not chosen"] * (others > 0))])
         raise UsageError(
             f"no layer is left to prune on the {side} side: of {len(every)} layers {counts}; "

@@ -11,6 +11,7 @@ from onnx_upscale.criteria.sites import find_sites
 from onnx_upscale.errors import UsageError
 from onnx_upscale.optimizer.analyze import Structure
 from onnx_upscale.optimizer.load.keys import layer_key
+from onnx_upscale.optimizer.load.unmaskable import why_no_layers
 from onnx_upscale.pruning.families import Family, find_families
 
 
@@ -110,6 +111,9 @@ def families_of(
     families = find_families(structure, named=layers or ())
     if layers is None:
         if not families:
+            none = None if structure.layers else why_no_layers(structure.graph)
+            if none is not None:
+                raise UsageError(f"the model has no layer to prune: {none}")
             raise UsageError(
                 "the model has no layer whose channels can leave: "
                 "'onnx-upscale analyze' says what keeps them"

@@ -50,7 +50,8 @@ def compare_outputs(
         wanted = reference.run(batch.inputs)
         for session, found in zip(sessions, sums, strict=True):
             for name, value in session.run(batch.inputs).items():
-                if value.dtype.kind == "f" and value.shape == wanted[name].shape:
+                same_shape = name in wanted and value.shape == wanted[name].shape
+                if value.dtype.kind == "f" and same_shape:
                     more = _Sums.of(_present(wanted[name], batch), _present(value, batch))
                     found[name] = found[name] + more if name in found else more
     return [_fidelities(found) for found in sums]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -99,10 +99,12 @@ class Session:
             wanted: Names of the outputs to give; None for all.
 
         Returns:
-            Each of these outputs that is a tensor.
+            Each of these outputs. One that is a sequence or a map gives each of its elements a name
+            of its own, such as `scores[0]`; an optional that is empty gives nothing.
 
         Raises:
-            VerifySetupError: onnxruntime does not run the model on these inputs.
+            VerifySetupError: onnxruntime does not run the model on these inputs, or makes something
+                else of them.
         """
         names = self._outputs if wanted is None else list(wanted)
         try:
@@ -110,9 +112,9 @@ class Session:
         except Exception as error:  # As above.
             raise VerifySetupError(f"onnxruntime cannot run it: {_first_line(error)}") from None
         return {
-            name: value
+            part: each
             for name, value in zip(names, values, strict=True)
-            if isinstance(value, np.ndarray)
+            for part, each in _tensors(name, value)
         }
 
     def task(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Callable[[], object]:
@@ -152,6 +154,19 @@ class Session:
         """Ends the profile; gives the path of its file."""
         path: str = self._session.end_profiling()
         return path
+
+
+def _tensors(name: str, value: Any) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+    """The tensors that an output is made of, each with a name."""
+    if isinstance(value, (np.ndarray, np.generic, int, float, str)):
+        yield name, np.asarray(value)
+    elif isinstance(value, (list, dict)):
+        parts = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, part in parts:
+            yield from _tensors(f"{name}[{key}]", part)
+    elif value is not None:
+        kind = type(value).__name__
+        raise VerifySetupError(f"output '{name}' is a {kind}, which cannot be compared")
 
 
 def _first_line(error: Exception) -> str:

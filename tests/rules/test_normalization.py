@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+import onnx_upscale
+from build import Net, weight_shape
 from rule_cases import (
     CHANNELS,
+    SIZE,
     Build,
     Case,
     MaskedNet,
@@ -30,6 +33,11 @@ def _normalizations() -> Iterator[Case]:
     def batch_behind(n: MaskedNet, x: str) -> str:
         parameters = [n.random(CHANNELS), n.random(CHANNELS), n.random(CHANNELS)]
         return n("BatchNormalization", n("Relu", x), *parameters, np.abs(n.random(CHANNELS)))
+
+    def batch_by_position(n: MaskedNet, x: str) -> str:
+        shape = CHANNELS, SIZE, SIZE
+        parameters = [n.random(*shape), n.random(*shape), n.random(*shape)]
+        return n("BatchNormalization", x, *parameters, np.abs(n.random(*shape)), spatial=0)
 
     def layer(n: MaskedNet, x: str) -> str:
         moved = n("Transpose", x, perm=[0, 2, 3, 1])
@@ -52,6 +60,7 @@ def _normalizations() -> Iterator[Case]:
 
     yield Case("BatchNormalization", batch)
     yield Case("BatchNormalization-behind-Relu", batch_behind)
+    yield Case("BatchNormalization-by-position", batch_by_position, until=8)
     yield Case(
         "InstanceNormalization",
         lambda n, x: n("InstanceNormalization", x, n.random(CHANNELS), n.random(CHANNELS)),
@@ -102,3 +111,34 @@ def test_random_masks_leave_the_function_of_the_masked_model(case: Case, opset: 
 @pytest.mark.parametrize(("case", "opset"), runs(CASES, few=True))
 def test_channels_that_nobody_reads_go_and_pinned_ones_stay(case: Case, opset: int) -> None:
     check_counts(case, opset)
+
+
+@pytest.mark.parametrize(
+    ("opset", "given"),
+    [(7, {}), (7, {"spatial": 1}), (8, {"spatial": 1}), (9, {}), (15, {})],
+)
+def test_channels_of_a_known_value_leave_behind_a_normalization(
+    opset: int, given: dict[str, Any]
+) -> None:
+    net = Net(opset, x=(1, 3, SIZE, SIZE))
+    weight = net.random(CHANNELS, 3, 1, 1)
+    weight[[1, 3]] = 0  # What is normalized is then zero, and what is made of that is not.
+    parameters = [net.random(CHANNELS), net.random(CHANNELS), net.random(CHANNELS)]
+    made = net("Conv", "x", weight, name="first")
+    made = net("BatchNormalization", made, *parameters, np.abs(net.random(CHANNELS)), **given)
+    model = net.model(net("Conv", net("Sigmoid", made), net.random(4, CHANNELS, 1, 1)))
+    result = onnx_upscale.optimize(model, strategy="gather")
+    assert weight_shape(result.model, "first") == (CHANNELS - 2, 3, 1, 1)
+    assert result.report.verify.ok
+
+
+def test_an_output_mask_stops_at_parameters_of_every_position() -> None:
+    """Such a normalization is no affine map per channel: what it adds to a zero stays."""
+    net = Net(7, x=(1, 3, SIZE, SIZE))
+    shape = CHANNELS, SIZE, SIZE
+    parameters = [net.random(*shape), net.random(*shape), net.random(*shape)]
+    made = net("Conv", "x", net.random(CHANNELS, 3, 1, 1), name="first")
+    made = net("BatchNormalization", made, *parameters, np.abs(net.random(*shape)), spatial=0)
+    model = net.model(net("Conv", made, net.random(4, CHANNELS, 1, 1)))
+    masks = {"version": 1, "masks": {"first": {"output": [4, 5]}}}
+    assert onnx_upscale.optimize(model, masks).report.verify.ok

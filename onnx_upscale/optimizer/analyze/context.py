@@ -22,6 +22,7 @@ from onnx_upscale.optimizer.analyze.facts import (
     Read,
     Tie,
     Write,
+    same_axis,
 )
 from onnx_upscale.optimizer.analyze.labels import LabelPool
 from onnx_upscale.optimizer.analyze.rewrites import Count, Frozen, Resize, Rewrite, Template
@@ -174,6 +175,15 @@ class Context:
         self.tie(made, labels)
         if how != How.NONE:
             self._carries.append(Carry(How(how), {slot: labels}, axis, made))
+        return made
+
+    def join(self, axis: int, parts: Sequence[IntArray]) -> IntArray:
+        """An output axis holds new values, each of one channel of every part."""
+        made = self.make(axis, len(parts[0]))
+        self.tie(made, parts[0])
+        for part in parts[1:]:
+            if not same_axis(part, parts[0]):
+                self.tie(part, parts[0])
         return made
 
     def carry(self, carry: Carry) -> None:

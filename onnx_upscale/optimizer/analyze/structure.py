@@ -26,7 +26,7 @@ from onnx_upscale.optimizer.analyze.heads import nodes_in_heads
 from onnx_upscale.optimizer.analyze.idioms import find_idioms
 from onnx_upscale.optimizer.analyze.labels import LabelPool
 from onnx_upscale.optimizer.analyze.poolings import find_poolings
-from onnx_upscale.optimizer.analyze.rules import RULES
+from onnx_upscale.optimizer.analyze.rules import NO_RULE, RULES, UNRULED
 from onnx_upscale.optimizer.analyze.segments import Segment, find_segments
 from onnx_upscale.optimizer.analyze.sizes import Sizes, trace_sizes
 from onnx_upscale.optimizer.analyze.weights import BoolArray, Weights
@@ -230,7 +230,7 @@ def find_structure(graph: Graph) -> Structure:
             if graph.opset < _OLDEST_OPSET:
                 raise UnclearError(f"operator set {graph.opset} is older than {_OLDEST_OPSET}")
             if rule is None:
-                raise UnclearError("no rule for this operator")
+                raise UnclearError(UNRULED.get((node.domain, node.op), NO_RULE))
             rule(context)
             facts = context.facts()
         except UnclearError as unclear:

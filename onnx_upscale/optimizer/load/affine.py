@@ -88,9 +88,11 @@ def addends(graph: Graph, layer: Layer) -> Iterator[Addend]:
 
 def _is_affine(graph: Graph, normalization: Node) -> bool:
     training = normalization.attributes.get("training_mode", 0)
+    per_channel = normalization.attributes.get("spatial", 1)
     outputs = [name for name in normalization.outputs if name]
     constants = [graph.value(normalization, slot) for slot in (1, 2)]
-    return not training and len(outputs) == 1 and all(each is not None for each in constants)
+    known = all(each is not None for each in constants)
+    return bool(per_channel) and not training and len(outputs) == 1 and known
 
 
 def _is_per_channel(value: Array | None, rank: int, axis: int, channels: int) -> bool:

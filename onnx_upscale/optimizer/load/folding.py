@@ -166,6 +166,11 @@ def _one_node(node: onnx.NodeProto, opset_imports: OperatorSets) -> onnx.ModelPr
     graph.output.extend(onnx.ValueInfoProto(name=name) for name in node.output if name)
     model = onnx.ModelProto(ir_version=8, graph=graph, opset_import=opset_imports)
     oldest = _RIGHT_SINCE.get(node.op_type, 0)
+    if node.op_type == "BatchNormalization":
+        # Operator sets 7 and 8 say what later ones take for granted, and refuse to be told.
+        kept = [each for each in node.attribute if (each.name, each.i) != ("spatial", 1)]
+        del model.graph.node[0].attribute[:]
+        model.graph.node[0].attribute.extend(kept)
     for imported in model.opset_import:
         if imported.domain in ("", "ai.onnx"):
             imported.version = max(imported.version, oldest)

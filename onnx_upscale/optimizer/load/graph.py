@@ -121,6 +121,11 @@ class Graph:
         return {name: node for node in self.nodes for name in node.outputs if name}
 
     @cached_property
+    def overridable(self) -> frozenset[str]:
+        """Initializers that are graph inputs too, and so, from IR version 4 on, only defaults."""
+        return _overridable(self.model)
+
+    @cached_property
     def outputs(self) -> frozenset[str]:
         """Names of the graph's outputs."""
         return frozenset(value.name for value in self.model.graph.output)
@@ -167,6 +172,13 @@ class Graph:
         return self.tensors.values.get(node.input(slot)) if value is None else value
 
 
+def _overridable(model: onnx.ModelProto) -> frozenset[str]:
+    if model.ir_version < 4:
+        return frozenset()
+    inputs = {value.name for value in model.graph.input}
+    return frozenset(tensor.name for tensor in model.graph.initializer if tensor.name in inputs)
+
+
 def build_graph(model: onnx.ModelProto, sizes: Sizes | None = None, runs: bool = True) -> Graph:
     """Makes the view of a model.
 
@@ -194,8 +206,7 @@ def build_graph(model: onnx.ModelProto, sizes: Sizes | None = None, runs: bool =
         )
         for index, proto in enumerate(model.graph.node)
     )
-    # From IR version 4 on, an initializer that is also a graph input is only a default.
-    overridable = {v.name for v in model.graph.input} if model.ir_version >= 4 else set()
+    overridable = _overridable(model)
     initializers = {t.name: t for t in model.graph.initializer if t.name not in overridable}
     producers = {name: node.proto for node in nodes for name in node.outputs if name}
     constants = Constants(initializers, producers, list(model.opset_import))

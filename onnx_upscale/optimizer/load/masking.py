@@ -21,6 +21,7 @@ from onnx_upscale.optimizer.load.layers import (
 )
 from onnx_upscale.optimizer.load.masks import Mask
 from onnx_upscale.optimizer.load.sides import Side
+from onnx_upscale.optimizer.load.unmaskable import why_no_layer, why_not_found
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,7 @@ def resolve_masks(graph: Graph, masks: Iterable[Mask]) -> tuple[LayerMask, ...]:
             layer = names.layer(node)
             # What is added behind a layer can be told only by its axis of output channels.
             if layer is None or (mask.side is Side.OUTPUT and layer.result_rank == UNKNOWN_RANK):
-                raise mask.error(
-                    f"the weight of node '{node.title}' ({node.op}) is not constant, "
-                    "or the shapes it works on are not known"
-                )
+                raise mask.error(why_no_layer(graph, node))
             if mask.side is Side.OUTPUT and layer.output_axis is None:
                 raise mask.error(f"node '{node.title}' has no output channels")
             channels = layer.channels(mask.side)
@@ -97,6 +95,9 @@ class _Names:
             return self._by_name[key]
         if key in self._graph.producers:
             return [self._graph.producers[key]]
+        reason = why_not_found(self._graph, key)
+        if reason is not None:
+            raise mask.error(reason)
         raise MaskError(f"mask '{key}': no such layer in the model{self._closest(key)}")
 
     def _readers_of_weight(self, name: str) -> list[Node]:

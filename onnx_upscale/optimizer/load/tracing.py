@@ -210,10 +210,11 @@ class _Walk:
         return [_declared(made[name]) if name in made else None for name in node.output]
 
     def _take_types(self, node: onnx.NodeProto, made: Mapping[str, onnx.TypeProto]) -> None:
+        first = self.types.get(node.input[0], 0) if node.input else 0
         for name in node.output:
             kind = made[name].tensor_type.elem_type if name in made else 0
             if name and not self.types.get(name):
-                self.types[name] = kind or self.types.get(node.input[0], 0)
+                self.types[name] = kind or first
 
     def _type(self, name: str) -> onnx.TypeProto:
         shape = self.shapes.get(name)

@@ -207,7 +207,9 @@ def _doubts(
 ) -> tuple[str, ...]:
     """Ways in which the comparison could not have failed."""
     doubts = []
-    if inputs and len(expected) > 1 and _same(expected[0], expected[1]):
+    if not any(expected):
+        doubts.append("the model makes no tensor on these inputs, so there is nothing to compare")
+    elif inputs and len(expected) > 1 and _same(expected[0], expected[1]):
         doubts.append(
             "the outputs do not change with the inputs, so equality on them proves little"
         )
@@ -219,7 +221,7 @@ def _doubts(
 
 
 def _same(one: Values, other: Values) -> bool:
-    return all(
+    return one.keys() == other.keys() and all(
         np.array_equal(values, other[name], equal_nan=values.dtype.kind == "f")
         for name, values in one.items()
     )

@@ -176,15 +176,26 @@ def compare_pieces(
         for values in recorded
     ]
     session = Session(_cut(emitted, {name: wanted[0][name] for name in names}), optimized=False)
-    outputs = {value.name for value in emitted.graph.output}
-    compared = [name for name in wanted[0] if name in outputs or name in names]
-    compared = [name for name in compared if name not in cuts.drawn]
-    found = []
+    outputs = {name for name in wanted[0] if name not in cuts.tensors}
+    outputs.update(value.name for value in emitted.graph.output)
+    shown = {*names, *outputs} - cuts.drawn
+    expected, found = [], []
     for given, values in zip(inputs, wanted, strict=True):
         got = session.run({**given, **{name: values[name] for name in names}})
-        found.append({name: got[f"{name}{_MADE}" if name in names else name] for name in compared})
-    expected = [{name: values[name] for name in compared} for values in wanted]
+        got.update({name: got.pop(f"{name}{_MADE}") for name in names})
+        expected.append(_shown(values, shown))
+        found.append(_shown(got, shown))
     return differences(expected, found, tolerance, "tensor" if names else "output")
+
+
+def _shown(values: Values, names: Collection[str]) -> Values:
+    """Those of a name, and the elements of what is no tensor (see `Session.run`)."""
+    split = tuple(f"{name}[" for name in names if name not in values)
+    return {
+        name: value
+        for name, value in values.items()
+        if name in names or (split and name.startswith(split))
+    }
 
 
 def _cut(model: onnx.ModelProto, given: Mapping[str, Array]) -> onnx.ModelProto:

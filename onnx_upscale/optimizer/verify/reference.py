@@ -254,7 +254,7 @@ class _Seen:
         for node, others in self._wiring.affine(tensor):
             if node.op_type == "BatchNormalization":
                 training = _integer(node, "training_mode", 0) or len(node.output) > 1
-                if rank + axis != 1 or training:
+                if rank + axis != 1 or training or not _integer(node, "spatial", 1):
                     return tensor
             elif not self._is_per_channel(others, rank, axis, channels):
                 return tensor

@@ -1,4 +1,7 @@
-"""One small rule per operator, grouped by family; `RULES` is the table of them all."""
+"""One small rule per operator, grouped by family; `RULES` is the table of them all.
+
+`UNRULED` says of other operators why they have none.
+"""
 
 from onnx_upscale.optimizer.analyze.rules import (
     elementwise,
@@ -11,9 +14,12 @@ from onnx_upscale.optimizer.analyze.rules import (
     spatial,
 )
 from onnx_upscale.optimizer.analyze.rules.table import RULES
+from onnx_upscale.optimizer.analyze.rules.unruled import NO_RULE, UNRULED
 
 __all__ = [
+    "NO_RULE",
     "RULES",
+    "UNRULED",
     "elementwise",
     "layers",
     "movement",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onnx_upscale.optimizer.analyze.context import Context, UnclearError
-from onnx_upscale.optimizer.analyze.facts import Carry, How, same_axis
+from onnx_upscale.optimizer.analyze.facts import Carry, How
 from onnx_upscale.optimizer.analyze.rules.table import rule
 from onnx_upscale.optimizer.load.graph import IntArray
 
@@ -19,7 +19,17 @@ BINARY = (
 )
 
 
-@rule(f"{UNARY} {BINARY}")
+@rule(UNARY)
+def unary(node: Context) -> None:
+    """Each value by itself; bounds and types are the same for all."""
+    for axis in range(len(node.output_shape())):
+        if axis in node.axes(0):
+            node.pass_on(axis, node.axes(0)[axis], How.EVALUATE)
+    for slot in range(1, len(node.node.inputs)):
+        node.pin_others(slot, set(), "one value for all channels")
+
+
+@rule(BINARY)
 def elementwise(node: Context) -> None:
     """Each output axis holds the channels of the inputs that have it in full."""
     shape = node.output_shape()
@@ -56,12 +66,7 @@ def broadcast_axis(node: Context, axis: int, rank: int, how: How) -> None:
         for slot in labelled:
             node.pin(slot, places[slot], "coupled with a tensor whose channels are not known")
         return
-    first = next(iter(full.values()))
-    made = node.make(axis, channels)
-    node.tie(made, first)
-    for labels in full.values():
-        if not same_axis(labels, first):
-            node.tie(labels, first)
+    made = node.join(axis, list(full.values()))
     for slot in places:
         if slot not in full and node.constant(slot) is not None:
             # Counted from the end: a mask may make a vector of one value for all channels.

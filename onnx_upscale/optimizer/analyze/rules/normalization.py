@@ -12,7 +12,8 @@ def batch_normalization(node: Context) -> None:
     """An affine map per channel."""
     if node.attribute("training_mode", 0) or any(node.used(index) for index in range(1, 5)):
         raise UnclearError("it is in training mode")
-    _per_channel(node, range(1, 5))
+    # Before operator set 9 it could have parameters for every position.
+    _per_channel(node, range(1, 5), How.EVALUATE if node.attribute("spatial", 1) else How.NONE)
 
 
 @rule("InstanceNormalization")
@@ -21,13 +22,13 @@ def instance_normalization(node: Context) -> None:
     _per_channel(node, range(1, 3))
 
 
-def _per_channel(node: Context, params: range) -> None:
+def _per_channel(node: Context, params: range, how: How = How.EVALUATE) -> None:
     if any(node.constant(slot) is None for slot in params):
         raise UnclearError("its parameters are not constant")
     node.pin_others(0, {1}, "normalized over")
     labels = node.axes(0).get(1)
     if labels is not None:
-        made = node.pass_on(1, labels, How.EVALUATE)
+        made = node.pass_on(1, labels, how)
         for slot in params:
             node.param(slot, 0, made)
 

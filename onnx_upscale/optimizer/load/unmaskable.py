@@ -1,0 +1,77 @@
+"""Layers that are in a model and that no mask can act on, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import onnx
+
+from onnx_upscale.optimizer.load.graph import Graph, Node
+from onnx_upscale.optimizer.load.layers import LAYER_OPERATORS
+from onnx_upscale.optimizer.load.subgraphs import subgraphs
+
+_CONVERTS = ("Cast", "DequantizeLinear", "Identity", "Transpose")
+_OVERRIDABLE = (
+    "a caller may override {}: it is listed among the inputs of the model, which makes it no more "
+    "than a default (IR version 4 and newer); take it out of the inputs"
+)
+
+
+def overridable_weight(graph: Graph, node: Node) -> str | None:
+    """The weight that makes a node no layer, because a caller may override it."""
+    operator = LAYER_OPERATORS.get((node.domain, node.op))
+    for slot in operator.weight_slots if operator is not None else ():
+        name = node.input(slot)
+        while name in graph.producers and graph.producers[name].op in _CONVERTS:
+            name = graph.producers[name].input(0)
+        if name in graph.overridable:
+            return name
+    return None
+
+
+def why_no_layer(graph: Graph, node: Node) -> str:
+    """Why a node, whose operator could be one, is no layer."""
+    weight = overridable_weight(graph, node)
+    if weight is not None:
+        return _OVERRIDABLE.format(f"weight '{weight}' of node '{node.title}' ({node.op})")
+    return (
+        f"the weight of node '{node.title}' ({node.op}) is not constant, "
+        "or the shapes it works on are not known"
+    )
+
+
+def why_no_layers(graph: Graph) -> str | None:
+    """Why nothing in a model is a layer; None where weights that can be overridden do not do it."""
+    for node in graph.nodes:
+        weight = overridable_weight(graph, node)
+        if weight is not None:
+            return _OVERRIDABLE.format(f"its weights, as '{weight}'")
+    return None
+
+
+def why_not_found(graph: Graph, key: str) -> str | None:
+    """Why a name that is in a model names no layer; None where it is not in it."""
+    if key in graph.overridable:
+        return _OVERRIDABLE.format("this weight")
+    for node in graph.nodes:
+        if any(key in _names(inner) for inner in subgraphs(node.proto)):
+            return f"it is inside node '{node.title}' ({node.op}), where no mask can act"
+    for function in graph.model.functions:
+        if key in set(_names_of_nodes(function.node)):
+            name = f"{function.domain}.{function.name}"
+            return (
+                f"it is inside function '{name}', where no mask can act (onnx.inliner inlines it)"
+            )
+    return None
+
+
+def _names(graph: onnx.GraphProto) -> set[str]:
+    return {tensor.name for tensor in graph.initializer} | set(_names_of_nodes(graph.node))
+
+
+def _names_of_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[str]:
+    """What a key of a mask file could mean, in subgraphs as well."""
+    for node in nodes:
+        yield from filter(None, (node.name, *node.output))
+        for inner in subgraphs(node):
+            yield from _names(inner)

@@ -1,0 +1,103 @@
+"""What is said of layers that are in a model and that no mask can act on."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import onnx_upscale
+from build import Net
+from onnx_upscale import MaskError, UsageError
+
+
+def listed(*names: str, ir_version: int = 8) -> onnx.ModelProto:
+    """Two layers; some of their initializers are listed among the inputs."""
+    net = Net(13, x=(1, 4))
+    made = net("MatMul", "x", net.constant(net.random(4, 8), "w1"), name="first")
+    turned = net("Transpose", net.constant(net.random(4, 8), "w2"), perm=[1, 0])
+    model = net.model(net("MatMul", net("Relu", made), turned, name="second"))
+    model.ir_version = ir_version
+    model.graph.input.extend(
+        helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        for tensor in model.graph.initializer
+        if tensor.name in names
+    )
+    return model
+
+
+def refusal(model: onnx.ModelProto, key: str) -> str:
+    with pytest.raises(MaskError) as caught:
+        onnx_upscale.optimize(model, {"version": 1, "masks": {key: {"input": [0]}}})
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["w2", "second", "second.0"])
+def test_a_weight_that_a_caller_may_override_is_named_as_such(key: str) -> None:
+    said = refusal(listed("w2"), key)
+    assert said.startswith(f"mask '{key}', side 'input': a caller may override ")
+    assert "listed among the inputs" in said
+    assert "'w2'" in said or "this weight" in said
+
+
+def test_the_other_weights_of_such_a_model_are_masked_as_ever() -> None:
+    masks = {"version": 1, "masks": {"w1": {"output": [1, 2]}}}
+    result = onnx_upscale.optimize(listed("w2"), masks)
+    assert result.report.verify.ok
+    assert result.report.warnings
+
+
+def test_in_older_models_they_are_weights() -> None:
+    masks = {"version": 1, "masks": {"w2": {"input": [1, 2]}}}
+    result = onnx_upscale.optimize(listed("w1", "w2", ir_version=3), masks)
+    assert result.report.output.params == 6 * 4 * 2
+    given = {tensor.name for tensor in result.model.graph.initializer}
+    assert {value.name for value in result.model.graph.input} == {"x", *given}
+
+
+def test_without_a_layer_every_way_says_so() -> None:
+    model = listed("w1", "w2")
+    (warning,) = onnx_upscale.optimize(model).report.warnings
+    assert warning.startswith("nothing is removed: a caller may override its weights, as 'w1'")
+    with pytest.raises(UsageError, match="no layer to prune: a caller may override its weights"):
+        onnx_upscale.mask(model, criterion="l1", amount=0.5)
+    samples = [{"x": np.ones((1, 4), np.float32)}] * 8
+    with pytest.raises(UsageError, match="no layer to prune: a caller may override its weights"):
+        onnx_upscale.prune(model, samples, macs=0.5)
+
+
+def test_a_weight_that_is_computed_is_not_called_overridable() -> None:
+    net = Net(13, x=(4, 4))
+    model = net.model(net("MatMul", "x", net("Relu", "x"), name="only"))
+    assert "is not constant, or the shapes" in refusal(model, "only")
+
+
+def branch(name: str) -> onnx.GraphProto:
+    weight = numpy_helper.from_array(np.ones((4, 4), np.float32), f"{name}.weight")
+    return helper.make_graph(
+        [helper.make_node("MatMul", ["x", weight.name], [f"{name}.out"], f"{name}.layer")],
+        name,
+        [],
+        [helper.make_tensor_value_info(f"{name}.out", TensorProto.FLOAT, [1, 4])],
+        [weight],
+    )
+
+
+@pytest.mark.parametrize("key", ["yes.weight", "yes.layer", "no.out"])
+def test_a_layer_inside_a_subgraph_is_said_to_be_there(key: str) -> None:
+    net = Net(13, x=(1, 4))
+    answer = net.constant(np.array(True))
+    made = net("If", answer, name="choice", then_branch=branch("yes"), else_branch=branch("no"))
+    assert refusal(net.model(made), key) == (
+        f"mask '{key}', side 'input': it is inside node 'choice' (If), where no mask can act"
+    )
+
+
+def test_a_layer_inside_a_function_is_said_to_be_there() -> None:
+    net = Net(13, x=(1, 4))
+    model = net.model(net("Relu", "x"))
+    opset = [helper.make_opsetid("", 13)]
+    body = [helper.make_node("MatMul", ["a", "b"], ["c"], "deep")]
+    model.functions.append(helper.make_function("own", "Dense", ["a", "b"], ["c"], body, opset))
+    assert "it is inside function 'own.Dense'" in refusal(model, "deep")
