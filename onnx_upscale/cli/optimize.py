@@ -117,6 +117,7 @@ def optimize(
 def analyze(model: str, masks: str, target: str, as_json: bool) -> None:
     """Show what is coupled to what, what is pinned and why, and what it costs."""
     analyzed = onnx_upscale.analyze(model, masks)
+    warn(analyzed.warnings)
     rows = tables.analysis_rows(analyzed, target)
     if as_json:
         # The one control character that JSON leaves as it is.

@@ -13,6 +13,7 @@ import numpy as np
 from onnx_upscale.criteria.left_alone import before_outputs, computes
 from onnx_upscale.errors import UsageError
 from onnx_upscale.optimizer.analyze import Structure
+from onnx_upscale.optimizer.load.formats import made_for_a_machine
 from onnx_upscale.optimizer.load.graph import Graph, IntArray, Node
 from onnx_upscale.optimizer.load.keys import layer_key
 from onnx_upscale.optimizer.load.layers import Layer, layers
@@ -128,15 +129,19 @@ def find_sites(
         else:
             sites.append(site)
     if not sites:
+        why = made_for_a_machine(graph.model.graph.node)
+        hint = f"; {why}" if why else ""
+        if not every:
+            none = why_no_layers(graph)
+            if none is not None:
+                raise UsageError(f"the model has no layer to prune: {none}")
+            raise UsageError(f"the model has no layer that could lose channels{hint}")
         reasons = ", ".join(f"{len(keys)} {reason}" for reason, keys in left.items())
         others = len(every) - sum(map(len, left.values()))
-        none = None if every else why_no_layers(graph)
-        if none is not None:
-            raise UsageError(f"the model has no layer to prune: {none}")
         counts = ", ".join([*filter(None, [reasons]), *([f"{others} not chosen"] * (others > 0))])
         raise UsageError(
             f"no layer is left to prune on the {side} side: of {len(every)} layers {counts}; "
-            "`layers` chooses by name"
+            f"`layers` chooses by name{hint}"
         )
     return Sites(tuple(sites), {reason: tuple(keys) for reason, keys in left.items()})
 

@@ -10,6 +10,7 @@ from onnx_upscale.criteria.left_alone import before_outputs, computes
 from onnx_upscale.criteria.sites import find_sites
 from onnx_upscale.errors import UsageError
 from onnx_upscale.optimizer.analyze import Structure
+from onnx_upscale.optimizer.load.formats import made_for_a_machine
 from onnx_upscale.optimizer.load.keys import layer_key
 from onnx_upscale.optimizer.load.unmaskable import why_no_layers
 from onnx_upscale.pruning.families import Family, find_families
@@ -114,10 +115,9 @@ def families_of(
             none = None if structure.layers else why_no_layers(structure.graph)
             if none is not None:
                 raise UsageError(f"the model has no layer to prune: {none}")
-            raise UsageError(
-                "the model has no layer whose channels can leave: "
-                "'onnx-upscale analyze' says what keeps them"
-            )
+            why = made_for_a_machine(structure.graph.model.graph.node)
+            why = why or "'onnx-upscale analyze' says what keeps them"
+            raise UsageError(f"the model has no layer whose channels can leave: {why}")
         return families
     enough = all if agreeing else any
     found = tuple(

@@ -76,9 +76,10 @@ class Net:
         graph = helper.make_graph(self.nodes, "net", self.inputs, [], self.initializers)
         graph.value_info.extend(self.value_info)
         graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
-        model = helper.make_model(
-            graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=10
-        )
+        domains = dict.fromkeys(node.domain for node in self.nodes if node.domain)
+        imports = [helper.make_opsetid("", self.opset)]
+        imports += [helper.make_opsetid(domain, 1) for domain in domains]
+        model = helper.make_model(graph, opset_imports=imports, ir_version=10)
         inferred = shape_inference.infer_shapes(model, data_prop=True)
         for value, found in zip(graph.output, inferred.graph.output, strict=True):
             value.CopyFrom(found)

@@ -77,12 +77,12 @@ def test_reasons_are_read_off_a_rule() -> None:
 
 
 def test_a_rule_comes_before_a_reason() -> None:
-    assert UNRULED["com.microsoft", "QuickGelu"]
-    with mock.patch.dict(RULES, {("com.microsoft", "QuickGelu"): RULES["", "Relu"]}):
+    assert UNRULED["com.microsoft", "ScaledSiLU"]
+    with mock.patch.dict(RULES, {("com.microsoft", "ScaledSiLU"): RULES["", "Relu"]}):
         page = operators.page()
-    rows = [line for line in page.splitlines() if "QuickGelu" in line]
+    rows = [line for line in page.splitlines() if "ScaledSiLU" in line]
     assert len(rows) == 1
-    assert rows[0].startswith("| QuickGelu | channel by channel |")
+    assert rows[0].startswith("| ScaledSiLU | channel by channel |")
 
 
 def test_check_tells_whether_the_page_is_up_to_date(

@@ -31,7 +31,7 @@ from onnx_upscale.optimizer.load.layers import (
 from onnx_upscale.optimizer.load.sides import Side
 from onnx_upscale.optimizer.verify import reference
 
-MICROSOFT, FUSED = "com.microsoft", "FusedMatMul"
+MICROSOFT, FUSED = "com.microsoft", "TransposeMatMul"
 
 # The operator, the shapes of data and weight, its attributes, the slot of the weight.
 LAYERS: dict[str, tuple[str, tuple[int, ...], tuple[int, ...], dict[str, Any], int]] = {
@@ -110,7 +110,7 @@ def test_multiply_adds_are_pairs_of_channels_times_window_and_places(name: str) 
 
 
 def _fused(graph: Graph, node: Node, slot: int, shape: tuple[int, ...]) -> Layer | None:
-    """onnxruntime's FusedMatMul: alpha x data x weight."""
+    """onnxruntime's TransposeMatMul: alpha x data x weight."""
     rank = len(graph.shapes[node.inputs[0]])
     if len(shape) != 2 or node.attributes.get("transA", 0):
         return None
@@ -119,8 +119,8 @@ def _fused(graph: Graph, node: Node, slot: int, shape: tuple[int, ...]) -> Layer
 
 
 @pytest.fixture
-def fused_matmul() -> Iterator[None]:
-    """FusedMatMul is a layer for as long as a test runs."""
+def transpose_matmul() -> Iterator[None]:
+    """TransposeMatMul is a layer for as long as a test runs."""
     with (
         mock.patch.dict(LAYER_OPERATORS),
         mock.patch.dict(RULES),
@@ -148,7 +148,7 @@ def _with_fused(transposed: int) -> onnx.ModelProto:
 
 @pytest.mark.parametrize("strategy", ["auto", "upscale", "gather", "constrained"])
 @pytest.mark.parametrize("transposed", [0, 1])
-@pytest.mark.usefixtures("fused_matmul")
+@pytest.mark.usefixtures("transpose_matmul")
 def test_a_new_layer_operator_takes_a_registration_and_a_rule(
     strategy: Any, transposed: int
 ) -> None:
@@ -162,7 +162,7 @@ def test_a_new_layer_operator_takes_a_registration_and_a_rule(
     np.testing.assert_allclose(run(result.model, values)[0], masked[0], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.usefixtures("fused_matmul")
+@pytest.mark.usefixtures("transpose_matmul")
 def test_what_a_new_layer_operator_reads_may_be_absorbed() -> None:
     model = _with_fused(0)
     (first,) = (each for each in model.graph.initializer if list(each.dims) == [6, 8])

@@ -33,7 +33,7 @@ def find_constants(structure: Structure, graph: Graph, weights: MaskedWeights) -
     known = False
     for facts in structure.facts:
         if facts.write is not None and facts.write.layer is not None:
-            written = _written(graph, facts.write, values, weights)
+            written = _written(graph, facts, facts.write, values, weights)
             values[facts.write.outputs] = written
             known |= not np.isnan(written).all()
         for carry in facts.carries:
@@ -46,7 +46,9 @@ def find_constants(structure: Structure, graph: Graph, weights: MaskedWeights) -
     return values
 
 
-def _written(graph: Graph, write: Write, values: Values, weights: MaskedWeights) -> Values:
+def _written(
+    graph: Graph, facts: Facts, write: Write, values: Values, weights: MaskedWeights
+) -> Values:
     layer = write.layer
     assert layer is not None
     inputs = np.full(layer.inputs, np.nan) if write.inputs is None else values[write.inputs]
@@ -58,7 +60,12 @@ def _written(graph: Graph, write: Write, values: Values, weights: MaskedWeights)
     if bias is None:
         return np.full(layer.outputs, np.nan)
     total = bias + weights.contribution(layer, np.where(variable, 0.0, inputs))
-    return np.where(unknown, np.nan, total)
+    if layer.sum_slot is not None:
+        assert layer.output_axis is not None
+        added = facts.inputs.get(layer.sum_slot, {}).get(layer.output_axis)
+        total = total + (np.nan if added is None else values[added])
+    known = np.where(unknown, np.nan, total)
+    return known if layer.activation is None else layer.activation(known)
 
 
 def layer_bias(graph: Graph, layer: Layer) -> Values | None:

@@ -232,6 +232,11 @@ class Context:
         tensor = self.node.inputs[slot]
         self._demands.append(Demand(tensor, slot, axis, labels, True, reason))
 
+    def need_made(self, slot: int, axis: int, labels: IntArray, reason: str) -> None:
+        """All channels that are made of a constant input's axis are needed, in any order."""
+        tensor = self.node.inputs[slot]
+        self._demands.append(Demand(tensor, slot, axis, labels, False, reason))
+
     def _demand(
         self, slot: int, axis: int, reason: str, ordered: bool, unless_zero: bool = False
     ) -> None:

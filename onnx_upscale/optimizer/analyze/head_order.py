@@ -18,6 +18,7 @@ from onnx_upscale.optimizer.analyze.facts import Facts, Grid, Param
 from onnx_upscale.optimizer.analyze.needs import Needs
 from onnx_upscale.optimizer.analyze.structure import HeadOrder, Structure
 from onnx_upscale.optimizer.analyze.weights import BoolArray
+from onnx_upscale.optimizer.load.fused import runs_as
 from onnx_upscale.optimizer.load.graph import IntArray
 
 # What does the same to every head, whatever the order of its channels.
@@ -139,9 +140,11 @@ def _in_any_order(structure: Structure, heads: _Heads) -> bool:
         return False
     for facts in structure.facts:
         read = {places[name] for name in facts.node.inputs if name in places}
-        if read and (facts.node.domain or facts.node.op not in _SAME_IN_ANY_ORDER):
+        operator = runs_as(facts.node)
+        other = operator == facts.node.op and facts.node.domain
+        if read and (other or operator not in _SAME_IN_ANY_ORDER):
             return False
-        if facts.node.op == "MatMul" and (len(read) > 1 or max(read, default=-3) > -3):
+        if operator == "MatMul" and (len(read) > 1 or max(read, default=-3) > -3):
             return False
         if any(_by_channel(structure, facts, param, heads) for param in facts.params):
             return False

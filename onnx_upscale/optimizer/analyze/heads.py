@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from onnx_upscale.optimizer.load.graph import Graph, Node
 from onnx_upscale.optimizer.load.layers import layer_of
+from onnx_upscale.optimizer.load.pointwise import MICROSOFT
 
-_PRODUCTS = frozenset({"MatMul", "Einsum"})
+_PRODUCTS = frozenset({("", "MatMul"), ("", "Einsum"), (MICROSOFT, "FusedMatMul")})
 
 
 def nodes_in_heads(graph: Graph) -> frozenset[int]:
@@ -23,7 +24,7 @@ def nodes_in_heads(graph: Graph) -> frozenset[int]:
     """
     made_by: dict[str, Node] = {name: node for node in graph.nodes for name in node.outputs}
     found: set[int] = set()
-    front = [node for node in graph.nodes if not node.domain and node.op in _PRODUCTS]
+    front = [node for node in graph.nodes if (node.domain, node.op) in _PRODUCTS]
     front = [node for node in front if layer_of(graph, node) is None]
     while front:
         for name in front.pop().inputs:

@@ -2,7 +2,8 @@
 
 The bias, and the constants of the affine operations attached straight to a layer: each
 BatchNormalization, and each Add or Mul with a constant that is a scalar or has one value per
-channel, as long as nothing else reads the tensor in between and it is no graph output.
+channel, as long as nothing else reads the tensor in between and it is no graph output. Behind a
+layer with an activation or a sum of its own nothing is attached.
 """
 
 from __future__ import annotations
@@ -63,6 +64,8 @@ def addends(graph: Graph, layer: Layer) -> Iterator[Addend]:
     """
     if layer.bias_slot is not None and layer.node.input(layer.bias_slot):
         yield Addend((layer.node.index, layer.bias_slot), 1, 0)
+    if layer.is_closed:
+        return
     tensor, axis, rank = layer.node.outputs[0], layer.output_axis, layer.result_rank
     while axis is not None:
         uses = graph.readers.get(tensor, ())

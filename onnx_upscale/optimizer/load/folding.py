@@ -20,6 +20,7 @@ from onnx import TensorProto, helper, numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
 
 from onnx_upscale.declared import shape_of
+from onnx_upscale.optimizer.load.pointwise import MICROSOFT, evaluate_pointwise
 
 Array = npt.NDArray[Any]
 
@@ -141,7 +142,7 @@ def fold(
 def evaluate(
     node: onnx.NodeProto, inputs: Mapping[str, Array], opset_imports: OperatorSets
 ) -> list[Array] | None:
-    """Runs one node on given values with ONNX's reference implementation.
+    """Runs one node on given values with ONNX's reference implementation, or with numpy.
 
     Args:
         node: The node to run.
@@ -151,12 +152,16 @@ def evaluate(
     Returns:
         Its named outputs, in order; None where the reference implementation fails.
     """
+    if node.domain == MICROSOFT:
+        own = {each.name: helper.get_attribute_value(each) for each in node.attribute}
+        made = evaluate_pointwise(node.op_type, [inputs[name] for name in node.input if name], own)
+        return None if made is None else [made]
     model = _one_node(node, opset_imports)
     model.graph.input.extend(onnx.ValueInfoProto(name=name) for name in inputs)
     try:
         with np.errstate(all="ignore"):
-            made = ReferenceEvaluator(model).run(None, dict(inputs))
-            return [np.asarray(value) for value in made]
+            results = ReferenceEvaluator(model).run(None, dict(inputs))
+            return [np.asarray(value) for value in results]
     except Exception:  # Whatever hundreds of small implementations raise.
         return None
 

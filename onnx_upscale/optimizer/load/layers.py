@@ -19,6 +19,7 @@ from onnx import helper
 
 from onnx_upscale.declared import Shape
 from onnx_upscale.optimizer.load.graph import Graph, IntArray, Node, Override, Use
+from onnx_upscale.optimizer.load.pointwise import Activation
 from onnx_upscale.optimizer.load.shapes import is_fixed
 from onnx_upscale.optimizer.load.sides import Side
 from onnx_upscale.optimizer.load.values import Array
@@ -48,6 +49,8 @@ class Layer:
         product: Whether it is a matrix product, a convolution otherwise.
         transposed: Whether it is a convolution the other way round: each position of what it reads
             is spread over a window of what it makes, so that results near borders lack a part.
+        sum_slot: Input slot of a tensor of the result's shape that is added to it, or None.
+        activation: What the node makes of the sum at last, or None for the sum itself.
     """
 
     node: Node
@@ -63,6 +66,8 @@ class Layer:
     groups: int = 1
     product: bool = True
     transposed: bool = False
+    sum_slot: int | None = None
+    activation: Activation | None = None
 
     @cached_property
     def inputs(self) -> int:
@@ -86,6 +91,11 @@ class Layer:
         """How many weights there are between an input and an output channel."""
         pairs = self.inputs * self.outputs // self.groups
         return math.prod(self.weight_shape) // max(pairs, 1)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether more is fused into it, so that nothing behind it counts as a part of it."""
+        return self.sum_slot is not None or self.activation is not None
 
     @property
     def factor(self) -> float:
@@ -226,15 +236,25 @@ def product_work(attributes: Mapping[str, Any], data: Sizes, weight: Sizes, made
 
 @layer_operator("Conv", convolution_work)
 def _conv(graph: Graph, node: Node, slot: int, shape: tuple[int, ...]) -> Layer | None:
-    return _convolution(node, shape, transposed=False)
+    return convolution_layer(node, shape)
 
 
 @layer_operator("ConvTranspose", spreading_work)
 def _conv_transpose(graph: Graph, node: Node, slot: int, shape: tuple[int, ...]) -> Layer | None:
-    return _convolution(node, shape, transposed=True)
+    return convolution_layer(node, shape, transposed=True)
 
 
-def _convolution(node: Node, shape: tuple[int, ...], transposed: bool) -> Layer | None:
+def convolution_layer(node: Node, shape: tuple[int, ...], transposed: bool = False) -> Layer | None:
+    """How a convolution uses its weight.
+
+    Args:
+        node: The node.
+        shape: The shape of its weight.
+        transposed: Whether it is one the other way round.
+
+    Returns:
+        The layer, or None where the weight does not fit the attributes.
+    """
     groups = int(node.attributes.get("group", 1))
     if len(shape) < 3 or groups < 1 or shape[0] % groups:
         return None
@@ -246,6 +266,11 @@ def _convolution(node: Node, shape: tuple[int, ...], transposed: bool) -> Layer 
 
 @layer_operator("Gemm", product_work)
 def _gemm(graph: Graph, node: Node, slot: int, shape: tuple[int, ...]) -> Layer | None:
+    return gemm_layer(node, shape)
+
+
+def gemm_layer(node: Node, shape: tuple[int, ...]) -> Layer | None:
+    """How a Gemm uses its weight of some shape; None where that is no matrix."""
     if len(shape) != 2:
         return None
     into, out = (1, 0) if node.attributes.get("transB", 0) else (0, 1)
@@ -315,7 +340,7 @@ def is_layer_operator(node: Node) -> bool:
 
 def work_reads(node: onnx.NodeProto) -> tuple[str, ...]:
     """The tensors whose shapes tell the multiply-adds of a node; none for what is no layer."""
-    if (node.domain, node.op_type) not in LAYER_OPERATORS:
+    if (node.domain, node.op_type) not in LAYER_OPERATORS or len(node.input) < 2:
         return ()
     return node.input[0], node.input[1], node.output[0]
 
@@ -331,10 +356,8 @@ def multiply_adds(node: onnx.NodeProto, shapes: Mapping[str, Shape]) -> int:
         How many; none for what is no layer, or where a size is not known.
     """
     operator = LAYER_OPERATORS.get((node.domain, node.op_type))
-    if operator is None:
-        return 0
     known = [shapes.get(name) for name in work_reads(node)]
-    if not all(map(is_fixed, known)):
+    if operator is None or not known or not all(map(is_fixed, known)):
         return 0
     data, weight, made = (
         [size for size in shape or () if isinstance(size, int)] for shape in known

@@ -11,6 +11,7 @@ import numpy as np
 
 from onnx_upscale.errors import MaskError
 from onnx_upscale.optimizer.load.affine import Addend, addends
+from onnx_upscale.optimizer.load.formats import made_for_a_machine
 from onnx_upscale.optimizer.load.graph import Graph, IntArray, Node, Override, Use
 from onnx_upscale.optimizer.load.layers import (
     LAYER_OPERATORS,
@@ -52,7 +53,7 @@ def resolve_masks(graph: Graph, masks: Iterable[Mask]) -> tuple[LayerMask, ...]:
         for node in names.nodes(mask):
             if not is_layer_operator(node):
                 raise mask.error(
-                    f"node '{node.title}' is a {node.op}, which has no channels to mask"
+                    f"node '{node.title}' is a {node.op}, which has no channels to mask{names.hint}"
                 )
             layer = names.layer(node)
             # What is added behind a layer can be told only by its axis of output channels.
@@ -76,6 +77,12 @@ class _Names:
             if node.proto.name:
                 self._by_name.setdefault(node.proto.name, []).append(node)
 
+    @property
+    def hint(self) -> str:
+        """What to add to an error, where the model is in a format without layers."""
+        why = made_for_a_machine(node.proto for node in self._graph.nodes)
+        return f"; {why}" if why else ""
+
     def layer(self, node: Node) -> Layer | None:
         """How a node uses its weight, found out once."""
         if node.index not in self._layers:
@@ -89,7 +96,7 @@ class _Names:
             if not found:
                 *others, last = (operator for _, operator in LAYER_OPERATORS)
                 known = f"{', '.join(others)} or {last}"
-                raise mask.error(f"no {known} uses this as its weight")
+                raise mask.error(f"no {known} uses this as its weight{self.hint}")
             return found
         if key in self._by_name:
             return self._by_name[key]
@@ -98,7 +105,8 @@ class _Names:
         reason = why_not_found(self._graph, key)
         if reason is not None:
             raise mask.error(reason)
-        raise MaskError(f"mask '{key}': no such layer in the model{self._closest(key)}")
+        closest = self._closest(key)
+        raise MaskError(f"mask '{key}': no such layer in the model{closest}{self.hint}")
 
     def _readers_of_weight(self, name: str) -> list[Node]:
         """Layers whose weight is the initializer, or is made from it before run time."""

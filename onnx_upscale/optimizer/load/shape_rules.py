@@ -88,10 +88,11 @@ def _expanded(use: Use) -> Shape | None:
         return None
     rank = max(len(before), len(wanted))
     one, other = ((1,) * (rank - len(sizes)) + tuple(sizes) for sizes in (before, wanted))
-    return tuple(map(_broadcast, one, other))
+    return tuple(map(broadcast, one, other))
 
 
-def _broadcast(one: Size, other: Size) -> Size:
+def broadcast(one: Size, other: Size) -> Size:
+    """The size of an axis that two operands make together, or None where that is not certain."""
     if other == 1 or one == other:
         return one
     if one == 1:

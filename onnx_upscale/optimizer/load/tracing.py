@@ -22,6 +22,8 @@ from onnx import TensorProto, defs, helper, numpy_helper, shape_inference
 
 from onnx_upscale.declared import Shape, shape_in
 from onnx_upscale.optimizer.load.arithmetic import FEW, MOST_TERMS, Value, compute, vector
+from onnx_upscale.optimizer.load.fused_shapes import FUSED_SHAPE_RULES, TYPED_BY
+from onnx_upscale.optimizer.load.pointwise import MICROSOFT
 from onnx_upscale.optimizer.load.polynomials import polynomial, product_of
 from onnx_upscale.optimizer.load.shape_rules import SHAPE_RULES, Use
 from onnx_upscale.optimizer.load.shapes import is_fixed
@@ -50,6 +52,7 @@ NO_NAMES = frozenset({"None", "?", "-1", "unk", "unknown", "dynamic"})
 _KEEPS_SHAPE = {
     ("", "GroupNormalization"): (0,),
     ("", "SimplifiedLayerNormalization"): (0,),  # onnxruntime keeps it among the standard ones.
+    ("com.microsoft", "BiasAdd"): (0,),
     ("com.microsoft", "BiasGelu"): (0,),
     ("com.microsoft", "FastGelu"): (0,),
     ("com.microsoft", "Gelu"): (0,),
@@ -174,16 +177,22 @@ class _Walk:
                 self._inferred(node)
             return [value.shape]
         first = self.shapes.get(node.input[0]) if node.input else None
-        kept = _KEEPS_SHAPE.get((node.domain, node.op_type))
+        kind = (node.domain, node.op_type)
+        kept, fused = _KEEPS_SHAPE.get(kind), FUSED_SHAPE_RULES.get(kind)
         if kept is not None:
             self._take_types(node, {})
             return [first if output in kept else None for output in range(len(node.output))]
+        values = [self._values.get(name) for name in node.input]
+        shapes = [self.shapes.get(name) for name in node.input]
+        if fused is not None:
+            self.types.setdefault(
+                node.output[0], self.types.get(node.input[TYPED_BY.get(kind, 0)], 0)
+            )
+            return [fused(Use(shapes, values, attributes))]
         rule = SHAPE_RULES.get(node.op_type) if not node.domain else None
         inferred = self._inferred(node)
         if rule is None:
             return inferred
-        values = [self._values.get(name) for name in node.input]
-        shapes = [self.shapes.get(name) for name in node.input]
         own = rule(Use(shapes, values, attributes))
         return [_agreed(own, inferred[0] if inferred else None), *inferred[1:]]
 
@@ -260,18 +269,23 @@ def _fitting(
             fits.setdefault(tensor, {})[axis] = size * times
 
     for node in nodes:
-        if node.domain not in ("", "ai.onnx") or len(node.input) < 2:
+        if node.domain not in ("", "ai.onnx", MICROSOFT) or len(node.input) < 2:
             continue
         flags = {each.name: each.i for each in node.attribute}
         one, other = node.input[:2]
-        if node.op_type == "Conv":
+        if node.op_type in ("Conv", "FusedConv"):
             need(one, 1, other, 1, flags.get("group", 1))
         elif node.op_type == "ConvTranspose":
             need(one, 1, other, 0)
-        elif node.op_type == "Gemm":
+        elif node.op_type in ("Gemm", "FusedGemm"):
             need(one, 0 if flags.get("transA") else 1, other, 1 if flags.get("transB") else 0)
         elif node.op_type == "MatMul" and len(shapes.get(other, ())) >= 2:
             need(one, -1, other, -2)
+        elif node.op_type == "FusedMatMul" and len(shapes.get(other, ())) >= 2:
+            if not any(flags.get(name) for name in ("transBatchA", "transBatchB")):
+                need(
+                    one, -2 if flags.get("transA") else -1, other, -1 if flags.get("transB") else -2
+                )
         elif node.op_type in ("BatchNormalization", "InstanceNormalization"):
             need(one, 1, other, 0)
     return fits

@@ -11,6 +11,7 @@ from onnx import TensorProto, helper
 
 from onnx_upscale.optimizer.analyze import Structure
 from onnx_upscale.optimizer.analyze.approaches import Approach
+from onnx_upscale.optimizer.load.fused import runs_as
 from onnx_upscale.optimizer.load.graph import Graph, Node
 from onnx_upscale.optimizer.load.layers import Layer
 from onnx_upscale.prices import (
@@ -187,13 +188,15 @@ class Costs:
 
     def _blockable(self, node: Node) -> bool:
         graph = self._graph
-        if works_on_blocks(node.op, alike=False, behind_convolution=False):
+        operator = runs_as(node)
+        if works_on_blocks(operator, alike=False, behind_convolution=False):
             return True
         names = [name for name in node.inputs if name and name not in graph.constants]
         alike = len(names) > 1 and len({graph.shapes.get(name) for name in names}) == 1
         maker = graph.producers.get(names[0]) if len(names) == 1 else None
-        convolution = maker is not None and maker.op == "Conv" and len(graph.readers[names[0]]) == 1
-        return works_on_blocks(node.op, alike, convolution)
+        convolution = maker is not None and runs_as(maker) == "Conv"
+        alone = len(names) == 1 and len(graph.readers[names[0]]) == 1
+        return works_on_blocks(operator, alike, convolution and alone)
 
     def saved(self, approach: Approach, channels: int, left: int) -> float:
         """What the nodes of an approach take less for `left` channels than for `channels`."""

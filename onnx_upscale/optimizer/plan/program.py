@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from onnx_upscale.optimizer.analyze import Analysis, Structure
 from onnx_upscale.optimizer.analyze.facts import Facts
+from onnx_upscale.optimizer.load.fused import runs_as
 from onnx_upscale.optimizer.load.graph import Node
 from onnx_upscale.optimizer.load.layers import Layer
 from onnx_upscale.optimizer.plan.edits import (
@@ -132,9 +133,9 @@ def _step(
     if layer is None:
         window = math.prod(node.attributes.get("kernel_shape", ()))
         axis = int(node.attributes.get("axis", 1))
-        return Step(node.op, inputs, outputs, axis=axis, window=window, stride=stride)
+        return Step(runs_as(node), inputs, outputs, axis=axis, window=window, stride=stride)
     return Step(
-        node.op,
+        "MatMul" if node.op == "Einsum" else runs_as(node),
         inputs,
         outputs,
         axis=layer.data_axis,

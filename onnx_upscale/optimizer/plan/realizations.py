@@ -303,6 +303,8 @@ class Pad(Writing):
         layer, size, wanted = write.layer, len(here), np.flatnonzero(~zero)
         if layer is None or layer.groups > 1 or layer.output_axis is None:
             return
+        if layer.sum_slot is not None:
+            return  # What is added is as wide as the layout.
         start, end = int(wanted[0]), int(wanted[-1]) + 1
         width = min(costs.prices.counts(end - start, layer.product).aligned, size)
         start = min(start, size - width)

@@ -11,7 +11,8 @@ inference. It is meant to be checked by reading it. What a mask means:
 3. On the output side, what the layer makes is multiplied by 0 or 1, behind the affine operations
    attached straight to it: each BatchNormalization, and each Add or Mul with a constant that is a
    scalar or has one value per channel, as long as nothing else reads the tensor in between and it
-   is no graph output.
+   is no graph output. Where an activation or a sum is fused into the layer, that comes too late:
+   its weight and its bias are multiplied in its place.
 """
 
 from __future__ import annotations
@@ -32,10 +33,14 @@ from onnx_upscale.running import Session
 
 Array: TypeAlias = "npt.NDArray[Any]"
 
-CONVOLUTIONS = {("", "Conv"), ("", "ConvTranspose")}
+_MICROSOFT = "com.microsoft"
+CONVOLUTIONS = {("", "Conv"), ("", "ConvTranspose"), (_MICROSOFT, "FusedConv")}
 """Operators, by domain and type, that read and make channels on the second axis."""
-PRODUCTS = {("", "Gemm"), ("", "MatMul")}
+PRODUCTS = {("", "Gemm"), ("", "MatMul"), (_MICROSOFT, "FusedGemm"), (_MICROSOFT, "FusedMatMul")}
 """Operators that multiply matrices; a `transA` of theirs transposes the first."""
+_EINSUM = ("", "Einsum")
+_EITHER_WAY = {("", "MatMul"), (_MICROSOFT, "FusedMatMul"), _EINSUM}
+"""Those whose weight may come first."""
 _NOT_CONSTANT = ("Random", "Bernoulli", "Multinomial", "Dropout")
 
 
@@ -88,12 +93,37 @@ def reference_model(
             flags = _flags(each.mask, *seen.input_axis(node, slot)).astype(kind)
             earlier = factors.before.get((each.node, slot), 1)
             factors.before[each.node, slot] = flags * earlier
+        elif _is_closed(node):
+            for slot, values in _weight_flags(each.mask, node, seen).items():
+                values = values.astype(kind)
+                earlier = factors.before.get((each.node, slot), 1)
+                factors.before[each.node, slot] = values * earlier
         else:
             axis, channels = seen.output_axis(node, weight_slot)
             end = seen.end_of_affine(node.output[0], axis, channels)
             flags = _flags(each.mask, axis, channels).astype(kind)
             factors.behind[end] = flags * factors.behind.get(end, 1)
     return _multiplied(model, factors, seen.fresh)
+
+
+def _is_closed(node: onnx.NodeProto) -> bool:
+    """Whether a layer goes on with what its weights add up to."""
+    if _operator(node) not in {(_MICROSOFT, "FusedConv"), (_MICROSOFT, "FusedGemm")}:
+        return False
+    activated = any(a.name == "activation" and a.s for a in node.attribute)
+    added = node.op_type == "FusedConv" and len(node.input) > 3 and bool(node.input[3])
+    return activated or added
+
+
+def _weight_flags(mask: Mask, node: onnx.NodeProto, seen: _Seen) -> dict[int, Array]:
+    """What the weight and the bias of a closed layer are multiplied by, by slot."""
+    shape = seen.shape(node.input[1])
+    last = node.op_type == "FusedGemm" and not _integer(node, "transB", 0)
+    axis = -1 if last else -len(shape)
+    found: dict[int, Array] = {1: _flags(mask, axis, shape[axis])}
+    if len(node.input) > 2 and node.input[2]:
+        found[2] = _flags(mask, -1, shape[axis])
+    return found
 
 
 def _flags(mask: Mask, axis: int, channels: int) -> npt.NDArray[np.bool_]:
@@ -138,7 +168,8 @@ class _Wiring:
                 self.constants.update(node.output)
 
     def weight_slot(self, node: onnx.NodeProto) -> int:
-        return 0 if node.op_type == "MatMul" and node.input[1] not in self.constants else 1
+        first = _operator(node) in _EITHER_WAY and node.input[1] not in self.constants
+        return 0 if first else 1
 
     def named(self, key: str) -> list[int]:
         """The nodes that a key of a mask file means."""
@@ -163,7 +194,7 @@ class _Wiring:
                     tables.append(index)
                 made.update(node.output)
             elif (
-                _operator(node) in CONVOLUTIONS | PRODUCTS
+                _operator(node) in CONVOLUTIONS | PRODUCTS | {_EINSUM}
                 and node.input[self.weight_slot(node)] in made
             ):
                 found.append(index)
@@ -228,13 +259,22 @@ class _Seen:
         self._shapes = {name: tuple(found[shape].tolist()) for name, shape in shape_names.items()}
         self.types = session.output_types
 
+    def shape(self, tensor: str) -> tuple[int, ...]:
+        """The shape of what a masked layer reads or makes."""
+        return self._shapes[tensor]
+
     def input_axis(self, node: onnx.NodeProto, slot: int) -> tuple[int, int]:
         """The axis of a layer's input that it contracts, from the end, and its channels."""
         shape = self._shapes[node.input[slot]]
         if _operator(node) in CONVOLUTIONS:
             axis = 1 - len(shape)
+        elif _operator(node) == _EINSUM:
+            result = _einsum_axes(node, -1, 0)
+            one, other = (_einsum_axes(node, at, len(shape)) for at in (slot, 1 - slot))
+            (axis,) = {one[letter] for letter in one.keys() & other.keys() - result.keys()}
         else:
-            turned = slot == 1 or _integer(node, "transA", 0)
+            rows = slot == 1
+            turned = rows != bool(_integer(node, "transB" if rows else "transA", 0))
             axis = -2 if turned and len(shape) > 1 else -1
         return axis, shape[axis]
 
@@ -243,6 +283,11 @@ class _Seen:
         shape = self._shapes[node.output[0]]
         if _operator(node) in CONVOLUTIONS:
             axis = 1 - len(shape)
+        elif _operator(node) == _EINSUM:
+            made = _einsum_axes(node, -1, len(shape))
+            weight = _einsum_axes(node, weight_slot, len(self._shapes[node.input[weight_slot]]))
+            data = _einsum_axes(node, 1 - weight_slot, 0)
+            (axis,) = {made[letter] for letter in made.keys() & weight.keys() - data.keys()}
         else:
             from_left = weight_slot == 0 and len(self._shapes[node.input[1]]) > 1
             axis = -2 if from_left else -1
@@ -266,6 +311,15 @@ class _Seen:
         place = len(shape) + axis
         sizes = [size for at, size in enumerate(shape) if at != place or size != channels]
         return len(shape) <= rank and all(size == 1 for size in sizes)
+
+
+def _einsum_axes(node: onnx.NodeProto, data: int, rank: int) -> dict[str, int]:
+    """The axes of the letters of an Einsum's data (0 or 1), or of its result (-1), from the end."""
+    equation = next(a.s for a in node.attribute if a.name == "equation").decode()
+    terms = equation.replace(" ", "").replace("->", ",").split(",")
+    head, dots, tail = terms[data].partition("...")
+    before = {letter: at - (rank if dots else len(head)) for at, letter in enumerate(head)}
+    return before | {letter: at - len(tail) for at, letter in enumerate(tail)}
 
 
 def _integer(node: onnx.NodeProto, name: str, default: int) -> int:

@@ -4,7 +4,9 @@
 """
 
 from onnx_upscale.optimizer.analyze.rules import (
+    einsum,
     elementwise,
+    fused,
     layers,
     movement,
     normalization,
@@ -20,7 +22,9 @@ __all__ = [
     "NO_RULE",
     "RULES",
     "UNRULED",
+    "einsum",
     "elementwise",
+    "fused",
     "layers",
     "movement",
     "normalization",

@@ -6,6 +6,7 @@ from onnx_upscale.optimizer.analyze.context import Context, UnclearError
 from onnx_upscale.optimizer.analyze.facts import How
 from onnx_upscale.optimizer.analyze.rules.elementwise import broadcast_axis
 from onnx_upscale.optimizer.analyze.rules.table import rule
+from onnx_upscale.optimizer.load.fused import turned
 from onnx_upscale.optimizer.load.graph import IntArray
 from onnx_upscale.optimizer.load.layers import Layer, layer_of
 
@@ -26,7 +27,7 @@ def _padded(node: Context, layer: Layer) -> bool:
 def convolution(node: Context) -> None:
     """A reader and a writer; with groups, whole groups of channels stay together."""
     layer = layer_of(node.graph, node.node)
-    if layer is None or any(slot for slot in node.inputs):
+    if layer is None or node.inputs.keys() - {0, layer.sum_slot}:
         raise UnclearError("its weight is not constant")
     if layer.bias_slot and node.has(layer.bias_slot) and node.constant(layer.bias_slot) is None:
         raise UnclearError("its bias is not constant")
@@ -90,7 +91,7 @@ def matmul(node: Context) -> None:
     """With a constant operand a reader and writer, with two activations a coupling."""
     layer = layer_of(node.graph, node.node)
     if layer is None:
-        _product_of_activations(node)
+        product_of_activations(node)
         return
     data, result = node.shape(layer.data_slot), node.output_shape()
     weight = node.shape(layer.weight_slot)
@@ -102,29 +103,34 @@ def matmul(node: Context) -> None:
         elif len(weight) == 1:
             place = axis if axis < layer.data_axis else axis - 1
             node.pass_on(place, labels, slot=layer.data_slot)
-        else:
+        elif axis < len(data) - 2:
             node.pass_on(axis - len(data) + len(result), labels, slot=layer.data_slot)
+        else:
+            place = len(result) - (1 if layer.data_slot else 2)
+            node.pass_on(place, labels, slot=layer.data_slot)
     # What a known value adds differs from matrix to matrix of a batch, so only zeros are absorbed.
     contract(node, layer, padded=any(size != 1 for size in weight[:-2]))
 
 
-def _product_of_activations(node: Context) -> None:
+def product_of_activations(node: Context) -> None:
     """Contraction axes of both operands are coupled; rows, columns and batches pass through."""
-    one, other = node.shape(0), node.shape(1)
+    one, other = len(node.shape(0)), len(node.shape(1))
     rank = len(node.output_shape())
-    if len(one) < 2 or len(other) < 2:
+    if one < 2 or other < 2:
         raise UnclearError("it multiplies a vector")
+    first, second = turned(node.node)
+    row, column = one - 2 + first, other - 1 - second
+    inner = (2 * one - 3 - row, 2 * other - 3 - column)  # The other ones of the last two.
     left, right = node.axes(0), node.axes(1)
-    inner = (left.get(len(one) - 1), right.get(len(other) - 2))
-    if inner[0] is not None and inner[1] is not None:
-        node.contracts_pairs(inner[0], inner[1], len(one) - 1)
+    if inner[0] in left and inner[1] in right:
+        node.contracts_pairs(left[inner[0]], right[inner[1]], inner[0])
     else:
-        for slot, axis, labels in ((0, len(one) - 1, inner[0]), (1, len(other) - 2, inner[1])):
-            if labels is not None:
+        for slot, axis in enumerate(inner):
+            if axis in node.axes(slot):
                 node.pin(slot, axis, "contracted with a tensor whose channels are not known")
-    if len(one) - 2 in left:
-        node.pass_on(rank - 2, left[len(one) - 2], How.ZERO, slot=0)
-    if len(other) - 1 in right:
-        node.pass_on(rank - 1, right[len(other) - 1], How.ZERO, slot=1)
+    if row in left:
+        node.pass_on(rank - 2, left[row], How.ZERO, slot=0)
+    if column in right:
+        node.pass_on(rank - 1, right[column], How.ZERO, slot=1)
     for axis in range(rank - 2):
         broadcast_axis(node, axis, rank, how=How.ZERO)

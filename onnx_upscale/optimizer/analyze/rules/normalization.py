@@ -33,7 +33,7 @@ def _per_channel(node: Context, params: range, how: How = How.EVALUATE) -> None:
             node.param(slot, 0, made)
 
 
-@rule("LayerNormalization RMSNormalization")
+@rule("LayerNormalization RMSNormalization SimplifiedLayerNormalization")
 def layer_normalization(node: Context) -> None:
     """Mixes every axis from `axis` on: all channels are needed, their order is free."""
     rank = len(node.shape())

@@ -11,8 +11,8 @@ NO_RULE = "no rule for this operator"
 """The reason of those that could lose channels, if somebody wrote how."""
 
 _STANDARD = {
-    NO_RULE: "Attention CausalConvWithState CumProd DeformConv Einsum GridSample "
-    "GroupNormalization GRU LinearAttention LSTM MaxRoiPool RNN RoiAlign RotaryEmbedding SwiGLU",
+    NO_RULE: "Attention CausalConvWithState CumProd DeformConv GridSample GroupNormalization "
+    "GRU LinearAttention LSTM MaxRoiPool RNN RoiAlign RotaryEmbedding SwiGLU",
     "quantized with a range or a zero point of its own": "ConvInteger DynamicQuantizeLinear "
     "MatMulInteger QLinearConv QLinearMatMul",
     "each of its results depends on all channels": "Det DFT Hardmax LRN STFT",
@@ -34,12 +34,10 @@ _STANDARD = {
 }
 
 _MICROSOFT = {
-    NO_RULE: "Attention BiasAdd BiasDropout BiasGelu BiasSplitGelu BitmaskBiasDropout "
-    "BitmaskDropout ConvTransposeWithDynamicPads CropAndResize DecoderAttention "
-    "EmbedLayerNormalization ExpandDims FastGelu FusedConv FusedGemm FusedMatMul "
-    "FusedMatMulActivation GatedAdd Gelu GemmFastGelu GridSample GroupNorm GroupQueryAttention "
-    "MaxpoolWithMask MultiHeadAttention Pad QuickGelu RotaryEmbedding ScaledSiLU SkipGroupNorm "
-    "SkipLayerNormalization SkipSimplifiedLayerNormalization SwiGLU TorchEmbedding "
+    NO_RULE: "Attention BiasDropout BitmaskBiasDropout BitmaskDropout "
+    "ConvTransposeWithDynamicPads CropAndResize DecoderAttention ExpandDims FusedMatMulActivation "
+    "GatedAdd GemmFastGelu GridSample GroupNorm GroupQueryAttention MaxpoolWithMask "
+    "MultiHeadAttention Pad RotaryEmbedding ScaledSiLU SkipGroupNorm SwiGLU TorchEmbedding "
     "TransposeMatMul UnfoldTensor",
     "it is one step of a network that was fused for inference": "BranchwiseRMSNorm "
     "CausalConvWithState ConvStateReplay DecoderMaskedMultiHeadAttention "

@@ -1,0 +1,81 @@
+"""Shapes that onnxruntime's operators make, which onnx does not know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+from onnx_upscale.declared import Shape
+from onnx_upscale.optimizer.load.pointwise import MICROSOFT
+from onnx_upscale.optimizer.load.shape_rules import SHAPE_RULES, ShapeRule, Size, Use, broadcast
+
+Fused: TypeAlias = "tuple[str, str]"
+
+
+def _convolved(use: Use) -> Shape | None:
+    made, weight = SHAPE_RULES["Conv"](use), use.shape(1)
+    if weight is None or use.shape() is None:
+        return None
+    return None if made is None else (made[0], weight[0], *made[2:])
+
+
+def _gemm(use: Use) -> Shape | None:
+    sizes = _operands(use)
+    return None if sizes is None else (sizes[0][-2], sizes[1][-1])
+
+
+def _product(use: Use) -> Shape | None:
+    sizes = _operands(use)
+    if sizes is None or any(use.attributes.get(f"transBatch{each}", 0) for each in "AB"):
+        return None
+    one, other = sizes
+    rank = max(len(one), len(other))
+    batches = [
+        broadcast(a, b)
+        for a, b in zip(
+            (1,) * (rank - len(one)) + one[:-2],
+            (1,) * (rank - len(other)) + other[:-2],
+            strict=True,
+        )
+    ]
+    return (*batches, one[-2], other[-1])
+
+
+def _operands(use: Use) -> tuple[tuple[Size, ...], tuple[Size, ...]] | None:
+    """The shapes of two matrices as they are multiplied."""
+    found = []
+    for slot, name in enumerate(("transA", "transB")):
+        shape = use.shape(slot)
+        if shape is None or len(shape) < 2:
+            return None
+        *batches, rows, columns = shape
+        turned = use.attributes.get(name, 0)
+        found.append((*batches, columns, rows) if turned else (*batches, rows, columns))
+    return found[0], found[1]
+
+
+def _half(use: Use) -> Shape | None:
+    shape = use.shape()
+    if shape is None or not isinstance(shape[-1], int):
+        return None
+    return (*shape[:-1], shape[-1] // 2)
+
+
+def _embedded(use: Use) -> Shape | None:
+    indices, table = use.shape(), use.shape(2)
+    if indices is None or table is None:
+        return None
+    return (*indices, table[-1])
+
+
+FUSED_SHAPE_RULES: Mapping[Fused, ShapeRule] = {
+    (MICROSOFT, "BiasSplitGelu"): _half,
+    (MICROSOFT, "EmbedLayerNormalization"): _embedded,
+    (MICROSOFT, "FusedConv"): _convolved,
+    (MICROSOFT, "FusedGemm"): _gemm,
+    (MICROSOFT, "FusedMatMul"): _product,
+}
+"""By domain and operator: the shape of what it makes first."""
+
+TYPED_BY = {(MICROSOFT, "EmbedLayerNormalization"): 2}
+"""By domain and operator: the input that gives the first output its type, if not the first one."""
