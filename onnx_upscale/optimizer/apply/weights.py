@@ -10,6 +10,7 @@ import onnx_graphsurgeon as gs
 
 from onnx_upscale.optimizer.analyze.facts import same_axis
 from onnx_upscale.optimizer.apply.surgery import Surgery
+from onnx_upscale.optimizer.apply.tied import gate_tied
 from onnx_upscale.optimizer.load.graph import IntArray, Node, Use
 from onnx_upscale.optimizer.load.values import Array
 from onnx_upscale.optimizer.plan import Plan, Shift
@@ -53,7 +54,16 @@ def cut_weights(surgery: Surgery, plan: Plan, live: Iterable[int]) -> None:
         for edit in edits:
             if isinstance(edit, Shift):
                 _shift(surgery, edit, cuts)
-    write_constants(surgery, cuts)
+    kept_whole = [
+        use
+        for use, cut in cuts.items()
+        if use in graph.overrides
+        and not cut.takes
+        and cut.values is None
+        and not plan.edits.get(use[0])
+    ]
+    gated = gate_tied(surgery, plan.analysis.structure.layers, kept_whole, cuts)
+    write_constants(surgery, {use: cut for use, cut in cuts.items() if use not in gated})
 
 
 def _collect(plan: Plan, index: int, cuts: dict[Use, Cut]) -> None:
