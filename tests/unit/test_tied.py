@@ -117,7 +117,8 @@ def test_grouped_weights_are_copied() -> None:
     assert weights(emitted) == SIZE * SIZE
 
 
-def test_an_embedding_and_the_head_that_is_its_transpose() -> None:
+def language_model() -> onnx.ModelProto:
+    """An embedding, a layer beside it, and a head whose weight is the table of the embedding."""
     net = Net(13)
     net.inputs = [helper.make_tensor_value_info("ids", TensorProto.INT64, ("batch", "length"))]
     table = net.constant(net.random(1000, 16), "w")
@@ -128,6 +129,25 @@ def test_an_embedding_and_the_head_that_is_its_transpose() -> None:
     outputs = [helper.make_tensor_value_info(logits, TensorProto.FLOAT, ("batch", "length", 1000))]
     graph = helper.make_graph(net.nodes, "tied", net.inputs, outputs, net.initializers)
     opset = [helper.make_opsetid("", 13)]
-    model = helper.make_model(graph, opset_imports=opset, ir_version=8)
-    for masks in ({"w": {"input": [14, 15]}}, {"head": {"input": [14, 15]}}):
-        assert weights(optimized(model, masks)) <= 1000 * 16 + 16 * 16 + 16
+    return helper.make_model(graph, opset_imports=opset, ir_version=8)
+
+
+@pytest.mark.parametrize("key", ["w", "head"])
+def test_an_embedding_and_the_head_that_is_its_transpose(key: str) -> None:
+    emitted = optimized(language_model(), {key: {"input": [14, 15]}})
+    assert weights(emitted) <= 1000 * 16 + 16 * 16 + 16
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_channels_leave_an_embedding_and_its_head_together(strategy: str) -> None:
+    gone = [1, 3, 5, 6]
+    masks = {"inner": {"input": gone}, "w": {"input": gone}}
+    emitted = optimized(language_model(), masks, strategy)
+    assert weights(emitted) == 1000 * 12 + 12 * 12
+
+
+def test_a_head_that_reads_less_than_the_embedding_gives_has_its_own_weight() -> None:
+    emitted = optimized(language_model(), {"w": {"input": [1, 3, 5, 6]}}, "gather")
+    stored = sorted(list(tensor.dims) for tensor in emitted.graph.initializer if tensor.dims != [1])
+    assert [12, 1000] in stored
+    assert [1000, 16] in stored

@@ -68,18 +68,12 @@ def gate_tied(
 
 def _can_be_gated(graph: Graph, layer: Layer) -> bool:
     override = graph.overrides[layer.weight]
-    axes = {layer.weight_input_axis, layer.weight_output_axis}
-    index, slot = layer.node.index, layer.bias_slot
-    # What is added in the layer itself must be zero as well for the output to be.
-    by_bias = slot is None or not layer.node.input(slot) or (index, slot) in graph.overrides
-    return (
+    return (  # Who masks an output masks the bias as well, so that it can be multiplied behind both.
         graph.opset >= _BROADCASTS_SINCE
         and not layer.node.domain
         and layer.groups == 1
         and override.stays is None
         and override.original.dtype in (np.float16, np.float32, np.float64)
-        and {axis for axis, _ in override.zeroed} <= axes
-        and (by_bias or {axis for axis, _ in override.zeroed} == {layer.weight_input_axis})
         and _touched(graph, layer, override) < override.original.size
     )
 
