@@ -151,3 +151,10 @@ def test_a_head_that_reads_less_than_the_embedding_gives_has_its_own_weight() ->
     stored = sorted(list(tensor.dims) for tensor in emitted.graph.initializer if tensor.dims != [1])
     assert [12, 1000] in stored
     assert [1000, 16] in stored
+
+
+def test_a_head_with_a_mask_of_its_own_has_its_own_weight() -> None:
+    gone = [1, 3, 5, 6]
+    masks = {"inner": {"input": gone}, "w": {"input": [*gone, 15]}}
+    emitted = optimized(language_model(), masks)
+    assert weights(emitted) > 1000 * 12 + 1000 * 11

@@ -68,7 +68,8 @@ def gate_tied(
 
 def _can_be_gated(graph: Graph, layer: Layer) -> bool:
     override = graph.overrides[layer.weight]
-    return (  # Who masks an output masks the bias as well, so that it can be multiplied behind both.
+    # Who masks an output masks the bias as well, so that both can be multiplied at once.
+    return (
         graph.opset >= _BROADCASTS_SINCE
         and not layer.node.domain
         and layer.groups == 1
