@@ -45,6 +45,7 @@ def test_the_page_is_what_the_tool_makes() -> None:
         ("ReduceSum", "channel by channel, needs whole"),
         ("Gather", "embeds, moves"),
         ("Shape", "reads sizes"),
+        ("MatMul", "contracts, joins, channel by channel"),
     ],
 )
 def test_what_a_rule_does_is_read_off_it(operator: str, does: str) -> None:
@@ -76,13 +77,19 @@ def test_reasons_are_read_off_a_rule() -> None:
     ]
 
 
-def test_a_rule_comes_before_a_reason() -> None:
-    assert UNRULED["com.microsoft", "ScaledSiLU"]
-    with mock.patch.dict(RULES, {("com.microsoft", "ScaledSiLU"): RULES["", "Relu"]}):
+def test_a_rule_comes_before_a_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert UNRULED["com.microsoft", "Snpe"]
+    with mock.patch.dict(RULES, {("com.microsoft", "Snpe"): RULES["", "Relu"]}):
         page = operators.page()
-    rows = [line for line in page.splitlines() if "ScaledSiLU" in line]
+        path = mock.patch.object(operators, "PAGE", tmp_path / "operators.md")
+        with path, mock.patch.object(sys, "argv", ["operators"]):
+            assert operators.main() == 0
+    said = capsys.readouterr().err
+    assert "have rules, and need no reason" in said
+    assert "Snpe" in said
+    rows = [line for line in page.splitlines() if "Snpe" in line]
     assert len(rows) == 1
-    assert rows[0].startswith("| ScaledSiLU | channel by channel |")
+    assert rows[0].startswith("| Snpe | channel by channel |")
 
 
 def test_check_tells_whether_the_page_is_up_to_date(

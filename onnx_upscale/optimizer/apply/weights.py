@@ -10,6 +10,7 @@ import onnx_graphsurgeon as gs
 
 from onnx_upscale.optimizer.analyze.facts import same_axis
 from onnx_upscale.optimizer.apply.surgery import Surgery
+from onnx_upscale.optimizer.apply.tied import gate_tied
 from onnx_upscale.optimizer.load.graph import IntArray, Node, Use
 from onnx_upscale.optimizer.load.values import Array
 from onnx_upscale.optimizer.plan import Plan, Shift
@@ -53,7 +54,16 @@ def cut_weights(surgery: Surgery, plan: Plan, live: Iterable[int]) -> None:
         for edit in edits:
             if isinstance(edit, Shift):
                 _shift(surgery, edit, cuts)
-    write_constants(surgery, cuts)
+    kept_whole = [
+        use
+        for use, cut in cuts.items()
+        if use in graph.overrides
+        and not cut.takes
+        and cut.values is None
+        and not plan.edits.get(use[0])
+    ]
+    gated = gate_tied(surgery, plan.analysis.structure.layers, kept_whole, cuts)
+    write_constants(surgery, {use: cut for use, cut in cuts.items() if use not in gated})
 
 
 def _collect(plan: Plan, index: int, cuts: dict[Use, Cut]) -> None:
@@ -124,16 +134,45 @@ class _Writer:
         self._taken: set[str] = set()
 
     def write(self) -> None:
-        graph = self._surgery.graph
         for (index, slot), cut in self._cuts.items():
-            node = graph.nodes[index]
-            # Masked constants may differ from node to node, so their content is part of the key.
-            masked = (index, slot) in graph.overrides
-            content = _content(self._result(node, slot, cut)) if masked else cut.key()
-            key = (node.inputs[slot], content)
-            if key not in self._made:
-                self._made[key] = self._make(node, slot, cut)
-            self._surgery.replace_tensor(index, slot, self._made[key])
+            node = self._surgery.graph.nodes[index]
+            tensor = self._turned(node, slot, cut) or self._tensor(node, slot, cut)
+            self._surgery.replace_tensor(index, slot, tensor)
+
+    def _tensor(self, node: Node, slot: int, cut: Cut) -> gs.Tensor:
+        # Masked constants may differ from node to node, so their content is part of the key.
+        masked = (node.index, slot) in self._surgery.graph.overrides
+        content = _content(self._result(node, slot, cut)) if masked else cut.key()
+        key = (node.inputs[slot], content)
+        if key not in self._made:
+            self._made[key] = self._make(node, slot, cut)
+        return self._made[key]
+
+    def _turned(self, node: Node, slot: int, cut: Cut) -> gs.Tensor | None:
+        """A weight that others read before it is transposed, as an embedding: there it is cut."""
+        surgery, graph = self._surgery, self._surgery.graph
+        source = graph.producers.get(node.inputs[slot])
+        if source is None or source.op != "Transpose" or source.domain or cut.values is not None:
+            return None
+        stored = source.inputs[0]
+        uses = [use for use in graph.readers[stored] if use in self._cuts]
+        uses = [use for use in uses if self._cuts[use].values is None]
+        if not uses or not graph.constants.is_initializer(stored):
+            return None
+        cut_here = self._result(node, slot, cut)
+        order = source.attributes.get("perm", tuple(reversed(range(cut_here.ndim))))
+        for index, place in uses:
+            other = graph.nodes[index]
+            if np.array_equal(
+                self._result(other, place, self._cuts[index, place]).transpose(order), cut_here
+            ):
+                output = surgery.variable(f"{node.inputs[slot]}.cut")
+                tensor = self._tensor(other, place, self._cuts[index, place])
+                clone = surgery.node("Transpose", f"{output.name}_node", [tensor], [output])
+                clone.attrs["perm"] = list(order)
+                surgery.before.setdefault(node.index, []).insert(0, clone)
+                return output
+        return None
 
     def _result(self, node: Node, slot: int, cut: Cut) -> Array:
         value = cut.values if cut.values is not None else self._surgery.graph.value(node, slot)

@@ -176,26 +176,16 @@ def compare_pieces(
         for values in recorded
     ]
     session = Session(_cut(emitted, {name: wanted[0][name] for name in names}), optimized=False)
-    outputs = {name for name in wanted[0] if name not in cuts.tensors}
-    outputs.update(value.name for value in emitted.graph.output)
-    shown = {*names, *outputs} - cuts.drawn
-    expected, found = [], []
+    outputs = {value.name for value in emitted.graph.output}
+    skipped = cuts.drawn | (set(cuts.tensors) - set(names) - outputs)
+    expected: list[Values] = []
+    found: list[Values] = []
     for given, values in zip(inputs, wanted, strict=True):
         got = session.run({**given, **{name: values[name] for name in names}})
         got.update({name: got.pop(f"{name}{_MADE}") for name in names})
-        expected.append(_shown(values, shown))
-        found.append(_shown(got, shown))
+        for kept, all_of_them in ((expected, values), (found, got)):
+            kept.append({name: v for name, v in all_of_them.items() if name not in skipped})
     return differences(expected, found, tolerance, "tensor" if names else "output")
-
-
-def _shown(values: Values, names: Collection[str]) -> Values:
-    """Those of a name, and the elements of what is no tensor (see `Session.run`)."""
-    split = tuple(f"{name}[" for name in names if name not in values)
-    return {
-        name: value
-        for name, value in values.items()
-        if name in names or (split and name.startswith(split))
-    }
 
 
 def _cut(model: onnx.ModelProto, given: Mapping[str, Array]) -> onnx.ModelProto:
