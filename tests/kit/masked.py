@@ -20,6 +20,7 @@ def masked(case: Case) -> onnx.ModelProto:
     """The masked model: the model with activations multiplied by 0 or 1."""
     before: dict[str, tuple[str, Array]] = {}
     behind: dict[str, Array] = {}
+    biases: dict[str, Array] = {}
     for layer in case.layers:
         for key in (layer.node, layer.weight, layer.result[0]):
             sides = case.masks.get(key or "", {})
@@ -33,6 +34,9 @@ def masked(case: Case) -> onnx.ModelProto:
                 end = _end_of_affine(case.model, tensor, axis, channels, layer.rank)
                 keep = _zeros_at(sides["output"], axis, channels)
                 behind[end] = behind.get(end, np.ones_like(keep)) * keep
+                activated = _biased(case.model, end)
+                if activated is not None and axis == -1:
+                    biases[activated.name] = biases.get(activated.name, np.ones_like(keep)) * keep
     model = onnx.ModelProto()
     model.CopyFrom(case.model)
     del model.graph.node[:]
@@ -48,6 +52,9 @@ def masked(case: Case) -> onnx.ModelProto:
             tensor, keep = before[node.name]
             multiply(tensor, keep, f"{node.name}.input")
             node.input[list(node.input).index(tensor)] = f"{node.name}.input"
+        if node.name in biases:
+            multiply(node.input[1], biases[node.name], f"{node.name}.bias")
+            node.input[1] = f"{node.name}.bias"
         masked_outputs = [name for name in node.output if name in behind]
         for slot, name in enumerate(node.output):
             node.output[slot] = f"{name}.raw" if name in behind else name
@@ -88,6 +95,16 @@ def _end_of_affine(model: onnx.ModelProto, tensor: str, axis: int, channels: int
         else:
             return tensor
         tensor = node.output[0]
+
+
+def _biased(model: onnx.ModelProto, tensor: str) -> onnx.NodeProto | None:
+    """The activation that alone reads a tensor, if it adds a bias first."""
+    readers = [node for node in model.graph.node for name in _reads(node) if name == tensor]
+    if len(readers) != 1 or tensor in {value.name for value in model.graph.output}:
+        return None
+    (node,) = readers
+    biased = node.op_type in ("BiasGelu", "FastGelu") and len(node.input) > 1
+    return node if biased and node.input[0] == tensor else None
 
 
 def _reads(node: onnx.NodeProto) -> list[str]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from builder import Builder, Part
 from case import Case, Dims, Masks
-from parts import compounds, layers, movement, space, values
+from parts import compounds, fused, layers, movement, space, values
 
 
 def chain(b: Builder, *parts: Part) -> None:
@@ -88,6 +88,12 @@ def everything() -> st.SearchStrategy[list[Part]]:
     return st.permutations([*chains, *others, _chain_of(), _chain_of()])
 
 
+def with_fused() -> st.SearchStrategy[list[Part]]:
+    """Many of what onnxruntime's own tools write, with other parts around them."""
+    around = (layers.some_conv, values.activation, movement.sequence, compounds.residual, chain)
+    return st.lists(st.sampled_from([*fused.PARTS * 2, *around]), min_size=4, max_size=14)
+
+
 @st.composite
 def cases(draw: st.DrawFn, parts: st.SearchStrategy[list[Part]] = _ANY) -> Case:
     """A model of these parts, and masks for it."""
@@ -110,7 +116,7 @@ def cases(draw: st.DrawFn, parts: st.SearchStrategy[list[Part]] = _ANY) -> Case:
             continue  # Its axes cannot be told without the rank of what it reads.
         if layer.result[0] in builder.given:
             sides = builder.given[layer.result[0]]
-            if sides.get("output"):
+            if any(sides.values()):
                 masks[layer.result[0]] = sides
             continue
         keys = [layer.node, layer.result[0], *([layer.weight] if layer.weight else [])]

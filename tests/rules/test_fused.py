@@ -281,6 +281,18 @@ def test_the_mean_of_a_skip_pins() -> None:
     assert "SkipLayerNormalization: its mean or its deviation is read" in reasons
 
 
+def test_what_it_adds_may_be_what_it_reads() -> None:
+    """The layer takes a copy of some channels, and the sum all of them."""
+    net = Net(17, x=(2, 3, 6, 6))
+    first = net("Relu", net("Conv", "x", net.random(8, 3, 1, 1), name="first"))
+    how = {"activation": "Relu", "domain": MICROSOFT}
+    made = net("FusedConv", first, net.random(8, 8, 1, 1), "", first, name="second", **how)
+    model = net.model(net.declare(made, (2, 8, 6, 6)))
+    masks = _masks(second={"input": [1, 2, 5], "output": [3]})
+    result = onnx_upscale.optimize(model, masks, strategy="gather").model
+    assert weight_shape(result, "second") == (8, 5, 1, 1)
+
+
 def test_batches_that_are_transposed_pin() -> None:
     net = Net(17, x=(2, 5, 6))
     first = net("MatMul", "x", net.random(6, 8), name="first")

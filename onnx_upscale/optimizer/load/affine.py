@@ -3,7 +3,8 @@
 The bias, and the constants of the affine operations attached straight to a layer: each
 BatchNormalization, and each Add or Mul with a constant that is a scalar or has one value per
 channel, as long as nothing else reads the tensor in between and it is no graph output. Behind a
-layer with an activation or a sum of its own nothing is attached.
+layer with an activation or a sum of its own nothing is attached; the bias that an activation adds
+first is.
 """
 
 from __future__ import annotations
@@ -16,7 +17,12 @@ import numpy.typing as npt
 
 from onnx_upscale.optimizer.load.graph import Graph, Node, Use
 from onnx_upscale.optimizer.load.layers import Layer
+from onnx_upscale.optimizer.load.pointwise import MICROSOFT
 from onnx_upscale.optimizer.load.values import Array
+
+_BIASED = frozenset((MICROSOFT, op) for op in ("BiasGelu", "BiasSplitGelu", "FastGelu"))
+"""Activations that add a bias over the last axis first."""
+_BIAS_SLOT = 1
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,10 @@ def addends(graph: Graph, layer: Layer) -> Iterator[Addend]:
             return
         node, slot = graph.nodes[uses[0][0]], uses[0][1]
         if node.domain:
+            bias = graph.value(node, _BIAS_SLOT)
+            biased = (node.domain, node.op) in _BIASED and slot == 0 and axis == rank - 1
+            if biased and bias is not None and bias.shape == (layer.outputs,):
+                yield Addend((node.index, _BIAS_SLOT), rank, axis)
             return
         if node.op == "BatchNormalization" and slot == 0 and axis == 1:
             if not _is_affine(graph, node):

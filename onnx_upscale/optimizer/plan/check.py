@@ -59,8 +59,11 @@ def check_node(layout: Layout, facts: Facts, edits: Iterable[Edit]) -> None:
     selects = {(edit.slot, edit.axis): edit for edit in edits if isinstance(edit, Select)}
     arriving: dict[bytes, IntArray] = {}
     name = f"node '{facts.node.title}'"
+    layer = None if facts.read is None else facts.read.layer
     for slot, axes in facts.inputs.items():
         for axis, labels in axes.items():
+            if layer is not None and (slot, axis) == (layer.data_slot, layer.data_axis):
+                continue  # What it contracts; it may add the same tensor whole.
             carried = layout.positions(labels)
             if (slot, axis) in selects:
                 carried = _selected(carried, selects[slot, axis], name)

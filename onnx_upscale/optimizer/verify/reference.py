@@ -12,7 +12,8 @@ inference. It is meant to be checked by reading it. What a mask means:
    attached straight to it: each BatchNormalization, and each Add or Mul with a constant that is a
    scalar or has one value per channel, as long as nothing else reads the tensor in between and it
    is no graph output. Where an activation or a sum is fused into the layer, that comes too late:
-   its weight and its bias are multiplied in its place.
+   its weight and its bias are multiplied in its place. A bias that an activation behind it adds
+   first is multiplied as well.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ PRODUCTS = {("", "Gemm"), ("", "MatMul"), (_MICROSOFT, "FusedGemm"), (_MICROSOFT
 _EINSUM = ("", "Einsum")
 _EITHER_WAY = {("", "MatMul"), (_MICROSOFT, "FusedMatMul"), _EINSUM}
 """Those whose weight may come first."""
+_BIASED = {(_MICROSOFT, op) for op in ("BiasGelu", "BiasSplitGelu", "FastGelu")}
+"""Activations that add a bias over the last axis first."""
 _NOT_CONSTANT = ("Random", "Bernoulli", "Multinomial", "Dropout")
 
 
@@ -103,6 +106,9 @@ def reference_model(
             end = seen.end_of_affine(node.output[0], axis, channels)
             flags = _flags(each.mask, axis, channels).astype(kind)
             factors.behind[end] = flags * factors.behind.get(end, 1)
+            bias = wiring.bias_behind(end)
+            if bias is not None and axis == -1 and seen.shape(bias[2]) == (channels,):
+                factors.before[bias[:2]] = flags * factors.before.get(bias[:2], 1)
     return _multiplied(model, factors, seen.fresh)
 
 
@@ -212,6 +218,22 @@ class _Wiring:
             yield node, others
             tensor = node.output[0]
 
+    def ends(self, tensor: str) -> Iterator[tuple[str, list[str]]]:
+        """A tensor, and what each of the operations of `affine` makes with which constants."""
+        yield tensor, []
+        for node, others in self.affine(tensor):
+            yield node.output[0], others
+
+    def bias_behind(self, tensor: str) -> tuple[int, int, str] | None:
+        """The node, slot and name of a constant that an activation behind a tensor adds first."""
+        if tensor in self.outputs or len(self.readers.get(tensor, ())) != 1:
+            return None
+        index = self.readers[tensor][0]
+        node = self.nodes[index]
+        if _operator(node) not in _BIASED or node.input[0] != tensor or len(node.input) < 2:
+            return None
+        return (index, 1, node.input[1]) if node.input[1] in self.constants else None
+
 
 def _reads(node: onnx.NodeProto) -> list[str]:
     """Every tensor that a node reads, in its subgraphs as well."""
@@ -244,7 +266,9 @@ class _Seen:
         nodes = [model.graph.node[index] for index in sorted(masked)]
         tensors = {name for node in nodes for name in (*node.input, node.output[0]) if name}
         for node in nodes:
-            tensors.update(name for _, others in wiring.affine(node.output[0]) for name in others)
+            for tensor, others in wiring.ends(node.output[0]):
+                bias = wiring.bias_behind(tensor)
+                tensors.update(others if bias is None else (*others, bias[2]))
         probe = onnx.ModelProto()
         probe.CopyFrom(model)
         self.fresh = _FreshNames(model)

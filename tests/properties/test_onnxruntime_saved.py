@@ -1,0 +1,148 @@
+"""What onnxruntime's own tools save loses what the plain model loses."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+import onnx_upscale
+from build import Net, assert_close, input_values, run
+from onnx_upscale.optimizer.apply import masked_model
+from onnx_upscale.optimizer.load import load
+from onnx_upscale.optimizer.load.layers import layers
+from onnx_upscale.optimizer.load.sides import Side
+
+WIDTH, HEADS, TOKENS = 16, 2, 5
+
+
+def _conv(net: Net, data: str, name: str, inputs: int, outputs: int, kernel: int = 3) -> str:
+    weight = net.constant(net.random(outputs, inputs, kernel, kernel) / 4, f"{name}.weight")
+    pads = [kernel // 2] * 4
+    return net("Conv", data, weight, net.random(outputs), name=name, pads=pads)
+
+
+def images() -> onnx.ModelProto:
+    """Convolutions with activations, and with a residual sum in between."""
+    net = Net(17, x=(1, 3, 8, 8))
+    stem = net("Relu", _conv(net, "x", "stem", 3, 16))
+    inner = net("Relu", _conv(net, stem, "one", 16, 16))
+    joined = net("Relu", net("Add", _conv(net, inner, "two", 16, 16), stem))
+    bounded = net("Clip", _conv(net, joined, "three", 16, 24, 1), np.float32(0), np.float32(6))
+    leaking = net("LeakyRelu", _conv(net, bounded, "four", 24, 24), alpha=0.1)
+    raw = _conv(net, leaking, "five", 24, 24)
+    gated = net("Mul", raw, net("Sigmoid", raw))
+    hard = net("HardSigmoid", _conv(net, gated, "six", 24, 16))
+    pooled = net("Flatten", net("GlobalAveragePool", hard))
+    hidden = net("Relu", net("Gemm", pooled, net.constant(net.random(16, 12), "head.weight")))
+    return net.model(net("Gemm", hidden, net.constant(net.random(12, 5), "last.weight")))
+
+
+def tokens() -> onnx.ModelProto:
+    """A block of a transformer, and a layer behind it."""
+    net = Net(17, x=(1, TOKENS, WIDTH))
+    each = WIDTH // HEADS
+
+    def linear(data: str, name: str, inputs: int, outputs: int) -> str:
+        weight = net.constant(net.random(inputs, outputs) / 4, f"{name}.weight")
+        return net("Add", net("MatMul", data, weight, name=name), net.random(outputs))
+
+    def heads(data: str, order: list[int]) -> str:
+        return net("Transpose", net("Reshape", data, net.ints(1, TOKENS, HEADS, each)), perm=order)
+
+    def norm(data: str) -> str:
+        return net("LayerNormalization", data, net.random(WIDTH), net.random(WIDTH))
+
+    data = linear("x", "in", WIDTH, WIDTH)
+    queries, keys, values = (
+        heads(linear(data, name, WIDTH, WIDTH), order)
+        for name, order in (("q", [0, 2, 1, 3]), ("k", [0, 2, 3, 1]), ("v", [0, 2, 1, 3]))
+    )
+    scores = net("Div", net("MatMul", queries, keys), np.float32(2.0))
+    mixed = net("MatMul", net("Softmax", scores, axis=3), values)
+    flat = net("Reshape", net("Transpose", mixed, perm=[0, 2, 1, 3]), net.ints(1, TOKENS, WIDTH))
+    data = norm(net("Add", linear(flat, "o", WIDTH, WIDTH), data))
+    wide = linear(data, "up", WIDTH, 32)
+    erf = net("Erf", net("Div", wide, np.float32(2**0.5)))
+    active = net("Mul", net("Mul", wide, net("Add", erf, np.float32(1))), np.float32(0.5))
+    data = norm(net("Add", linear(active, "down", 32, WIDTH), data))
+    return net.model(linear(data, "last", WIDTH, 3))
+
+
+def extended(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
+    """What onnxruntime saves of a model before it changes layouts."""
+    path = folder / "extended.onnx"
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(path)
+    content = model.SerializeToString()
+    onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return onnx.load(path)
+
+
+def transformed(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
+    """What onnxruntime's optimizer for transformers makes of a model."""
+    optimizer = pytest.importorskip("onnxruntime.transformers.optimizer")
+    options = pytest.importorskip("onnxruntime.transformers.fusion_options").FusionOptions("bert")
+    options.enable_attention = False
+    onnx.save(model, folder / "plain.onnx")
+    made = optimizer.optimize_model(
+        str(folder / "plain.onnx"), "bert", HEADS, WIDTH, options, opt_level=0
+    )
+    return made.model  # type: ignore[no-any-return]
+
+
+def masks(model: onnx.ModelProto, side: Side, without: Collection[str]) -> dict[str, Any]:
+    """Three of ten channels of every layer, by the names of weights, which all forms share."""
+    found = {}
+    for layer in layers(load(model).graph):
+        count = layer.channels(side)
+        name = layer.node.inputs[layer.weight_slot]
+        gone = np.random.default_rng(sum(name.encode())).permutation(count)[: int(count * 0.3)]
+        if name not in without:
+            found[name] = {side.value: sorted(gone.tolist())}
+    return {"version": 1, "masks": found}
+
+
+def weights(model: onnx.ModelProto) -> dict[str, list[int]]:
+    return {t.name: list(t.dims) for t in model.graph.initializer if t.name.endswith(".weight")}
+
+
+FORMS: dict[str, tuple[Callable[[], onnx.ModelProto], Any, set[str]]] = {
+    "images": (images, extended, {"FusedConv", "QuickGelu"}),
+    "tokens": (tokens, extended, {"SkipLayerNormalization", "FusedMatMul"}),
+    "tokens, transformed": (tokens, transformed, {"SkipLayerNormalization", "BiasGelu"}),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("side", Side)
+@pytest.mark.parametrize("strategy", ["auto", "gather"])
+def test_as_much_leaves_as_from_the_plain_model(
+    form: str, side: Side, strategy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    make, save, operators = FORMS[form]
+    plain = make()
+    saved = save(plain, tmp_path)
+    # What a norm adds to a sum of two tensors is the bias of neither, so that it stays.
+    within = side is Side.OUTPUT and save is transformed
+    outside = ("o.weight", "down.weight") if within else ()
+    assert operators <= {node.op_type for node in saved.graph.node if node.domain}
+    wanted = masks(plain, side, outside)
+    assert masks(saved, side, outside) == wanted
+    results = [
+        onnx_upscale.optimize(model, wanted, strategy=strategy).model for model in (plain, saved)
+    ]
+    assert weights(results[0]) == weights(results[1])
+    assert weights(results[1]) != weights(saved)
+    inputs = input_values(plain)
+    expected = run(masked_model(load(plain, wanted).graph), inputs)
+    assert_close(expected, run(results[1], inputs), share=1e-3)
