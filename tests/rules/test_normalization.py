@@ -79,7 +79,10 @@ def _normalizations() -> Iterator[Case]:
         since=17,
     )
     yield pinned("RMSNormalization", root_mean_square, since=23, axis=3)
-    yield pinned("GroupNormalization", group, since=21)  # Deprecated before.
+    pairs = (0, 0, 1, 1, 2, 2, 3, 3)
+    yield Case(
+        "GroupNormalization", group, pairs, pairs, prune=(1, 3), kept=4, since=21
+    )  # Deprecated before.
     yield pinned("LRN", lambda n, x: n("LRN", x, size=3))
     for op in ("Softmax", "LogSoftmax"):
         yield pinned(op, lambda n, x, op=op: n(op, x, axis=1))  # type: ignore[misc]

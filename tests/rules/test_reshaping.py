@@ -45,6 +45,13 @@ def _regrouping() -> Iterator[Case]:
         normed = n("InstanceNormalization", grouped, np.ones(4, np.float32), n.random(4))
         return n.shaped(normed, 2, CHANNELS, SIZE, SIZE)
 
+    def group_norm_in_halves(n: MaskedNet, x: str) -> str:
+        """The sizes that it goes back to are those of the tensor; a channel has a scale."""
+        parameters = n.random(2), n.random(2)
+        normed = n("InstanceNormalization", n.shaped(x, 0, 2, -1), *parameters)
+        back = n.declare(n("Reshape", normed, n("Shape", x)), n.shape(x))
+        return n("Add", n("Mul", back, n.random(8, 1, 1)), n.random(8, 1, 1))
+
     def squeezed(n: MaskedNet, x: str) -> str:
         wide = n.listed("Unsqueeze", x, "axes", [-3 if n.opset >= 11 else 2], 13)
         axis = 2 if len(n.shape(wide)) == 5 and n.shape(wide)[2] == 1 else 1
@@ -79,8 +86,16 @@ def _regrouping() -> Iterator[Case]:
         group_norm_by_hand,
         roots=pairs,
         follows=pairs,
-        prune=(2,),
-        kept=CHANNELS,
+        prune=(0, 2),
+        kept=4,
+    )
+    yield Case(
+        "group-norm-in-halves",
+        group_norm_in_halves,
+        roots=quarters,
+        follows=quarters,
+        prune=(1,),
+        kept=4,
         grows=False,
     )
     yield Case(

@@ -102,6 +102,10 @@ def _carried(graph: Graph, facts: Facts, carry: Carry, values: Values) -> Values
     if carry.how == How.SAME:
         (passed,) = operands
         return passed
+    if carry.how == How.ALIKE:
+        (passed,) = operands
+        parts = passed.reshape(len(carry.outputs), -1)
+        return np.where((parts == parts[:, :1]).all(1), parts[:, 0], np.nan)
     if carry.how == How.ZERO:
         zero = [operand == 0 for operand in operands]
         return np.where(np.any(zero, axis=0), 0.0, np.nan)

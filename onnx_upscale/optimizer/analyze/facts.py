@@ -180,12 +180,14 @@ class How(Word):
     Attributes:
         SAME: Any value stays what it is.
         ZERO: Zero stays zero, and one zero operand is enough; others are lost.
+        ALIKE: A channel is made of several, and has the value that all of them have.
         EVALUATE: The node is run on them.
         NONE: None does.
     """
 
     SAME = "same"
     ZERO = "zero"
+    ALIKE = "alike"
     EVALUATE = "evaluate"
     NONE = "none"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,15 +68,25 @@ def sets_in_blocks(roots: IntArray, all_facts: Sequence[Facts]) -> frozenset[byt
 def roots_stand_for(
     roots: IntArray, axes_of: Mapping[str, Axes], all_facts: Sequence[Facts]
 ) -> Mapping[bytes, int]:
-    """How many channels each root of a set stands for, where that may be more than one."""
+    """How many channels each root of a set stands for, where that may be more than one.
+
+    Layers say it, where there are some: between them groups may stand on an axis of their own.
+    """
     tied = np.zeros(len(roots), bool)
     for tie in (tie for facts in all_facts for tie in facts.ties):
         tied[roots[tie.part]] = True
-    times: dict[bytes, int] = {}
-    for labels in (labels for axes in axes_of.values() for labels in axes.values()):
-        if not len(labels) or not tied[roots[labels[0]]]:
-            continue  # Elsewhere every root is one channel.
-        own = np.unique(roots[labels])
-        count = len(labels) // len(own)
-        times[own.tobytes()] = min(times.get(own.tobytes(), count), count)
-    return times
+    all_axes = [labels for axes in axes_of.values() for labels in axes.values()]
+    layers = [each for facts in all_facts for each in (facts.read, facts.write) if each is not None]
+    sides = [side for each in layers for side in (each.inputs, each.outputs) if side is not None]
+
+    def smallest(axes: Iterable[IntArray]) -> dict[bytes, int]:
+        times: dict[bytes, int] = {}
+        for labels in axes:
+            if not len(labels) or not tied[roots[labels[0]]]:
+                continue  # Elsewhere every root is one channel.
+            own = np.unique(roots[labels])
+            count = len(labels) // len(own)
+            times[own.tobytes()] = min(times.get(own.tobytes(), count), count)
+        return times
+
+    return {**smallest(all_axes), **smallest(sides)}

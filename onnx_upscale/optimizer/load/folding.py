@@ -120,8 +120,9 @@ def fold(
             more, as it makes a view of one element.
 
     Returns:
-        Its outputs by name; None where they are not certain, or too large.
+        Its outputs by name, perhaps not all of them; None where they are not certain, or too large.
     """
+    node = _in_training(node, opset_imports)
     outcomes = _infer(node, inputs, opset_imports)
     if outcomes is None:
         return None
@@ -137,6 +138,23 @@ def fold(
     if made is None or not all(map(_Outcome.agrees, outcomes, made)):
         return None
     return dict(zip(filter(None, node.output), made, strict=True))
+
+
+def _in_training(node: onnx.NodeProto, opset_imports: OperatorSets) -> onnx.NodeProto:
+    """A BatchNormalization in training, as operator sets say it from 14 on: more outputs meant it.
+
+    Exporters standardize weights with one. What it makes beside the result gets names that nobody
+    reads, as it is no longer quite the same.
+    """
+    version = next((each.version for each in opset_imports if each.domain in ("", "ai.onnx")), 0)
+    old = 9 <= version < _RIGHT_SINCE["BatchNormalization"]
+    if not old or node.op_type != "BatchNormalization" or not any(node.output[1:]):
+        return node
+    newer = onnx.NodeProto()
+    newer.CopyFrom(node)
+    newer.output[:] = [node.output[0], *(f"{node.output[0]}.{kind}" for kind in ("mean", "var"))]
+    newer.attribute.append(helper.make_attribute("training_mode", 1))
+    return newer
 
 
 def evaluate(

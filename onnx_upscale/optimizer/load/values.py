@@ -105,7 +105,7 @@ class Constants(Mapping[str, Array]):
         made = None
         if len(known) == len(inputs):
             made = fold(node, known, self._opset_imports, min(self._largest, self._left))
-        self._settled.update(made or dict.fromkeys(node.output))
+        self._settled.update({**dict.fromkeys(node.output), **(made or {})})
         if made and node.op_type != "ConstantOfShape":
             self._left -= sum(value.size for value in made.values())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from onnx_upscale.optimizer.analyze.context import Context, UnclearError
 from onnx_upscale.optimizer.analyze.facts import How
+from onnx_upscale.optimizer.analyze.rewrites import Count
 from onnx_upscale.optimizer.analyze.rules.table import rule
 
 
@@ -20,6 +21,26 @@ def batch_normalization(node: Context) -> None:
 def instance_normalization(node: Context) -> None:
     """Statistics over space, an affine map per channel."""
     _per_channel(node, range(1, 3))
+
+
+@rule("GroupNormalization")
+def group_normalization(node: Context) -> None:
+    """Statistics over groups of channels: whole groups stay together."""
+    if node.constant(1) is None or node.constant(2) is None:
+        raise UnclearError("its parameters are not constant")
+    node.pin_others(0, {1}, "normalized over")
+    labels = node.axes(0).get(1)
+    if labels is None:
+        return
+    groups = node.unbound(int(node.attribute("num_groups")))
+    if len(labels) % len(groups):
+        raise UnclearError("its channels are no whole groups")
+    made = node.make(1, len(labels))
+    for axis in (labels, made):
+        node.tie(axis, groups, inner=len(labels) // len(groups))
+    for slot in (1, 2):  # Per group before operator set 21, per channel since.
+        node.param(slot, 0, made if node.graph.opset >= 21 else groups)
+    node.rewrite(Count("num_groups", groups))
 
 
 def _per_channel(node: Context, params: range, how: How = How.EVALUATE) -> None:

@@ -12,6 +12,7 @@ from onnx_upscale.optimizer.analyze.facts import Carry, How
 from onnx_upscale.optimizer.analyze.rewrites import Template
 from onnx_upscale.optimizer.analyze.rules.grouping import factors_around, matching_groups
 from onnx_upscale.optimizer.analyze.rules.table import rule
+from onnx_upscale.optimizer.load.graph import IntArray
 
 
 @rule("Squeeze Unsqueeze")
@@ -78,10 +79,14 @@ def _regroup(
     """Passes one labelled axis through a group of axes that hold the same positions."""
     labels = node.axes(0)[axis]
     place = sources.index(axis)
+    wide = [target for target in targets if after[target] != 1]
+    leads = all(before[source] == 1 for source in sources[:place])
+    merges = any(before[source] != 1 for source in sources[place + 1 :])
+    if leads and merges and len(wide) > 1 and _into_groups(node, labels, wide[0]):
+        return
     outer, inner = factors_around(
         [before[source] for source in sources], place, [after[target] for target in targets]
     )
-    wide = [target for target in targets if after[target] != 1]
     if len(wide) == 1:
         made = node.make(wide[0], _known(after[wide[0]]))
         node.tie(made, labels, outer, inner)
@@ -101,6 +106,26 @@ def _regroup(
     place = targets.index(chosen)
     made = node.make(chosen, _known(after[chosen]))
     node.tie(labels, made, math.prod(sizes[:place]), math.prod(sizes[place + 1 :]))
+
+
+def _into_groups(node: Context, labels: IntArray, target: int) -> bool:
+    """Ties a leading axis to one that leads behind: whole groups of the longer one may leave.
+
+    That is how exporters write a normalization in groups. What follows either axis merges with the
+    rest of its channel, or of its group.
+    """
+    size = node.output_shape()[target]
+    if not isinstance(size, int) or max(size, len(labels)) % min(size, len(labels)):
+        return False
+    made = node.make(target, size)
+    if size <= len(labels):
+        node.tie(labels, made, inner=len(labels) // size)
+        node.carry(Carry(How.ALIKE, {0: labels}, target, made))
+    else:
+        times = size // len(labels)
+        node.tie(made, labels, inner=times)
+        node.carry(Carry(How.SAME, {0: labels.repeat(times)}, target, made))
+    return True
 
 
 def _known(size: int | str | None) -> int:
