@@ -11,7 +11,7 @@ NO_RULE = "no rule for this operator"
 """The reason of those that could lose channels, if somebody wrote how."""
 
 _STANDARD = {
-    NO_RULE: "Attention CausalConvWithState CumProd DeformConv GridSample GroupNormalization "
+    NO_RULE: "Attention CausalConvWithState CumProd DeformConv GridSample "
     "GRU LinearAttention LSTM MaxRoiPool RNN RoiAlign RotaryEmbedding SwiGLU",
     "quantized with a range or a zero point of its own": "ConvInteger DynamicQuantizeLinear "
     "MatMulInteger QLinearConv QLinearMatMul",
