@@ -15,6 +15,8 @@ from onnx_upscale.optimizer.load.graph import IntArray, Node, Use
 from onnx_upscale.optimizer.load.values import Array
 from onnx_upscale.optimizer.plan import Plan, Shift
 
+_LEFT_BY_FUSION = "gemm_input_shape"
+
 
 @dataclass
 class Cut:
@@ -111,8 +113,10 @@ def _shift(surgery: Surgery, edit: Shift, cuts: dict[Use, Cut]) -> None:
         return
     assert layer.output_axis is not None
     own = own.reshape(-1, *(1,) * (layer.result_rank - 1 - layer.output_axis))
-    constant = surgery.constant(surgery.fresh_name(stem), own)
-    surgery.insert_after(index, "Add", f"{stem}_node", [constant])
+    # onnxruntime 1.32 does not load a product with an Add beside what its own fusion left behind.
+    fused = graph.constants.is_initializer(_LEFT_BY_FUSION)
+    constant = surgery.constant(surgery.fresh_name(stem), -own if fused else own)
+    surgery.insert_after(index, "Sub" if fused else "Add", f"{stem}_node", [constant])
 
 
 def write_constants(surgery: Surgery, cuts: Mapping[Use, Cut]) -> None:

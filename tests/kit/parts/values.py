@@ -95,7 +95,7 @@ def foreign(b: Builder) -> None:
     """An operator that no rule and no shape inference of ONNX's knows."""
     data = b.pick(4)
     if data is not None:
-        out = b.one("QuickGelu", [data], b.shapes[data], domain="com.microsoft")
+        out = b.one("SampleOp", [data], b.shapes[data], domain="com.microsoft")
         if b.chance(0.5):
             b.recorded.append(out)
         else:
