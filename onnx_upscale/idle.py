@@ -13,7 +13,7 @@ from onnx_upscale.optimizer.load.unmaskable import why_no_layers
 from onnx_upscale.optimizer.plan import Plan
 
 _SHOWN = 3
-_GROUPED = "only whole groups can leave"
+_GROUPED = "only whole groups can leave, or as many channels of every group"
 
 
 def why_nothing_leaves(loaded: Loaded, plan: Plan) -> tuple[str, ...]:

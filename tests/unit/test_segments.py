@@ -166,6 +166,15 @@ class TestModels:
         net = Net(17, x=(1, 2, 4, 4))
         a = self.conv(net, "a", "x", 2, 6)
         grouped = net("Conv", a, net.random(4, 3, 1, 1), group=2)
+        structure = structure_of(net, self.conv(net, "b", grouped, 4, 5))
+        first, *_, last = structure.with_whole_heads.segments
+        assert {(len(each.places), each.times) for each in first.sets} >= {(2, 2)}
+        assert [(len(each.places), each.times) for each in last.sets] == [(5, 1)]
+
+    def test_groups_that_cannot_have_orders_of_their_own_stay_whole(self) -> None:
+        net = Net(17, x=(1, 2, 4, 4))
+        a = self.conv(net, "a", "x", 2, 6)
+        grouped = net("ConvTranspose", a, net.random(6, 2, 1, 1), group=2)
         first, last = structure_of(net, self.conv(net, "b", grouped, 4, 5)).segments
         assert [(len(each.places), each.times) for each in first.sets] == [(2, 2)]
         assert [(len(each.places), each.times) for each in last.sets] == [(5, 1)]

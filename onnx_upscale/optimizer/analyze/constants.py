@@ -40,7 +40,7 @@ def find_constants(structure: Structure, graph: Graph, weights: MaskedWeights) -
             if known or not any(labels is not None for labels in carry.inputs.values()):
                 values[carry.outputs] = carried = _carried(graph, facts, carry, values)
                 known |= not np.isnan(carried).all()
-        for grid in facts.grids:
+        for grid in facts.grids if facts.grouped is None else ():
             _through_grid(grid, values)
     values[~np.isfinite(values)] = np.nan
     return values

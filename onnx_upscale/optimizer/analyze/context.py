@@ -49,6 +49,7 @@ class Context:
         graph: The graph.
         node: The node.
         in_heads: Whether what it makes goes into a product of activations, with no layer between.
+        whole_groups: Whether a grouped layer loses whole groups only.
         inputs: Labelled axes by input slot.
         outputs: What was said of them, by output.
     """
@@ -61,6 +62,7 @@ class Context:
         axes: Mapping[str, Axes],
         sizes: Mapping[str, Sizes],
         in_heads: bool = False,
+        whole_groups: bool = True,
     ) -> None:
         self.graph = graph
         self.node = node
@@ -68,6 +70,7 @@ class Context:
         self._axes = axes
         self._sizes = sizes
         self.in_heads = in_heads
+        self.whole_groups = whole_groups
         self.inputs: dict[int, Axes] = {
             slot: axes[name] for slot, name in enumerate(node.inputs) if axes.get(name)
         }
@@ -80,6 +83,7 @@ class Context:
         self._read: Read | None = None
         self._write: Write | None = None
         self._concatenation: Concatenation | None = None
+        self._grouped: Read | None = None
         self._group_labels: IntArray | None = None
         self._rewrites: list[Rewrite] = []
         self._templates: dict[int, Template] = {}
@@ -255,6 +259,10 @@ class Context:
         if outputs is not None:
             self._write = Write(layer, inputs, outputs, padded)
 
+    def contracts_in_groups(self, layer: Layer, inputs: IntArray, outputs: IntArray) -> None:
+        """A grouped layer contracts what is there of each group; only zeros are absorbed."""
+        self._grouped = Read(layer, inputs, outputs, padded=True)
+
     def contracts_pairs(self, left: IntArray, right: IntArray, axis: int) -> None:
         """The node contracts an axis of its first input with one of its second.
 
@@ -377,6 +385,7 @@ class Context:
             read=self._read,
             write=self._write,
             concatenation=self._concatenation,
+            grouped=self._grouped,
             group_labels=self._group_labels,
             rewrites=(*self._rewrites, *resizes),
         )

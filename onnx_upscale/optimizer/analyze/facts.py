@@ -218,6 +218,7 @@ class Facts:
     Attributes:
         inputs: Labelled axes by input slot.
         outputs: Labelled axes by output.
+        grouped: The reading side of a grouped layer whose groups lose channels each by itself.
         group_labels: One label per group of a grouped layer.
         rewrites: How the node itself changes with its channels.
     """
@@ -233,5 +234,6 @@ class Facts:
     read: Read | None = None
     write: Write | None = None
     concatenation: Concatenation | None = None
+    grouped: Read | None = None
     group_labels: IntArray | None = None
     rewrites: tuple[Rewrite, ...] = ()

@@ -75,6 +75,8 @@ def roots_stand_for(
     tied = np.zeros(len(roots), bool)
     for tie in (tie for facts in all_facts for tie in facts.ties):
         tied[roots[tie.part]] = True
+    for grid in (grid for facts in all_facts if facts.grouped for grid in facts.grids):
+        tied[roots[grid.factors[0]]] = True
     all_axes = [labels for axes in axes_of.values() for labels in axes.values()]
     layers = [each for facts in all_facts for each in (facts.read, facts.write) if each is not None]
     sides = [side for each in layers for side in (each.inputs, each.outputs) if side is not None]

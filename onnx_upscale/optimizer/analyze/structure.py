@@ -5,7 +5,7 @@ Every node's rule is run, in order; what they say is collected once per model.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -22,8 +22,9 @@ from onnx_upscale.optimizer.analyze.facts import (
     Read,
     Tie,
 )
+from onnx_upscale.optimizer.analyze.groups import in_whole_groups
 from onnx_upscale.optimizer.analyze.heads import nodes_in_heads
-from onnx_upscale.optimizer.analyze.idioms import find_idioms
+from onnx_upscale.optimizer.analyze.idioms import Idioms, find_idioms
 from onnx_upscale.optimizer.analyze.labels import LabelPool
 from onnx_upscale.optimizer.analyze.poolings import find_poolings
 from onnx_upscale.optimizer.analyze.rules import NO_RULE, RULES, UNRULED
@@ -177,7 +178,7 @@ class Structure:
         roots = self.roots
         return tuple(
             (read, None if read.outputs is None else roots[read.outputs], roots[read.inputs])
-            for read in (facts.read for facts in reversed(self.facts))
+            for read in (facts.read or facts.grouped for facts in reversed(self.facts))
             if read is not None
         )
 
@@ -213,10 +214,37 @@ def find_structure(graph: Graph) -> Structure:
         The labels, and what each node does with them.
     """
     graph = graph.masked({})
-    pool, axes = LabelPool(), dict[str, Axes]()
     sizes, movers = trace_sizes(graph)
     in_heads = nodes_in_heads(graph)
     idioms = find_idioms(graph, sizes)
+    whole = frozenset[int]()
+    while True:
+        structure = _label(graph, sizes, movers, in_heads, idioms, whole)
+        more = in_whole_groups(structure.facts, structure.axes, structure.roots, structure.demands)
+        if more <= whole:
+            return structure
+        whole |= more
+
+
+def _label(
+    graph: Graph,
+    sizes: Mapping[str, Sizes],
+    movers: Collection[int],
+    in_heads: Collection[int],
+    idioms: Idioms,
+    whole: Collection[int],
+) -> Structure:
+    """Runs every rule.
+
+    Args:
+        graph: The graph.
+        sizes: Which sizes the entries of shape vectors are.
+        movers: The nodes that only move sizes.
+        in_heads: The nodes before products of activations.
+        idioms: Nodes that stand for others.
+        whole: The grouped layers that lose whole groups only.
+    """
+    pool, axes = LabelPool(), dict[str, Axes]()
     all_facts: list[Facts] = []
     demands: list[Demand] = []
     for node in graph.nodes:
@@ -224,7 +252,9 @@ def find_structure(graph: Graph) -> Structure:
         if known or node.index in idioms.inside:
             all_facts.append(Facts(node, {}, {}))
             continue
-        context = Context(graph, node, pool, axes, sizes, node.index in in_heads)
+        context = Context(
+            graph, node, pool, axes, sizes, node.index in in_heads, node.index in whole
+        )
         rule = idioms.rules.get(node.index, RULES.get((node.domain, node.op)))
         try:
             if graph.opset < _OLDEST_OPSET:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnx_upscale.optimizer.analyze.facts import same_axis
+from onnx_upscale.optimizer.analyze.facts import Read, same_axis
 from onnx_upscale.optimizer.apply.surgery import Surgery
 from onnx_upscale.optimizer.apply.tied import gate_tied
 from onnx_upscale.optimizer.load.graph import IntArray, Node, Use
@@ -83,11 +83,36 @@ def _collect(plan: Plan, index: int, cuts: dict[Use, Cut]) -> None:
     if reader is not None:
         layer = reader.read.layer
         takes.append((layer.weight_slot, layer.weight_input_axis, reader.positions))
+    if facts.grouped is not None:
+        _cut_groups(plan, facts.grouped, cuts)
     for slot, axis, positions in takes:
         value = graph.value(facts.node, slot)
         assert value is not None
         if not np.array_equal(positions, np.arange(value.shape[axis])):
             cuts.setdefault((index, slot), Cut()).takes[axis] = positions
+
+
+def _cut_groups(plan: Plan, read: Read, cuts: dict[Use, Cut]) -> None:
+    """Takes from a grouped weight, group by group, the input channels that are left."""
+    layer, graph = read.layer, plan.analysis.graph
+    weight = graph.value(layer.node, layer.weight_slot)
+    assert weight is not None
+    each = layer.inputs // layer.groups
+    kept = plan.layout.positions(read.inputs)
+    groups, counts = np.unique(kept // each, return_counts=True)
+    if not len(kept) or np.array_equal(kept, np.arange(layer.inputs)):
+        return
+    places = (kept % each).reshape(len(groups), counts[0])
+    cut = cuts.setdefault(layer.weight, Cut())
+    if (places == places[0]).all():
+        cut.takes[layer.weight_input_axis] = places[0]
+        return
+    values = weight.copy()
+    rows = values.reshape(layer.groups, -1, *values.shape[1:])
+    for group, own in zip(kept[:: counts[0]] // each, places, strict=True):
+        rows[group, :, : len(own)] = rows[group][:, own]
+    cut.values = values
+    cut.takes[layer.weight_input_axis] = np.arange(counts[0])
 
 
 def _shift(surgery: Surgery, edit: Shift, cuts: dict[Use, Cut]) -> None:

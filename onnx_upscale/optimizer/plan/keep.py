@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from onnx_upscale.optimizer.analyze import Analysis, Needs, Segment
+from onnx_upscale.optimizer.analyze.facts import Grid
 from onnx_upscale.optimizer.load.graph import IntArray
 from onnx_upscale.optimizer.load.layers import Layer
 from onnx_upscale.optimizer.plan.cost import Costs
@@ -28,8 +30,11 @@ def align(analysis: Analysis, costs: Costs) -> Needs:
         What is needed, and more.
     """
     kept, wanted = analysis.needs, np.zeros(0, np.int64)
+    facts = analysis.structure.facts
+    groups = [grid for each in facts if each.grouped is not None for grid in each.grids]
     for _ in range(_ROUNDS):
         extra = [_extra(kept, segment, costs) for segment in analysis.structure.segments]
+        extra += [_extra_places(kept, grid, costs) for grid in groups]
         more = np.concatenate([*extra, np.zeros(0, np.int64)])
         if not more.size:
             break
@@ -57,6 +62,24 @@ def _extra(kept: Needs, segment: Segment, costs: Costs) -> IntArray:
         if missing > 0:
             after[each.places[~there][:missing]] = True
     return segment.roots[after & ~before]
+
+
+def _extra_places(kept: Needs, grid: Grid, costs: Costs) -> IntArray:
+    """Places of every group of a convolution, up to whole blocks where groups were whole blocks.
+
+    All groups together must stay a count that the fast layout takes.
+    """
+    groups, there = (kept.labels[factor] for factor in grid.factors)
+    counted, needed = int(np.count_nonzero(groups)), int(np.count_nonzero(there))
+    counts = partial(costs.prices.counts, product=False)
+    blocks = counts(len(there)).whole == len(there)
+
+    def suits(each: int) -> bool:
+        whole = not blocks or counts(each).whole == each
+        return whole and counts(counted * each).aligned == counted * each
+
+    wanted = next((n for n in range(needed, len(there)) if suits(n)), len(there)) if needed else 0
+    return grid.factors[1][~there][: wanted - needed]
 
 
 def _fastest(kept: Needs, segment: Segment, costs: Costs, channels: int, counts: Counts) -> int:

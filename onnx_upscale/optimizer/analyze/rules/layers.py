@@ -25,7 +25,7 @@ def _padded(node: Context, layer: Layer) -> bool:
 
 @rule("Conv ConvTranspose")
 def convolution(node: Context) -> None:
-    """A reader and a writer; with groups, whole groups of channels stay together."""
+    """A reader and a writer; of groups as many channels leave each, or all of one."""
     layer = layer_of(node.graph, node.node)
     if layer is None or node.inputs.keys() - {0, layer.sum_slot}:
         raise UnclearError("its weight is not constant")
@@ -45,9 +45,19 @@ def _grouped(node: Context, layer: Layer) -> None:
     if labels is None:
         return
     groups = node.unbound(layer.groups)
-    node.tie(labels, groups, inner=layer.inputs // layer.groups)
     made = node.make(1, layer.outputs)
-    node.tie(made, groups, inner=layer.outputs // layer.groups)
+    weight = node.graph.producers.get(node.node.input(layer.weight_slot))
+    quantized = weight is not None and weight.op == "DequantizeLinear"  # It is cut by whole slices.
+    single = layer.groups == max(layer.inputs, layer.outputs)
+    by_itself = not (node.whole_groups or layer.transposed or quantized or single)
+    for side in (labels, made):
+        each = len(side) // layer.groups
+        if by_itself and each > 1:
+            node.grid(side, (groups, node.unbound(each)), splits=False)
+        else:
+            node.tie(side, groups, inner=each)
+    if by_itself:
+        node.contracts_in_groups(layer, labels, made)
     node.param(layer.weight_slot, 0, labels if layer.transposed else made)
     if node.has(2):
         node.param(2, 0, made)

@@ -1,0 +1,54 @@
+"""Which grouped layers lose whole groups only.
+
+Each group of a convolution may lose channels of its own, and have an order of its own, if the axis
+on either side is that of its groups everywhere: nobody takes a part of it, lays it beside another,
+repeats its channels or wants their order. Else the channels of a group stay together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from onnx_upscale.optimizer.analyze.facts import Axes, Demand, Facts
+from onnx_upscale.optimizer.load.graph import IntArray
+
+
+def in_whole_groups(
+    facts: Sequence[Facts], axes: Mapping[str, Axes], roots: IntArray, demands: Sequence[Demand]
+) -> frozenset[int]:
+    """Finds those that were taken for more and cannot be.
+
+    Args:
+        facts: What is known of each node.
+        axes: The labelled axes of every tensor.
+        roots: Per label its root.
+        demands: All demands.
+
+    Returns:
+        The indices of their nodes.
+    """
+    grids = [(each.node.index, roots[g.flat]) for each in facts if each.grouped for g in each.grids]
+    found: set[int] = set()
+    owner = np.full(len(roots), -1)
+    for number, (node, flat) in enumerate(grids):
+        others = np.unique(owner[flat])
+        found.update(grids[other][0] for other in others[others >= 0])
+        if (others >= 0).any() or len(np.unique(flat)) < len(flat):
+            found.add(node)
+        owner[flat] = number
+    arrays = [labels for each in axes.values() for labels in each.values()]
+    for each in facts:
+        arrays += [axis for tie in each.ties for axis in (tie.flat, tie.part)]
+        if each.grouped is None:
+            arrays += [axis for grid in each.grids for axis in grid.axes]
+    fixed = [demand.labels for demand in demands if demand.ordered]
+    laid = [each.concatenation for each in facts if each.concatenation is not None]
+    fixed += [axis for each in laid for axis in (each.whole, *each.parts)]
+    for labels, moves in [*((a, False) for a in arrays), *((a, True) for a in fixed)]:
+        own = roots[labels]
+        for number in np.unique(owner[own]).tolist():
+            if number >= 0 and (moves or not np.array_equal(own, grids[number][1])):
+                found.add(grids[number][0])
+    return frozenset(found)
