@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from functools import cached_property
 from typing import Any, ParamSpec, TypeVar
 
 import onnx
 
+from onnx_upscale.atomic import Content, PathLike
 from onnx_upscale.errors import (
     ModelError,
     UpscaleError,
     VerifyError,
     VerifySetupError,
 )
-from onnx_upscale.files import Saved
+from onnx_upscale.files import Saved, check_writable, write_files
 from onnx_upscale.idle import why_nothing_leaves
 from onnx_upscale.log import log_details
 from onnx_upscale.optimizer.analyze import Analysis
@@ -47,6 +49,7 @@ from onnx_upscale.reporting import (
 from onnx_upscale.running import input_sizes
 from onnx_upscale.samples import SampleSource
 from onnx_upscale.stats import measure
+from onnx_upscale.storage import Stored
 from onnx_upscale.tune import tuned_plan
 
 __all__ = ["Analyzed", "Result", "analyze", "optimize", "optimize_with", "verify", "verify_with"]
@@ -83,12 +86,56 @@ class Result(Saved):
     Attributes:
         model: The emitted model.
         report: What was done; it also reads like the dictionary of the report file.
-        content: The model as a file's content; the same model gives the same bytes.
+        external: Whether its weights go to a file of their own unless somebody says otherwise, as
+            those of the model that was read did.
     """
 
-    model: onnx.ModelProto
-    report: Report
-    content: bytes = field(repr=False)
+    model: onnx.ModelProto = field(repr=False)
+    report: Report = field(repr=False)
+    external: bool = False
+
+    @cached_property
+    def content(self) -> bytes:
+        """The model as the content of one file; the same model gives the same bytes."""
+        content: bytes = self.model.SerializeToString(deterministic=True)
+        return content
+
+    @cached_property
+    def _stored(self) -> Stored:
+        return Stored(self.model, self.external)
+
+    def save(self, path: PathLike, *, external_data: str = "auto") -> None:
+        """Writes it, in full or not at all.
+
+        Args:
+            path: Where to.
+            external_data: `always`: weights go to a file beside it. `never`: everything is in one
+                file. `auto`: as the model that was read, and beside it where one file is too small.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        check_writable(path)
+        write_files(self._stored.files(path, external_data))
+
+    def written_to(
+        self, path: str, external_data: str = "auto"
+    ) -> tuple[dict[PathLike, Content], Report]:
+        """What `save` would write, and the report of that.
+
+        Args:
+            path: As for `save`.
+            external_data: As for `save`.
+
+        Returns:
+            Contents by path, and the report.
+
+        Raises:
+            OutputError: It does not fit into one file.
+        """
+        sha256, size = self._stored.size(path, external_data)
+        files = self._stored.files(path, external_data)
+        return files, self.report.written_to(path, sha256, size)
 
 
 @dataclass(frozen=True)
@@ -198,11 +245,11 @@ def optimize_with(
                 raise VerifySetupError(f"{error}; `verify=False` does without") from None
     before = measure(loaded.graph.model, sizes, runs=options.verify)
     after = measure(emitted.model, sizes, emitted.added, options.verify)
-    content: bytes = emitted.model.SerializeToString(deterministic=True)
+    stored = Stored(emitted.model, bool(loaded.files))
     report = Report(
         version=VERSION,
-        input=size_of(before, *_input_file(model)),
-        output=size_of(after, None, content),
+        input=size_of(before, *_weight_of(model, loaded)),
+        output=size_of(after, None, *stored.size("model.onnx")),
         masks=mask_counts(loaded),
         strategy=options.strategy,
         target=str(options.target),
@@ -220,7 +267,7 @@ def optimize_with(
     )
     _raise_if_different(verification, report)
     log_details(report)
-    return Result(emitted.model, report, content)
+    return Result(emitted.model, report, stored.external)
 
 
 def _recovered(
@@ -243,7 +290,7 @@ def _recovered(
     def told(report: Report) -> Report:
         return replace(
             report,
-            input=size_of(measure(loaded.graph.model, sizes), *_input_file(model)),
+            input=size_of(measure(loaded.graph.model, sizes), *_weight_of(model, loaded)),
             masks=mask_counts(loaded),
             warnings=(
                 *repaired.warnings,
@@ -258,7 +305,7 @@ def _recovered(
         result = optimize_with(repaired.model, None, replace(options, recover=None))
     except VerifyError as error:
         raise VerifyError(str(error), error.report and told(error.report)) from None
-    return replace(result, report=told(result.report))
+    return replace(result, report=told(result.report), external=bool(loaded.files))
 
 
 @_blaming_the_model
@@ -365,10 +412,13 @@ def _sizes(loaded: Loaded, inputs: Sizes | None, strict: bool) -> Sizes:
         return {}
 
 
-def _input_file(model: ModelSource) -> tuple[str | None, bytes]:
+def _weight_of(model: ModelSource, loaded: Loaded) -> tuple[str | None, str, int]:
+    """The path of a model, the sha256 of its file, and the bytes of all its files."""
     if isinstance(model, onnx.ModelProto):
-        return None, model.SerializeToString(deterministic=True)
-    return str(model), Path(model).read_bytes()
+        return None, *Stored(model).size("model.onnx")
+    with open(model, "rb") as file:
+        sha256 = hashlib.sha256(file.read()).hexdigest()
+    return str(model), sha256, sum(map(os.path.getsize, (model, *loaded.files)))
 
 
 class _Clock:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from onnx_upscale.optimizer.load.graph import Graph, build_graph
 from onnx_upscale.optimizer.load.masking import LayerMask, mask_graph, resolve_masks
 from onnx_upscale.optimizer.load.masks import Mask, MaskSource, read_masks
-from onnx_upscale.optimizer.load.model import ModelSource, read_model
+from onnx_upscale.optimizer.load.model import ModelSource, read_files, read_model
 from onnx_upscale.optimizer.load.witness import Sizes
 
 __all__ = ["Loaded", "MaskSource", "ModelSource", "load", "read_model"]
@@ -22,12 +23,14 @@ class Loaded:
         masks: The masks, by layer and side.
         stated: The same as they were read, before anybody looked up what their keys mean.
         given: Whether anybody gave masks, be they empty.
+        files: The external files in which weights of the model lie.
     """
 
     graph: Graph
     masks: tuple[LayerMask, ...]
     stated: tuple[Mask, ...]
     given: bool = True
+    files: frozenset[Path] = frozenset()
 
 
 def load(
@@ -52,8 +55,9 @@ def load(
         ModelError: The model cannot be read.
         MaskError: The masks cannot be read or do not fit the model.
     """
-    graph = build_graph(read_model(model), sizes, runs)
+    read, files = read_files(model)
+    graph = build_graph(read, sizes, runs)
     stated = read_masks(masks)
     resolved = resolve_masks(graph, stated)
     given = masks is not None and masks != "-"
-    return Loaded(mask_graph(graph, resolved), resolved, stated, given)
+    return Loaded(mask_graph(graph, resolved), resolved, stated, given, files)
