@@ -24,6 +24,7 @@ from onnx_upscale.errors import (
 from onnx_upscale.files import Saved, check_writable, write_files
 from onnx_upscale.idle import why_nothing_leaves
 from onnx_upscale.log import log_details
+from onnx_upscale.mapped import embedded
 from onnx_upscale.optimizer.analyze import Analysis
 from onnx_upscale.optimizer.analyze import analyze as analyze_graph
 from onnx_upscale.optimizer.apply import apply
@@ -84,15 +85,20 @@ class Result(Saved):
     """An optimized model.
 
     Attributes:
-        model: The emitted model.
+        emitted: The emitted model; what is large in it may still be in the files that were read.
         report: What was done; it also reads like the dictionary of the report file.
         external: Whether its weights go to a file of their own unless somebody says otherwise, as
             those of the model that was read did.
     """
 
-    model: onnx.ModelProto = field(repr=False)
+    emitted: onnx.ModelProto = field(repr=False)
     report: Report = field(repr=False)
     external: bool = False
+
+    @cached_property
+    def model(self) -> onnx.ModelProto:
+        """The emitted model; above 2 GB, weights that nothing changed stay where they were read."""
+        return self.emitted if self._stored.is_large else embedded(self.emitted)
 
     @cached_property
     def content(self) -> bytes:
@@ -102,7 +108,7 @@ class Result(Saved):
 
     @cached_property
     def _stored(self) -> Stored:
-        return Stored(self.model, self.external)
+        return Stored(self.emitted, self.external)
 
     def save(self, path: PathLike, *, external_data: str = "auto") -> None:
         """Writes it, in full or not at all.
@@ -224,7 +230,7 @@ def optimize_with(
         return _recovered(model, masks, options, options.recover, progress)
     clock = _Clock()
     with clock.stage("load"):
-        loaded = load(model, masks, options.inputs, runs=options.verify)
+        loaded = load(model, masks, options.inputs, runs=options.verify, mapped=True)
     sizes = _sizes(loaded, options.inputs, strict=options.verify or options.tune)
     with clock.stage("analyze"):
         analysis, grown = _grown(analyze_graph(loaded.graph), options.strategy)
@@ -319,7 +325,7 @@ def analyze(model: ModelSource, masks: MaskSource = None) -> Analyzed:
     Returns:
         What is coupled, known and needed.
     """
-    loaded = load(model, masks)
+    loaded = load(model, masks, mapped=True)
     return Analyzed(loaded, analyze_graph(loaded.graph))
 
 
@@ -377,7 +383,8 @@ def verify_with(
     model: ModelSource, masks: MaskSource, emitted: ModelSource, options: Options
 ) -> Verification:
     """`verify`, with its options as one value."""
-    loaded, other = load(model, masks, options.inputs), load(emitted).graph.model
+    loaded = load(model, masks, options.inputs, mapped=True)
+    other = load(emitted, mapped=True).graph.model
     analysis, grown = _grown(analyze_graph(loaded.graph), options.strategy)
     # Where the channels of an earlier result are is not known, but a wrong claim shows.
     claimed = plan(analysis, options.strategy, load_prices(options.target))

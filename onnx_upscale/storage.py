@@ -16,6 +16,7 @@ from onnx import TensorProto, external_data_helper
 
 from onnx_upscale.atomic import Buffer, Content, PathLike, data_path
 from onnx_upscale.errors import OutputError, UsageError
+from onnx_upscale.mapped import Place, blocks_of, embedded, place_of, refer, size_of
 from onnx_upscale.protobuf import copy_fields
 
 ExternalData: TypeAlias = Literal["auto", "always", "never"]
@@ -62,7 +63,7 @@ class Data:
     def __init__(self, tensors: Sequence[TensorProto]) -> None:
         self._tensors = tensors
         self.offsets: list[int] = []
-        self.lengths = [len(tensor.raw_data) for tensor in tensors]
+        self.lengths = list(map(size_of, tensors))
         end = 0
         for length in self.lengths:
             self.offsets.append(end + -end % (_PAGE if length >= _LARGE else _LINE))
@@ -76,7 +77,7 @@ class Data:
         end = 0
         for tensor, offset, length in zip(self._tensors, self.offsets, self.lengths, strict=True):
             yield bytes(offset - end)
-            yield tensor.raw_data
+            yield from blocks_of(tensor)
             end = offset + length
 
     @cached_property
@@ -118,16 +119,16 @@ class Stored:
         if external_data not in CHOICES:
             known = ", ".join(CHOICES)
             raise UsageError(f"unknown `external_data` '{external_data}' (known: {known})")
-        if external_data == "never" and self._is_large:
+        if external_data == "never" and self.is_large:
             raise OutputError(
                 f"{path}: would be larger than the 2 GB that one file can hold; "
                 "`external_data` 'auto' writes its weights beside it"
             )
         if external_data == "always" or (
-            external_data == "auto" and (self.external or self._is_large)
+            external_data == "auto" and (self.external or self.is_large)
         ):
             return self._two_files(path)
-        return {path: self._serialized(self.model, path)}
+        return {path: self._serialized(embedded(self.model), path)}
 
     def size(self, path: PathLike, external_data: str = "auto") -> tuple[str, int]:
         """What it weighs.
@@ -147,7 +148,7 @@ class Stored:
     def _two_files(self, path: PathLike) -> dict[PathLike, Content]:
         target = Path(os.path.realpath(path))
         if not self._outside:
-            return {path: self._serialized(self.model, path)}
+            return {path: self._serialized(embedded(self.model), path)}
         light = onnx.ModelProto()
         copy_fields(self.model, light, leave={"graph"})
         copy_fields(self.model.graph, light.graph, leave={"initializer"})
@@ -159,7 +160,9 @@ class Stored:
                 light.graph.initializer.append(tensor)
                 continue
             offset, length = places[index]
-            refer(light.graph.initializer.add(), tensor, beside.name, offset, length)
+            moved = light.graph.initializer.add()
+            copy_fields(tensor, moved, leave={"raw_data", "data_location", "external_data"})
+            refer(moved, Place(beside.name, offset, length))
         return {beside: data, path: self._serialized(light, path)}
 
     @staticmethod
@@ -174,33 +177,19 @@ class Stored:
         return content
 
     @cached_property
-    def _is_large(self) -> bool:
-        return sum(len(tensor.raw_data) for tensor in self.model.graph.initializer) > _MOST
+    def is_large(self) -> bool:
+        """Whether its weights are more than one file should hold."""
+        return sum(map(size_of, self.model.graph.initializer)) > _MOST
 
     @cached_property
     def _outside(self) -> Collection[int]:
         """Which initializers go to the file of weights."""
-        sizes = (len(tensor.raw_data) for tensor in self.model.graph.initializer)
-        return {index: None for index, size in enumerate(sizes) if size > _SMALL}.keys()
+        return {
+            index: None
+            for index, tensor in enumerate(self.model.graph.initializer)
+            if size_of(tensor) > _SMALL or place_of(tensor) is not None
+        }.keys()
 
     @cached_property
     def _data(self) -> Data:
         return Data([self.model.graph.initializer[index] for index in self._outside])
-
-
-def refer(
-    target: TensorProto, tensor: TensorProto, location: str, offset: int, length: int
-) -> None:
-    """Makes a tensor that is another one with its content in a file.
-
-    Args:
-        target: An empty tensor.
-        tensor: The other one.
-        location: The file.
-        offset: Where in it the content begins.
-        length: How long it is.
-    """
-    copy_fields(tensor, target, leave={"raw_data", "data_location", "external_data"})
-    target.data_location = TensorProto.EXTERNAL
-    for key, value in (("location", location), ("offset", offset), ("length", length)):
-        target.external_data.add(key=key, value=str(value))

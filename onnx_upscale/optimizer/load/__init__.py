@@ -38,6 +38,7 @@ def load(
     masks: MaskSource = None,
     sizes: Sizes | None = None,
     runs: bool = True,
+    mapped: bool = False,
 ) -> Loaded:
     """Reads a model and its masks.
 
@@ -47,6 +48,7 @@ def load(
         sizes: Shapes of inputs with symbolic dimensions, at which the model may run where nothing
             but a run shows its shapes.
         runs: Whether the model may run for that at all.
+        mapped: Whether large weights stay in external files (`onnx_upscale.mapped`).
 
     Returns:
         The model seen through its masks.
@@ -55,7 +57,7 @@ def load(
         ModelError: The model cannot be read.
         MaskError: The masks cannot be read or do not fit the model.
     """
-    read, files = read_files(model)
+    read, files = read_files(model, mapped)
     graph = build_graph(read, sizes, runs)
     stated = read_masks(masks)
     resolved = resolve_masks(graph, stated)

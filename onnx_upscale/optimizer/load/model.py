@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError
 from onnx import helper
 
 from onnx_upscale.errors import ModelError
+from onnx_upscale.mapped import load_or_map
 from onnx_upscale.optimizer.load.order import sort_nodes
 from onnx_upscale.storage import external_files
 
@@ -32,14 +33,17 @@ def read_model(source: ModelSource) -> onnx.ModelProto:
     return read_files(source)[0]
 
 
-def read_files(source: ModelSource) -> tuple[onnx.ModelProto, frozenset[Path]]:
+def read_files(
+    source: ModelSource, mapped: bool = False
+) -> tuple[onnx.ModelProto, frozenset[Path]]:
     """Reads an ONNX model, and says in which external files its weights lie.
 
     Args:
         source: As for `read_model`.
+        mapped: Whether large weights stay in external files (`onnx_upscale.mapped`).
 
     Returns:
-        What `read_model` gives, and the external files.
+        What `read_model` gives, but for these weights, and the external files.
 
     Raises:
         ModelError: As `read_model`.
@@ -49,6 +53,11 @@ def read_files(source: ModelSource) -> tuple[onnx.ModelProto, frozenset[Path]]:
     if isinstance(source, onnx.ModelProto):
         model.CopyFrom(source)
         _check(model, "the model")
+        if external_files(model, ""):
+            raise ModelError(
+                "the model: has weights in external files that were not loaded; give its path, or "
+                "load them with onnx.load"
+            )
         sort_nodes(model.graph)
         return model, files
     path = Path(source)
@@ -65,7 +74,10 @@ def read_files(source: ModelSource) -> tuple[onnx.ModelProto, frozenset[Path]]:
     _check(model, str(path))
     try:
         files = external_files(model, path)
-        onnx.load_external_data_for_model(model, str(path.parent))
+        if mapped:
+            load_or_map(model, path.parent)
+        else:
+            onnx.load_external_data_for_model(model, str(path.parent))
     except (OSError, ValueError, RuntimeError, onnx.checker.ValidationError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"{path}: its external weights cannot be read: {reason}") from None
