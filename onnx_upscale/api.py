@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import onnx
@@ -87,13 +88,13 @@ class Result(Saved):
     Attributes:
         emitted: The emitted model; what is large in it may still be in the files that were read.
         report: What was done; it also reads like the dictionary of the report file.
-        external: Whether its weights go to a file of their own unless somebody says otherwise, as
-            those of the model that was read did.
+        sources: The external files in which weights of the model that was read lie; if there are
+            any, those of the result go to a file of their own unless somebody says otherwise.
     """
 
     emitted: onnx.ModelProto = field(repr=False)
     report: Report = field(repr=False)
-    external: bool = False
+    sources: frozenset[Path] = frozenset()
 
     @cached_property
     def model(self) -> onnx.ModelProto:
@@ -108,7 +109,7 @@ class Result(Saved):
 
     @cached_property
     def _stored(self) -> Stored:
-        return Stored(self.emitted, self.external)
+        return Stored(self.emitted, self.sources)
 
     def save(self, path: PathLike, *, external_data: str = "auto") -> None:
         """Writes it, in full or not at all.
@@ -122,7 +123,7 @@ class Result(Saved):
             OutputError: It cannot be written.
         """
         check_writable(path)
-        write_files(self._stored.files(path, external_data))
+        write_files(self._stored.files(path, external_data), keep=self.sources)
 
     def written_to(
         self, path: str, external_data: str = "auto"
@@ -251,7 +252,7 @@ def optimize_with(
                 raise VerifySetupError(f"{error}; `verify=False` does without") from None
     before = measure(loaded.graph.model, sizes, runs=options.verify)
     after = measure(emitted.model, sizes, emitted.added, options.verify)
-    stored = Stored(emitted.model, bool(loaded.files))
+    stored = Stored(emitted.model, loaded.files)
     report = Report(
         version=VERSION,
         input=size_of(before, *_weight_of(model, loaded)),
@@ -273,7 +274,7 @@ def optimize_with(
     )
     _raise_if_different(verification, report)
     log_details(report)
-    return Result(emitted.model, report, stored.external)
+    return Result(emitted.model, report, loaded.files)
 
 
 def _recovered(
@@ -311,7 +312,7 @@ def _recovered(
         result = optimize_with(repaired.model, None, replace(options, recover=None))
     except VerifyError as error:
         raise VerifyError(str(error), error.report and told(error.report)) from None
-    return replace(result, report=told(result.report), external=bool(loaded.files))
+    return replace(result, report=told(result.report), sources=loaded.files)
 
 
 @_blaming_the_model

@@ -13,7 +13,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol, TypeAlias
 
@@ -122,11 +122,11 @@ class Waiting:
         if self._is_new and not self.is_pending and _DATA.search(self.target.name):
             self.target.unlink(missing_ok=True)
 
-    def remove_old_data(self, new: Iterable[Path]) -> None:
-        """Removes the data of models that were at this target before."""
+    def remove_old_data(self, keep: Collection[Path]) -> None:
+        """Removes the data of models that were at this target before, but for some files."""
         for path in self.target.parent.glob(f"{_escaped(self.target.name)}.*.data"):
             ours = _DATA.fullmatch(path.name[len(self.target.name) :])
-            if ours and path not in new:
+            if ours and path not in keep:
                 with contextlib.suppress(OSError):  # The result is there, all the same.
                     path.unlink(missing_ok=True)
 
@@ -138,11 +138,13 @@ class Waiting:
                 self._file.close()
 
 
-def replace_all(waiting: Sequence[Waiting]) -> None:
+def replace_all(waiting: Sequence[Waiting], keep: Collection[Path] | None = None) -> None:
     """Puts files in their places, in their order; a model's data must come before it.
 
     Args:
         waiting: Files that were written.
+        keep: Data of models that were at these places before is removed, but for these files; None
+            if all stays.
 
     Raises:
         OutputError: One could not be put there.
@@ -152,18 +154,20 @@ def replace_all(waiting: Sequence[Waiting]) -> None:
             for each in waiting:
                 each.replace()
         finally:
-            surely(lambda: _settle(waiting))
+            surely(lambda: _settle(waiting, keep))
 
 
-def _settle(waiting: Sequence[Waiting]) -> None:
+def _settle(waiting: Sequence[Waiting], keep: Collection[Path] | None) -> None:
     # What is on disk says how far it came, for an interrupt may come between any two steps.
     if any(each.is_pending for each in waiting):
         for each in waiting:
             each.withdraw()
         return
-    new = [each.target for each in waiting]
+    if keep is None:
+        return
+    stays = {each.target for each in waiting} | {Path(os.path.realpath(path)) for path in keep}
     for each in waiting:
-        each.remove_old_data(new)
+        each.remove_old_data(stays)
 
 
 def surely(clean: Callable[[], None]) -> None:

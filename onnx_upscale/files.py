@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -80,15 +80,19 @@ def write_file(path: PathLike, content: bytes) -> None:
     write_files({path: content})
 
 
-def write_files(contents: Mapping[str, Content] | Mapping[PathLike, Content]) -> None:
+def write_files(
+    contents: Mapping[str, Content] | Mapping[PathLike, Content],
+    keep: Collection[Path] | None = None,
+) -> None:
     """Writes files so that each is there in full, or is what it was before.
 
     Every file is first written beside its target under another name; only when all are on disk are
-    they renamed, in the order given. So the last one changes only if everything went well. Data
-    files (`atomic.data_path`) of models that were at these places before are removed last.
+    they renamed, in the order given. So the last one changes only if everything went well.
 
     Args:
         contents: What to write where.
+        keep: Data files (`atomic.data_path`) of models that were at these places before are removed
+            last, but for these, as somebody reads them; None if all stay.
 
     Raises:
         OutputError: Something could not be written.
@@ -98,7 +102,7 @@ def write_files(contents: Mapping[str, Content] | Mapping[PathLike, Content]) ->
         for path, content in contents.items():
             waiting.append(Waiting(path))
             waiting[-1].write(content)
-        replace_all(waiting)
+        replace_all(waiting, keep)
     finally:
         surely(lambda: _clean(waiting))
 

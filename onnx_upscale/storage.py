@@ -95,11 +95,12 @@ class Stored:
 
     Attributes:
         model: The model.
-        external: Whether its weights go to a file of their own as long as nobody says otherwise.
+        sources: The external files of the model that was read. If there are any, weights go to a
+            file of their own as long as nobody says otherwise.
     """
 
     model: onnx.ModelProto
-    external: bool = False
+    sources: frozenset[Path] = frozenset()
 
     def files(self, path: PathLike, external_data: str = "auto") -> dict[PathLike, Content]:
         """The files that make up the model, the one that bears its name last.
@@ -114,8 +115,12 @@ class Stored:
 
         Raises:
             UsageError: There is no such choice.
-            OutputError: It does not fit into one file.
+            OutputError: It does not fit into one file, or would replace one that was read.
         """
+        if os.path.realpath(path) in map(os.path.realpath, self.sources):
+            raise OutputError(
+                f"{path}: holds weights of the input model, which would be lost: choose another"
+            )
         if external_data not in CHOICES:
             known = ", ".join(CHOICES)
             raise UsageError(f"unknown `external_data` '{external_data}' (known: {known})")
@@ -125,7 +130,7 @@ class Stored:
                 "`external_data` 'auto' writes its weights beside it"
             )
         if external_data == "always" or (
-            external_data == "auto" and (self.external or self.is_large)
+            external_data == "auto" and (bool(self.sources) or self.is_large)
         ):
             return self._two_files(path)
         return {path: self._serialized(embedded(self.model), path)}

@@ -111,7 +111,7 @@ def optimize(
     contents, done = result.written_to(out, external_data)
     if report is not None:  # First, as OUT must be as it was if anything goes wrong.
         contents = {report: json_file(done.to_json()), **contents}
-    write_files(contents)
+    write_files(contents, keep=result.sources)
     if not quiet:
         warn([*done.warnings, *done.verify.warnings])
         show(*tables.summary(done))

@@ -20,6 +20,7 @@ import onnx_upscale
 from build import Net
 from command import refused, run
 from onnx_upscale import api, atomic, mapped, storage
+from onnx_upscale.files import write_files
 from onnx_upscale.optimizer.apply import apply
 from onnx_upscale.optimizer.load.model import read_files, read_model
 from onnx_upscale.running import Session, parts
@@ -222,6 +223,24 @@ class TestReplacing:
         assert data_of("out.onnx") == [new]
         assert run("third.onnx", "-", "out.onnx", "--external-data", "never").exit_code == 0
         assert data_of("out.onnx") == []
+
+    def test_what_is_read_stays(self) -> None:
+        save(wide())
+        assert run("big.onnx", "-", "out.onnx").exit_code == 0
+        Path("out.onnx").rename("in.onnx")  # Its data keeps its name.
+        (data,) = data_of("out.onnx")
+        for _ in range(2):
+            done = run("in.onnx", "-", "out.onnx", "--external-data", "never")
+            assert done.exit_code == 0, done.output
+            assert data_of("out.onnx") == [data]
+        np.testing.assert_array_equal(result_of("in.onnx"), result_of("out.onnx"))
+        write_files({"out.onnx": b"another model"})
+        assert data_of("out.onnx") == [data]  # Who reads it is not known here.
+        before = Path("w").read_bytes()
+        done = run("big.onnx", "-", "./w")
+        assert done.exit_code == 2
+        assert "./w: holds weights of the input model, which would be lost" in done.stderr
+        assert Path("w").read_bytes() == before
 
     @pytest.mark.parametrize("step", ["data", "model"])
     def test_what_fails_leaves_the_old_set(
