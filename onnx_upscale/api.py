@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import onnx
 
+from onnx_upscale.atomic import Content, PathLike
 from onnx_upscale.errors import (
     ModelError,
     UpscaleError,
     VerifyError,
     VerifySetupError,
 )
-from onnx_upscale.files import Saved
+from onnx_upscale.files import Saved, check_writable, write_files
 from onnx_upscale.idle import why_nothing_leaves
 from onnx_upscale.log import log_details
+from onnx_upscale.mapped import embedded
 from onnx_upscale.optimizer.analyze import Analysis
 from onnx_upscale.optimizer.analyze import analyze as analyze_graph
 from onnx_upscale.optimizer.apply import apply
@@ -48,6 +52,7 @@ from onnx_upscale.reporting import (
 from onnx_upscale.running import input_sizes
 from onnx_upscale.samples import SampleSource
 from onnx_upscale.stats import measure
+from onnx_upscale.storage import Stored
 from onnx_upscale.tune import tuned_plan
 
 __all__ = ["Analyzed", "Result", "analyze", "optimize", "optimize_with", "verify", "verify_with"]
@@ -82,14 +87,63 @@ class Result(Saved):
     """An optimized model.
 
     Attributes:
-        model: The emitted model.
+        emitted: The emitted model; what is large in it may still be in the files that were read.
         report: What was done; it also reads like the dictionary of the report file.
-        content: The model as a file's content; the same model gives the same bytes.
+        sources: The external files in which weights of the model that was read lie; if there are
+            any, those of the result go to a file of their own unless somebody says otherwise.
     """
 
-    model: onnx.ModelProto
-    report: Report
-    content: bytes = field(repr=False)
+    emitted: onnx.ModelProto = field(repr=False)
+    report: Report = field(repr=False)
+    sources: frozenset[Path] = frozenset()
+
+    @cached_property
+    def model(self) -> onnx.ModelProto:
+        """The emitted model; above 2 GB, weights that nothing changed stay where they were read."""
+        return self.emitted if self._stored.is_large else embedded(self.emitted)
+
+    @cached_property
+    def content(self) -> bytes:
+        """The model as the content of one file; the same model gives the same bytes."""
+        content: bytes = self.model.SerializeToString(deterministic=True)
+        return content
+
+    @cached_property
+    def _stored(self) -> Stored:
+        return Stored(self.emitted, self.sources)
+
+    def save(self, path: PathLike, *, external_data: str = "auto") -> None:
+        """Writes it, in full or not at all.
+
+        Args:
+            path: Where to.
+            external_data: `always`: weights go to a file beside it. `never`: everything is in one
+                file. `auto`: as the model that was read, and beside it where one file is too small.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        check_writable(path)
+        write_files(self._stored.files(path, external_data), keep=self.sources)
+
+    def written_to(
+        self, path: str, external_data: str = "auto"
+    ) -> tuple[dict[PathLike, Content], Report]:
+        """What `save` would write, and the report of that.
+
+        Args:
+            path: As for `save`.
+            external_data: As for `save`.
+
+        Returns:
+            Contents by path, and the report.
+
+        Raises:
+            OutputError: It does not fit into one file.
+        """
+        sha256, size = self._stored.size(path, external_data)
+        files = self._stored.files(path, external_data)
+        return files, self.report.written_to(path, sha256, size)
 
 
 @dataclass(frozen=True)
@@ -183,7 +237,7 @@ def optimize_with(
         return _recovered(model, masks, options, options.recover, progress)
     clock = _Clock()
     with clock.stage("load"):
-        loaded = load(model, masks, options.inputs, runs=options.verify)
+        loaded = load(model, masks, options.inputs, runs=options.verify, mapped=True)
     sizes = _sizes(loaded, options.inputs, strict=options.verify or options.tune)
     with clock.stage("analyze"):
         analysis, grown = _grown(analyze_graph(loaded.graph), options.strategy)
@@ -204,11 +258,11 @@ def optimize_with(
                 raise VerifySetupError(f"{error}; `verify=False` does without") from None
     before = measure(loaded.graph.model, sizes, runs=options.verify)
     after = measure(emitted.model, sizes, emitted.added, options.verify)
-    content: bytes = emitted.model.SerializeToString(deterministic=True)
+    stored = Stored(emitted.model, loaded.files)
     report = Report(
         version=VERSION,
-        input=size_of(before, *_input_file(model)),
-        output=size_of(after, None, content),
+        input=size_of(before, *_weight_of(model, loaded)),
+        output=size_of(after, None, *stored.size("model.onnx")),
         masks=mask_counts(loaded),
         strategy=options.strategy,
         target=str(options.target),
@@ -227,7 +281,7 @@ def optimize_with(
     )
     _raise_if_different(verification, report)
     log_details(report)
-    return Result(emitted.model, report, content)
+    return Result(emitted.model, report, loaded.files)
 
 
 def _recovered(
@@ -250,7 +304,7 @@ def _recovered(
     def told(report: Report) -> Report:
         return replace(
             report,
-            input=size_of(measure(loaded.graph.model, sizes), *_input_file(model)),
+            input=size_of(measure(loaded.graph.model, sizes), *_weight_of(model, loaded)),
             masks=mask_counts(loaded),
             warnings=(
                 *repaired.warnings,
@@ -265,7 +319,7 @@ def _recovered(
         result = optimize_with(repaired.model, None, replace(options, recover=None))
     except VerifyError as error:
         raise VerifyError(str(error), error.report and told(error.report)) from None
-    return replace(result, report=told(result.report))
+    return replace(result, report=told(result.report), sources=loaded.files)
 
 
 @_blaming_the_model
@@ -279,7 +333,7 @@ def analyze(model: ModelSource, masks: MaskSource = None) -> Analyzed:
     Returns:
         What is coupled, known and needed.
     """
-    loaded = load(model, masks)
+    loaded = load(model, masks, mapped=True)
     return Analyzed(loaded, analyze_graph(loaded.graph))
 
 
@@ -337,7 +391,8 @@ def verify_with(
     model: ModelSource, masks: MaskSource, emitted: ModelSource, options: Options
 ) -> Verification:
     """`verify`, with its options as one value."""
-    loaded, other = load(model, masks, options.inputs), load(emitted).graph.model
+    loaded = load(model, masks, options.inputs, mapped=True)
+    other = load(emitted, mapped=True).graph.model
     analysis, grown = _grown(analyze_graph(loaded.graph), options.strategy)
     # Where the channels of an earlier result are is not known, but a wrong claim shows.
     claimed = plan(analysis, options.strategy, load_prices(options.target))
@@ -372,10 +427,13 @@ def _sizes(loaded: Loaded, inputs: Sizes | None, strict: bool) -> Sizes:
         return {}
 
 
-def _input_file(model: ModelSource) -> tuple[str | None, bytes]:
+def _weight_of(model: ModelSource, loaded: Loaded) -> tuple[str | None, str, int]:
+    """The path of a model, the sha256 of its file, and the bytes of all its files."""
     if isinstance(model, onnx.ModelProto):
-        return None, model.SerializeToString(deterministic=True)
-    return str(model), Path(model).read_bytes()
+        return None, *Stored(model).size("model.onnx")
+    with open(model, "rb") as file:
+        sha256 = hashlib.sha256(file.read()).hexdigest()
+    return str(model), sha256, sum(map(os.path.getsize, (model, *loaded.files)))
 
 
 class _Clock:

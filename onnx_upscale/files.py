@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
-import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from onnx_upscale.atomic import Content, PathLike, Waiting, replace_all, surely
 from onnx_upscale.errors import OutputError
-
-PathLike = str | os.PathLike[str]
 
 
 class HasContent(Protocol):
@@ -83,7 +80,10 @@ def write_file(path: PathLike, content: bytes) -> None:
     write_files({path: content})
 
 
-def write_files(contents: Mapping[str, bytes] | Mapping[PathLike, bytes]) -> None:
+def write_files(
+    contents: Mapping[str, Content] | Mapping[PathLike, Content],
+    keep: Collection[Path] | None = None,
+) -> None:
     """Writes files so that each is there in full, or is what it was before.
 
     Every file is first written beside its target under another name; only when all are on disk are
@@ -91,30 +91,25 @@ def write_files(contents: Mapping[str, bytes] | Mapping[PathLike, bytes]) -> Non
 
     Args:
         contents: What to write where.
+        keep: Data files (`atomic.data_path`) of models that were at these places before are removed
+            last, but for these, as somebody reads them; None if all stay.
 
     Raises:
         OutputError: Something could not be written.
     """
-    waiting: list[tuple[PathLike, Path, Path]] = []
-    current: PathLike = ""
+    waiting: list[Waiting] = []
     try:
-        for current, data in contents.items():
-            target = _resolved(current)
-            beside = target.with_name(f".onnx-upscale-{secrets.token_hex(8)}.tmp")
-            waiting.append((current, beside, target))
-            with beside.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            if target.exists():
-                shutil.copymode(target, beside)
-        for current, beside, target in waiting:  # noqa: B007, the error below names it.
-            os.replace(beside, target)
-    except OSError as error:
-        raise OutputError(f"{current}: cannot be written: {error.strerror or error}") from None
+        for path, content in contents.items():
+            waiting.append(Waiting(path))
+            waiting[-1].write(content)
+        replace_all(waiting, keep)
     finally:
-        for _, beside, _ in waiting:
-            beside.unlink(missing_ok=True)
+        surely(lambda: _clean(waiting))
+
+
+def _clean(waiting: list[Waiting]) -> None:
+    for each in waiting:
+        each.clean()
 
 
 def _resolved(path: PathLike) -> Path:

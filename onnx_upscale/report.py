@@ -28,7 +28,7 @@ class Size(Section):
     Attributes:
         path: Its file, or None for a model in memory.
         sha256: Of the file.
-        bytes: Size of the file.
+        bytes: Size of the file, weights in files beside it included.
         nodes: Count of nodes.
         params: Count of weights.
         macs: Multiply-adds per inference.
@@ -203,9 +203,16 @@ class Report(Document):
     seconds: Mapping[str, float]
     recovered: Mapping[str, Any] | None = None
 
-    def written_to(self, path: str) -> Report:
-        """The report of a result that was written to a file."""
-        return replace(self, output=replace(self.output, path=path))
+    def written_to(self, path: str, sha256: str, size: int) -> Report:
+        """The report of a result that was written to a file.
+
+        Args:
+            path: The file.
+            sha256: Of the file.
+            size: Bytes of the file, weights in files beside it included.
+        """
+        output = replace(self.output, path=path, sha256=sha256, bytes=size)
+        return replace(self, output=output)
 
 
 def _plain(value: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 
 from onnx_upscale.optimizer.load import Loaded
@@ -20,16 +19,16 @@ from onnx_upscale.report import (
 from onnx_upscale.stats import Stats
 
 
-def size_of(stats: Stats, path: str | None, content: bytes) -> Size:
+def size_of(stats: Stats, path: str | None, sha256: str, size: int) -> Size:
     """What a model weighs.
 
     Args:
         stats: Its size and work.
         path: Its file, or None for a model in memory.
-        content: The content of the file.
+        sha256: Of its file.
+        size: Bytes of its file, and of one with its weights.
     """
-    sha256 = hashlib.sha256(content).hexdigest()
-    return Size(path, sha256, len(content), stats.nodes, stats.params, stats.macs)
+    return Size(path, sha256, size, stats.nodes, stats.params, stats.macs)
 
 
 def mask_counts(loaded: Loaded) -> MaskCounts:

@@ -10,12 +10,13 @@ from typing import TypeAlias
 
 import numpy as np
 import onnx
-from onnx import external_data_helper, helper
+from onnx import helper
 
 from onnx_upscale.errors import UpscaleError, UsageError
 from onnx_upscale.optimizer.load.model import ModelSource, read_model
 from onnx_upscale.optimizer.load.values import Array
 from onnx_upscale.running import input_sizes, model_inputs, random_inputs
+from onnx_upscale.storage import model_bytes
 
 Sizes: TypeAlias = Mapping[str, tuple[int, ...]]
 
@@ -172,13 +173,4 @@ def _list(names: Sequence[str]) -> str:
 
 
 def _bytes(path: str | None, model: onnx.ModelProto) -> int:
-    if path is None:
-        return int(model.ByteSize())
-    slim = onnx.load(path, load_external_data=False)
-    files = {
-        external_data_helper.ExternalDataInfo(tensor).location
-        for tensor in slim.graph.initializer
-        if external_data_helper.uses_external_data(tensor)
-    }
-    folder = Path(path).parent
-    return os.path.getsize(path) + sum(os.path.getsize(folder / file) for file in files)
+    return int(model.ByteSize()) if path is None else model_bytes(path)

@@ -23,6 +23,7 @@ from onnx_upscale.files import json_file, write_file, write_files
 from onnx_upscale.modules import module_file
 from onnx_upscale.options import Options
 from onnx_upscale.prices import BUILT_IN
+from onnx_upscale.storage import CHOICES
 
 
 @click.command()
@@ -52,6 +53,14 @@ from onnx_upscale.prices import BUILT_IN
     "dictionaries.",
 )
 @images
+@click.option(
+    "--external-data",
+    type=click.Choice(CHOICES),
+    default="auto",
+    show_default=True,
+    help="Whether weights go to a file beside OUT; auto: as those of IN, and where one file is too "
+    "small.",
+)
 @click.option("--report", metavar="FILE.json", help="Write what was done as JSON.")
 @quiet
 @click.option("-v", "--verbose", is_flag=True, help="Say what was pinned and what took how long.")
@@ -64,6 +73,7 @@ def optimize(
     report: str | None,
     target: str,
     recovering: bool,
+    external_data: str,
     data: str | None,
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
@@ -98,11 +108,10 @@ def optimize(
         if report is not None and error.report is not None:
             write_file(report, json_file(error.report.to_json()))
         raise
-    done = result.report.written_to(out)
-    contents = {out: result.content}
+    contents, done = result.written_to(out, external_data)
     if report is not None:  # First, as OUT must be as it was if anything goes wrong.
-        contents = {report: json_file(done.to_json())} | contents
-    write_files(contents)
+        contents = {report: json_file(done.to_json()), **contents}
+    write_files(contents, keep=result.sources)
     if not quiet:
         warn([*done.warnings, *done.verify.warnings])
         show(*tables.summary(done))

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
+from onnx_upscale.atomic import PathLike
 from onnx_upscale.errors import UsageError
-from onnx_upscale.files import PathLike
 
 FORMATS = ("svg", "png")
 """In which a plot can be written; the suffix of the file says which."""

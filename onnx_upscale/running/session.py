@@ -15,6 +15,9 @@ import onnxruntime
 from onnx import TensorProto, helper
 
 from onnx_upscale.errors import VerifySetupError
+from onnx_upscale.mapped import array_of, place_of
+from onnx_upscale.running import parts
+from onnx_upscale.running.parts import InParts, mapped_bytes, parts_of
 
 THREADS = "ONNX_UPSCALE_THREADS"
 """The environment variable that says how many threads sessions have that leave it open."""
@@ -34,6 +37,8 @@ class Session:
         profile: Where onnxruntime's profile goes, as the start of a path; None for no profile.
         optimized: Whether onnxruntime may rewrite the model first, as it does by default.
         without: Names of onnxruntime's optimizers that it must not use.
+        whole: Whether a model with many mapped weights is loaded whole all the same; otherwise it
+            runs part by part, but for where it is timed.
 
     Raises:
         VerifySetupError: onnxruntime does not load the model.
@@ -47,6 +52,7 @@ class Session:
         profile: str | None = None,
         optimized: bool = True,
         without: Sequence[str] = (),
+        whole: bool = False,
     ) -> None:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _ONLY_FATAL
@@ -58,22 +64,36 @@ class Session:
         if profile is not None:
             options.enable_profiling = True
             options.profile_file_prefix = profile
-        try:
-            # Without the fallback, which prints to standard output and hides what went wrong.
-            self._session = onnxruntime.InferenceSession(
-                model.SerializeToString() if isinstance(model, onnx.ModelProto) else model,
-                options,
-                providers=list(providers),
-                enable_fallback=False,
-                disabled_optimizers=list(without),
-            )
-        except Exception as error:  # onnxruntime raises classes of its own that share no base.
-            raise VerifySetupError(f"onnxruntime cannot load it: {_first_line(error)}") from None
+        self._load: Callable[[], onnxruntime.InferenceSession] | None = functools.partial(
+            _load, model, options, providers, without
+        )
+        self._in_parts: InParts | None = None
+        apart = profile is None and not whole
+        if apart and isinstance(model, onnx.ModelProto) and mapped_bytes(model) > parts.MOST:
+            cut = parts_of(model, parts.MOST)
+            if cut is not None:
+
+                def again(part: onnx.ModelProto) -> Session:
+                    given = (threads, providers, None, optimized, without)
+                    return Session(part, *given, whole=True)
+
+                self._in_parts = InParts(model, cut, again)
+                self._outputs = [output.name for output in model.graph.output]
+                return
         self._outputs = [output.name for output in self._session.get_outputs()]
+
+    @functools.cached_property
+    def _session(self) -> onnxruntime.InferenceSession:
+        assert self._load is not None
+        session = self._load()
+        self._load = None  # The model goes with it.
+        return session
 
     @property
     def output_types(self) -> dict[str, np.dtype[Any]]:
         """The element type of each output that is a tensor of a type ONNX knows."""
+        if self._in_parts is not None:
+            return self._in_parts.output_types
         kinds = {
             output.name: re.fullmatch(r"tensor\((\w+)\)", output.type)
             for output in self._session.get_outputs()
@@ -107,15 +127,22 @@ class Session:
                 else of them.
         """
         names = self._outputs if wanted is None else list(wanted)
-        try:
-            values = self._session.run(names, dict(inputs))
-        except Exception as error:  # As above.
-            raise VerifySetupError(f"onnxruntime cannot run it: {_first_line(error)}") from None
+        if self._in_parts is not None:
+            given = self._in_parts.run(inputs)
+            return {name: given[name] for name in names}
+        values = self._run(names, inputs)
         return {
             part: each
             for name, value in zip(names, values, strict=True)
             for part, each in _tensors(name, value)
         }
+
+    def _run(self, names: Sequence[str], inputs: Mapping[str, npt.NDArray[Any]]) -> list[Any]:
+        try:
+            values: list[Any] = self._session.run(names, dict(inputs))
+        except Exception as error:  # It raises classes of its own that share no base.
+            raise VerifySetupError(f"onnxruntime cannot run it: {_first_line(error)}") from None
+        return values
 
     def task(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Callable[[], object]:
         """The model on these inputs as something to be called again and again, and timed.
@@ -133,7 +160,7 @@ class Session:
         Raises:
             VerifySetupError: onnxruntime does not run the model on these inputs.
         """
-        self.run(inputs)
+        self._run(self._outputs, inputs)
         device = _DEVICES.get(self.providers[0])
         if device is None:
             return functools.partial(self._session.run, self._outputs, dict(inputs))
@@ -167,6 +194,29 @@ def _tensors(name: str, value: Any) -> Iterator[tuple[str, npt.NDArray[Any]]]:
     elif value is not None:
         kind = type(value).__name__
         raise VerifySetupError(f"output '{name}' is a {kind}, which cannot be compared")
+def _load(
+    model: onnx.ModelProto | str | os.PathLike[str],
+    options: onnxruntime.SessionOptions,
+    providers: Sequence[str],
+    without: Sequence[str],
+) -> onnxruntime.InferenceSession:
+    try:
+        if isinstance(model, onnx.ModelProto):
+            mapped = [t for t in model.graph.initializer if place_of(t) is not None]
+            names = [tensor.name for tensor in mapped]
+            arrays = [array_of(tensor) for tensor in mapped]
+            values = list(map(onnxruntime.OrtValue.ortvalue_from_numpy, arrays))
+            options.add_external_initializers(names, values)
+        # Without the fallback, which prints to standard output and hides what went wrong.
+        return onnxruntime.InferenceSession(
+            model.SerializeToString() if isinstance(model, onnx.ModelProto) else model,
+            options,
+            providers=list(providers),
+            enable_fallback=False,
+            disabled_optimizers=list(without),
+        )
+    except Exception as error:  # onnxruntime raises classes of its own that share no base.
+        raise VerifySetupError(f"onnxruntime cannot load it: {_first_line(error)}") from None
 
 
 def _first_line(error: Exception) -> str:

@@ -64,8 +64,10 @@ def test_what_is_read_can_be_changed_without_changing_it(result: Result) -> None
 
 def test_where_it_was_written_to(result: Result) -> None:
     assert result.report.output.path is None
-    written = result.report.written_to("out.onnx")
-    assert written.output == dataclasses.replace(result.report.output, path="out.onnx")
+    written = result.report.written_to("out.onnx", "5a", 7)
+    assert written.output == dataclasses.replace(
+        result.report.output, path="out.onnx", sha256="5a", bytes=7
+    )
     assert dataclasses.replace(written, output=result.report.output) == result.report
 
 

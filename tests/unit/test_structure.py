@@ -10,6 +10,7 @@ import onnx_upscale
 from build import Net
 from case import Case
 from onnx_upscale.optimizer.analyze import analyze, find_structure
+from onnx_upscale.optimizer.analyze import weights as module
 from onnx_upscale.optimizer.analyze.weights import MaskedWeights, Weights
 from onnx_upscale.optimizer.apply import apply
 from onnx_upscale.optimizer.load import load
@@ -133,3 +134,23 @@ def test_a_scalar_that_a_mask_makes_a_vector_is_cut_with_its_channels(strategy: 
     report = onnx_upscale.optimize(model, masks, strategy=strategy).report
     assert report["verify"]["ok"]
     assert report["output"]["params"] < report["input"]["params"]
+
+
+@pytest.mark.parametrize("zeros", [0, 1, 40])
+def test_pairs_are_the_same_however_they_are_kept(
+    zeros: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = Net(17, x=["n", 12, 5, 5])
+    weight = net.random(6, 4, 3, 3)
+    weight.reshape(24, 9)[np.random.default_rng(0).permutation(24)[:zeros]] = 0
+    net("Conv", "x", net.constant(weight, "w"), name="conv", group=3)
+    graph = load(net.model("conv.0")).graph
+    (layer,) = layers(graph)
+    wanted = (weight.reshape(3, 2, 4, 9) != 0).any(-1)
+    for many in (1, 1 << 20):
+        monkeypatch.setattr(module, "_MANY", many)
+        weights = Weights(graph)
+        for _ in range(2):  # Also once it is remembered.
+            np.testing.assert_array_equal(weights.connected(layer), wanted)
+        assert weights.is_dense(layer) == wanted.all()
+        assert Weights(graph).is_dense(layer) == wanted.all()

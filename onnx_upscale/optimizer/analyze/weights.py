@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,9 @@ from onnx_upscale.optimizer.load.values import Array
 BoolArray = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 
+_MANY = 1 << 20
+"""Pairs from which on they are kept as bits, so that large models need little memory."""
+
 
 class Weights:
     """The weights of a graph without masks, by pairs of an output and an input channel.
@@ -25,6 +29,7 @@ class Weights:
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
         self._connected: dict[int, BoolArray] = {}
+        self._packed: dict[int, tuple[npt.NDArray[np.uint8], tuple[int, ...]]] = {}
         self._dense: dict[int, bool] = {}
         self._sums: dict[int, Floats] = {}
 
@@ -36,18 +41,29 @@ class Weights:
     def connected(self, layer: Layer) -> BoolArray:
         """Which pairs a non-zero weight connects."""
         index = layer.node.index
+        if index in self._packed:
+            packed, shape = self._packed[index]
+            bits = np.unpackbits(packed, count=math.prod(shape)).reshape(shape)
+            flags: BoolArray = bits.view(np.bool_)
+            return flags
         if index not in self._connected:
             grouped = self._by_group(layer) != 0
             width = grouped.shape[-1]
             # A product of booleans is the fastest "any" that numpy has over short axes.
-            any_of = grouped[..., 0] if width == 1 else grouped @ np.ones(width, bool)
-            self._connected[index] = any_of
+            any_of: BoolArray = grouped[..., 0] if width == 1 else grouped @ np.ones(width, bool)
             self._dense[index] = bool(any_of.all())
+            if self._dense[index]:  # What is the same everywhere takes no memory that way.
+                any_of = np.broadcast_to(np.True_, any_of.shape)
+            elif any_of.size >= _MANY:
+                self._packed[index] = np.packbits(any_of), any_of.shape
+                return any_of
+            self._connected[index] = any_of
         return self._connected[index]
 
     def is_dense(self, layer: Layer) -> bool:
         """Whether every pair is connected, as in most layers."""
-        self.connected(layer)
+        if layer.node.index not in self._dense:
+            self.connected(layer)
         return self._dense[layer.node.index]
 
     def sums(self, layer: Layer) -> Floats:

@@ -7,12 +7,12 @@ from typing import Any
 
 import onnx
 import onnx_graphsurgeon as gs
-from google.protobuf.message import Message
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
 from onnx_upscale.optimizer.apply.surgery import Surgery
 from onnx_upscale.optimizer.load.graph import Graph
 from onnx_upscale.optimizer.load.shapes import skeleton, with_shapes
+from onnx_upscale.protobuf import copy_fields
 
 
 def emit(surgery: Surgery, reshaped: Iterable[str]) -> tuple[onnx.ModelProto, tuple[str, ...]]:
@@ -31,9 +31,9 @@ def emit(surgery: Surgery, reshaped: Iterable[str]) -> tuple[onnx.ModelProto, tu
     """
     original = surgery.graph.model
     emitted = onnx.ModelProto()
-    _copy_fields(original, emitted, leave={"graph"})
+    copy_fields(original, emitted, leave={"graph"})
     graph = emitted.graph
-    _copy_fields(original.graph, graph, leave={"node", "initializer", "value_info", "input"})
+    copy_fields(original.graph, graph, leave={"node", "initializer", "value_info", "input"})
     nodes = _without_dead(surgery.graph, surgery.in_order())
     read: dict[str, gs.Constant] = {}
     for index, node in nodes:
@@ -46,16 +46,6 @@ def emit(surgery: Surgery, reshaped: Iterable[str]) -> tuple[onnx.ModelProto, tu
     _copy_inputs(original, graph)
     _refresh_shapes(original, emitted, set(reshaped))
     return emitted, tuple(node.name for index, node in nodes if index is None)
-
-
-def _copy_fields(source: Message, target: Message, leave: set[str]) -> None:
-    for descriptor, value in source.ListFields():
-        if descriptor.name in leave:
-            continue
-        if hasattr(value, "MergeFrom"):  # A repeated field or a message.
-            getattr(target, descriptor.name).MergeFrom(value)
-        else:
-            setattr(target, descriptor.name, value)
 
 
 def _without_dead(
@@ -105,7 +95,7 @@ def _copy_initializers(
         if tensor.name in new:
             replaced = target.initializer.add()
             replaced.CopyFrom(OnnxExporter.export_tensor_proto(new.pop(tensor.name)))
-            _copy_fields(tensor, replaced, leave=_TENSOR_CONTENT)
+            copy_fields(tensor, replaced, leave=_TENSOR_CONTENT)
         elif tensor.name in read or tensor.name not in graph.readers:
             target.initializer.append(tensor)
     target.initializer.extend(OnnxExporter.export_tensor_proto(tensor) for tensor in new.values())

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from onnx_upscale.optimizer.load import einsum, fused
 from onnx_upscale.optimizer.load.graph import Graph, build_graph
 from onnx_upscale.optimizer.load.masking import LayerMask, mask_graph, resolve_masks
 from onnx_upscale.optimizer.load.masks import Mask, MaskSource, read_masks
-from onnx_upscale.optimizer.load.model import ModelSource, read_model
+from onnx_upscale.optimizer.load.model import ModelSource, read_files, read_model
 from onnx_upscale.optimizer.load.witness import Sizes
 
 __all__ = [
@@ -31,12 +32,14 @@ class Loaded:
         masks: The masks, by layer and side.
         stated: The same as they were read, before anybody looked up what their keys mean.
         given: Whether anybody gave masks, be they empty.
+        files: The external files in which weights of the model lie.
     """
 
     graph: Graph
     masks: tuple[LayerMask, ...]
     stated: tuple[Mask, ...]
     given: bool = True
+    files: frozenset[Path] = frozenset()
 
 
 def load(
@@ -44,6 +47,7 @@ def load(
     masks: MaskSource = None,
     sizes: Sizes | None = None,
     runs: bool = True,
+    mapped: bool = False,
 ) -> Loaded:
     """Reads a model and its masks.
 
@@ -53,6 +57,7 @@ def load(
         sizes: Shapes of inputs with symbolic dimensions, at which the model may run where nothing
             but a run shows its shapes.
         runs: Whether the model may run for that at all.
+        mapped: Whether large weights stay in external files (`onnx_upscale.mapped`).
 
     Returns:
         The model seen through its masks.
@@ -61,8 +66,9 @@ def load(
         ModelError: The model cannot be read.
         MaskError: The masks cannot be read or do not fit the model.
     """
-    graph = build_graph(read_model(model), sizes, runs)
+    read, files = read_files(model, mapped)
+    graph = build_graph(read, sizes, runs)
     stated = read_masks(masks)
     resolved = resolve_masks(graph, stated)
     given = masks is not None and masks != "-"
-    return Loaded(mask_graph(graph, resolved), resolved, stated, given)
+    return Loaded(mask_graph(graph, resolved), resolved, stated, given, files)

@@ -11,7 +11,9 @@ from google.protobuf.message import DecodeError
 from onnx import helper
 
 from onnx_upscale.errors import ModelError
+from onnx_upscale.mapped import load_or_map
 from onnx_upscale.optimizer.load.order import sort_nodes
+from onnx_upscale.storage import external_files
 
 ModelSource = str | os.PathLike[str] | onnx.ModelProto
 
@@ -28,12 +30,36 @@ def read_model(source: ModelSource) -> onnx.ModelProto:
     Raises:
         ModelError: There is no such file, or it is no ONNX model, or a broken one.
     """
+    return read_files(source)[0]
+
+
+def read_files(
+    source: ModelSource, mapped: bool = False
+) -> tuple[onnx.ModelProto, frozenset[Path]]:
+    """Reads an ONNX model, and says in which external files its weights lie.
+
+    Args:
+        source: As for `read_model`.
+        mapped: Whether large weights stay in external files (`onnx_upscale.mapped`).
+
+    Returns:
+        What `read_model` gives, but for these weights, and the external files.
+
+    Raises:
+        ModelError: As `read_model`.
+    """
     model = onnx.ModelProto()
+    files = frozenset[Path]()
     if isinstance(source, onnx.ModelProto):
         model.CopyFrom(source)
         _check(model, "the model")
+        if external_files(model, ""):
+            raise ModelError(
+                "the model: has weights in external files that were not loaded; give its path, or "
+                "load them with onnx.load"
+            )
         sort_nodes(model.graph)
-        return model
+        return model, files
     path = Path(source)
     try:
         model.ParseFromString(path.read_bytes())
@@ -47,13 +73,17 @@ def read_model(source: ModelSource) -> onnx.ModelProto:
         raise ModelError(f"{path}: not an ONNX model, or a truncated one") from None
     _check(model, str(path))
     try:
-        onnx.load_external_data_for_model(model, str(path.parent))
+        files = external_files(model, path)
+        if mapped:
+            load_or_map(model, path.parent)
+        else:
+            onnx.load_external_data_for_model(model, str(path.parent))
     except (OSError, ValueError, RuntimeError, onnx.checker.ValidationError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"{path}: its external weights cannot be read: {reason}") from None
     _check_weights(model, str(path))
     sort_nodes(model.graph)
-    return model
+    return model, files
 
 
 def why_invalid(source: ModelSource) -> str | None:

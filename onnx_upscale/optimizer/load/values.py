@@ -6,8 +6,8 @@ import math
 from collections.abc import Collection, Iterator, Mapping
 
 import onnx
-from onnx import numpy_helper
 
+from onnx_upscale.mapped import array_of, place_of
 from onnx_upscale.optimizer.load.folding import Array, OperatorSets, fold, may_fold
 from onnx_upscale.optimizer.load.products import layers_on_constants
 
@@ -40,6 +40,7 @@ class Constants(Mapping[str, Array]):
         opset_imports: OperatorSets,
     ) -> None:
         self._initializers = initializers
+        self._mapped = {n for n, each in initializers.items() if place_of(each) is not None}
         self._producers = producers
         self._opset_imports = opset_imports
         self._candidates = self._find_candidates(frozenset())
@@ -83,6 +84,8 @@ class Constants(Mapping[str, Array]):
     def _value(self, name: str) -> Array | None:
         if name not in self._candidates:
             return None
+        if name in self._mapped:  # It is not remembered, so that it goes when nobody looks at it.
+            return array_of(self._initializers[name])
         # No recursion: a chain of nodes may be longer than Python's stack is deep.
         waiting = [name]
         while waiting:
@@ -90,7 +93,7 @@ class Constants(Mapping[str, Array]):
             if current in self._settled:
                 waiting.pop()
             elif current in self._initializers:
-                self._settled[current] = numpy_helper.to_array(self._initializers[current])
+                self._settled[current] = array_of(self._initializers[current])
             else:
                 node = self._producers[current]
                 before = [each for each in node.input if each and each not in self._settled]
@@ -112,6 +115,8 @@ class Constants(Mapping[str, Array]):
 
 def _elements(tensor: onnx.TensorProto) -> int:
     """How many elements a tensor holds; its dimensions alone may promise more than is there."""
+    if place_of(tensor) is not None:
+        return math.prod(tensor.dims)
     # The smallest types pack four elements into a byte.
     held = 4 * (len(tensor.raw_data) + sum(len(getattr(tensor, field)) for field in _FIELDS))
     return min(math.prod(tensor.dims), held)
