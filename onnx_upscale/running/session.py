@@ -194,6 +194,8 @@ def _tensors(name: str, value: Any) -> Iterator[tuple[str, npt.NDArray[Any]]]:
     elif value is not None:
         kind = type(value).__name__
         raise VerifySetupError(f"output '{name}' is a {kind}, which cannot be compared")
+
+
 def _load(
     model: onnx.ModelProto | str | os.PathLike[str],
     options: onnxruntime.SessionOptions,

@@ -105,8 +105,8 @@ def _() -> Any:
 
 @error("rules: a known value passes BatchNormalization unchanged")
 def _() -> Any:
-    def change(f: Any, node: Any, params: Any) -> None:
-        f(node, params)
+    def change(f: Any, node: Any, *args: Any) -> None:
+        f(node, *args)
         node._carries[:] = [dataclasses.replace(carry, how="same") for carry in node._carries]
 
     return wrapped(normalization, "_per_channel", change)
@@ -154,7 +154,7 @@ def _() -> Any:
 
 @error("rules: two activations are multiplied without their channels being coupled")
 def _() -> Any:
-    def product(node: Any) -> None:
+    def product(node: Any, *args: Any) -> None:
         one, other = node.shape(0), node.shape(1)
         rank = len(node.output_shape())
         if len(one) - 2 in node.axes(0):
@@ -162,7 +162,7 @@ def _() -> Any:
         if len(other) - 1 in node.axes(1):
             node.pass_on(rank - 1, node.axes(1)[len(other) - 1], slot=1)
 
-    return mock.patch.object(layers, "_product_of_activations", product)
+    return mock.patch.object(layers, "product_of_activations", product)
 
 
 @error("rules: adding zero gives zero, as multiplying by it does")
