@@ -30,7 +30,7 @@ from onnx_upscale.optimizer.analyze import Analysis
 from onnx_upscale.optimizer.analyze import analyze as analyze_graph
 from onnx_upscale.optimizer.apply import apply
 from onnx_upscale.optimizer.load import Loaded, MaskSource, ModelSource, load
-from onnx_upscale.optimizer.load.formats import made_for_a_machine
+from onnx_upscale.optimizer.load.formats import format_warnings
 from onnx_upscale.optimizer.load.keys import united
 from onnx_upscale.optimizer.load.masking import LayerMask, mask_graph
 from onnx_upscale.optimizer.load.model import why_invalid
@@ -161,7 +161,7 @@ class Analyzed:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What to mind."""
-        return tuple(filter(None, [made_for_a_machine(self.loaded.graph.model.graph.node)]))
+        return format_warnings(self.loaded.graph.model.graph.node)
 
     def plan(self, strategy: str, target: str = "cpu") -> Plan:
         """What a strategy would do."""
@@ -269,7 +269,7 @@ def optimize_with(
         profile=prices.name,
         predicted_seconds=planned.seconds,
         warnings=(
-            *filter(None, [made_for_a_machine(loaded.graph.model.graph.node)]),
+            *format_warnings(loaded.graph.model.graph.node),
             *target_warnings(options.target),
             *price_warnings(planned),
             *why_nothing_leaves(loaded, planned),

@@ -17,7 +17,7 @@ from onnx_upscale.making import warnings
 from onnx_upscale.making.predict import Prediction
 from onnx_upscale.making.reconstruction import Reconstruction
 from onnx_upscale.optimizer.analyze import Structure, find_structure
-from onnx_upscale.optimizer.load.formats import made_for_a_machine
+from onnx_upscale.optimizer.load.formats import format_warnings
 from onnx_upscale.optimizer.load.graph import build_graph
 from onnx_upscale.optimizer.load.keys import united
 from onnx_upscale.optimizer.load.masking import LayerMask, mask_graph
@@ -179,7 +179,7 @@ def _made(
     if samples is not None:
         made.fidelity, made.compared = _compared(structure, masks, samples, seed)
         told += warnings.far(made.fidelity, made.compared)
-    made.warnings = (*filter(None, [made_for_a_machine(graph.model.graph.node)]), *told)
+    made.warnings = (*format_warnings(graph.model.graph.node), *told)
     return made
 
 

@@ -16,7 +16,7 @@ from onnx_upscale.benchmark import Comparison, bench
 from onnx_upscale.errors import DataError, UsageError, VerifySetupError
 from onnx_upscale.optimizer.analyze import find_structure
 from onnx_upscale.optimizer.load import ModelSource, load
-from onnx_upscale.optimizer.load.formats import made_for_a_machine
+from onnx_upscale.optimizer.load.formats import format_warnings
 from onnx_upscale.options import Sizes
 from onnx_upscale.prices import load_prices
 from onnx_upscale.pruning.aim import aim, fastest, good_enough
@@ -335,9 +335,12 @@ class Pruner:
             recovered.report,
             result.report.verify,
         )
-        format_ = filter(None, [made_for_a_machine(self._model.graph.node)])
-        left = self._left_alone(choice)
-        warnings = (*format_, *left, *recovered.warnings, *measured.warnings)
+        warnings = (
+            *format_warnings(self._model.graph.node),
+            *self._left_alone(choice),
+            *recovered.warnings,
+            *measured.warnings,
+        )
         return Pruned(result, recovered, choice.masks, report, warnings)
 
     def _left_alone(self, choice: Choice) -> Iterator[str]:

@@ -96,7 +96,8 @@ def transformed(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
     made = optimizer.optimize_model(
         str(folder / "plain.onnx"), "bert", HEADS, WIDTH, options, opt_level=0
     )
-    return made.model  # type: ignore[no-any-return]
+    optimized: onnx.ModelProto = made.model
+    return optimized
 
 
 def masks(model: onnx.ModelProto, side: Side, without: Collection[str]) -> dict[str, Any]:

@@ -26,3 +26,9 @@ def made_for_a_machine(nodes: Iterable[NodeProto]) -> str:
         "machine, stays as it is: start from the model before that step (what onnxruntime saves at "
         "ORT_ENABLE_EXTENDED or below)"
     )
+
+
+def format_warnings(nodes: Iterable[NodeProto]) -> tuple[str, ...]:
+    """What `made_for_a_machine` says, as warnings: one or none."""
+    why = made_for_a_machine(nodes)
+    return (why,) if why else ()
