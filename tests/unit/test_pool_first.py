@@ -59,9 +59,11 @@ def operators(model: onnx.ModelProto) -> list[str]:
     return [node.op_type for node in model.graph.node]
 
 
-def pools_first(model: onnx.ModelProto, masks: Any = MASKS, target: str = DEAR) -> bool:
-    found = operators(onnx_upscale.optimize(model, masks, target=target).model)
-    return found.index("AveragePool") < len(found) - 1 - found[::-1].index("Conv") - 2
+def pools_first(target: str) -> bool:
+    masks = {"version": 1, "masks": {"narrow": {"input": [1, 2, 7, 8]}}}  # Eight are left.
+    model = onnx_upscale.optimize(transition(), masks, target=target).model
+    assert {each.name: each.dims for each in model.graph.initializer}["narrow"][1] == 8
+    return operators(model).index("AveragePool") == 2
 
 
 def masked(model: onnx.ModelProto, masks: dict[str, Any]) -> onnx.ModelProto:
@@ -130,8 +132,8 @@ def test_only_auto_does_it(strategy: str) -> None:
 
 
 def test_prices_decide() -> None:
-    assert pools_first(transition())
-    assert not pools_first(transition(), target=TARGETS["multiply-adds free"])
+    assert pools_first(DEAR)
+    assert not pools_first(TARGETS["multiply-adds free"])
 
 
 def test_whole_blocks_are_liked_where_an_average_may_come_first() -> None:
@@ -147,11 +149,21 @@ def test_whole_blocks_are_liked_where_an_average_may_come_first() -> None:
 def test_predictions_count_it() -> None:
     prices = load_prices(DEAR)
     behind, before = (
-        plan(analyze(load(each, MASKS).graph), "auto", prices).seconds
+        plan(analyze(load(each, MASKS).graph), "auto", prices)
         for each in (transition(pool={"ceil_mode": 1}), transition())
     )
     # Of nine channels that it reads it makes six, at 16 places in place of 64.
-    assert behind - before == pytest.approx(9 * 6 * (64 - 16), rel=0.01)
+    assert behind.seconds - before.seconds == pytest.approx(9 * 6 * (64 - 16), rel=0.01)
+    assert [kernel.inputs for kernel in before.kernels if kernel.family == "pool"] == [9]
+
+
+def test_costs_are_those_of_the_structure_that_is_planned_for() -> None:
+    prices = load_prices(TARGETS["multiply-adds free"])
+    without = find_structure(load(transition(op="MaxPool")).graph)
+    masks = {"version": 1, "masks": {"narrow": {"input": [1, 2, 7, 8]}}}
+    analysis = analyze(load(transition(), masks).graph)
+    kept, fresh = (plan(analysis, "auto", each) for each in (Costs(without, prices), prices))
+    assert kept.edits.keys() == fresh.edits.keys()
 
 
 @pytest.mark.parametrize(
