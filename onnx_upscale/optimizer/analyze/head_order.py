@@ -23,8 +23,10 @@ from onnx_upscale.optimizer.load.graph import IntArray
 # What does the same to every head, whatever the order of its channels.
 _SAME_IN_ANY_ORDER = frozenset(
     {"Add", "Cast", "Div", "Gather", "Identity", "MatMul", "Mul", "Neg", "Reshape", "Slice"}
+    | {"QLinearAdd", "QLinearMatMul", "QLinearMul"}
     | {"Shape", "Split", "Squeeze", "Sub", "Transpose", "Unsqueeze"}
 )
+_DOMAINS = ("", "com.microsoft")
 
 
 @dataclass(frozen=True)
@@ -139,9 +141,10 @@ def _in_any_order(structure: Structure, heads: _Heads) -> bool:
         return False
     for facts in structure.facts:
         read = {places[name] for name in facts.node.inputs if name in places}
-        if read and (facts.node.domain or facts.node.op not in _SAME_IN_ANY_ORDER):
+        own, op = facts.node.domain in _DOMAINS, facts.node.op
+        if read and not (own and op in _SAME_IN_ANY_ORDER):
             return False
-        if facts.node.op == "MatMul" and (len(read) > 1 or max(read, default=-3) > -3):
+        if op in ("MatMul", "QLinearMatMul") and (len(read) > 1 or max(read, default=-3) > -3):
             return False
         if any(_by_channel(structure, facts, param, heads) for param in facts.params):
             return False

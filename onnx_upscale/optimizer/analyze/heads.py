@@ -5,7 +5,7 @@ from __future__ import annotations
 from onnx_upscale.optimizer.load.graph import Graph, Node
 from onnx_upscale.optimizer.load.layers import layer_of
 
-_PRODUCTS = frozenset({"MatMul", "Einsum"})
+_PRODUCTS = frozenset({"MatMul", "Einsum", "QLinearMatMul"})
 
 
 def nodes_in_heads(graph: Graph) -> frozenset[int]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from onnx_upscale.optimizer.load import quantized
 from onnx_upscale.optimizer.load.graph import Graph, build_graph
 from onnx_upscale.optimizer.load.masking import LayerMask, mask_graph, resolve_masks
 from onnx_upscale.optimizer.load.masks import Mask, MaskSource, read_masks
 from onnx_upscale.optimizer.load.model import ModelSource, read_model
 from onnx_upscale.optimizer.load.witness import Sizes
 
-__all__ = ["Loaded", "MaskSource", "ModelSource", "load", "read_model"]
+__all__ = ["Loaded", "MaskSource", "ModelSource", "load", "quantized", "read_model"]
 
 
 @dataclass(frozen=True)

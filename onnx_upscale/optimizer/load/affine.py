@@ -2,7 +2,8 @@
 
 The bias, and the constants of the affine operations attached straight to a layer: each
 BatchNormalization, and each Add or Mul with a constant that is a scalar or has one value per
-channel, as long as nothing else reads the tensor in between and it is no graph output.
+channel, as long as nothing else reads the tensor in between and it is no graph output. QLinearAdd
+and QLinearMul are such as well: a zero is the zero point there.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from onnx_upscale.optimizer.load.encoding import zero_point
 from onnx_upscale.optimizer.load.graph import Graph, Node, Use
 from onnx_upscale.optimizer.load.layers import Layer
 from onnx_upscale.optimizer.load.values import Array
+
+_QUANTIZED = {("com.microsoft", "QLinearAdd"), ("com.microsoft", "QLinearMul")}
 
 
 @dataclass(frozen=True)
@@ -27,12 +31,14 @@ class Addend:
         rank: Of what it is added to.
         axis: Axis of the channels in that.
         times: Input slot of another constant that it is added times, or None.
+        blank: What stands for zero in it.
     """
 
     use: Use
     rank: int
     axis: int
     times: int | None = None
+    blank: int = 0
 
     def place(self, value: Array) -> int:
         """The axis of its own that holds the channels; negative where it has none."""
@@ -44,7 +50,7 @@ class Addend:
         value = graph.value(node, self.use[1])
         assert value is not None
         times = None if self.times is None else graph.value(node, self.times)
-        adds = value != 0 if times is None else (value != 0) & (times != 0)
+        adds = value != self.blank if times is None else (value != 0) & (times != 0)
         place = self.place(value)
         rows = np.moveaxis(adds, place, -1) if place >= 0 else adds
         flags = rows.reshape(-1, rows.shape[-1] if place >= 0 else 1).any(0)
@@ -69,6 +75,18 @@ def addends(graph: Graph, layer: Layer) -> Iterator[Addend]:
         if len(uses) != 1 or tensor in graph.outputs or tensor in graph.captured:
             return
         node, slot = graph.nodes[uses[0][0]], uses[0][1]
+        if (node.domain, node.op) in _QUANTIZED and slot in (0, 3):
+            other = 3 - slot
+            if not _is_quantized_affine(graph, node, slot) or not _is_per_channel(
+                graph.value(node, other), rank, axis, layer.outputs
+            ):
+                return
+            if node.op == "QLinearAdd":
+                point = zero_point(graph, node, other + 2, node.input(other))
+                blank = 0 if point is None else int(point.item())
+                yield Addend((node.index, other), rank, axis, blank=blank)
+            tensor = node.outputs[0]
+            continue
         if node.domain:
             return
         if node.op == "BatchNormalization" and slot == 0 and axis == 1:
@@ -91,6 +109,16 @@ def _is_affine(graph: Graph, normalization: Node) -> bool:
     outputs = [name for name in normalization.outputs if name]
     constants = [graph.value(normalization, slot) for slot in (1, 2)]
     return not training and len(outputs) == 1 and all(each is not None for each in constants)
+
+
+def _is_quantized_affine(graph: Graph, node: Node, slot: int) -> bool:
+    """Whether all that a node reads besides a slot is constant, and each scale one number."""
+    given = [other for other, name in enumerate(node.inputs) if name and other != slot]
+    values = [graph.value(node, other) for other in given]
+    return all(
+        value is not None and (other in (0, 3) or value.size == 1)
+        for other, value in zip(given, values, strict=True)
+    )
 
 
 def _is_per_channel(value: Array | None, rank: int, axis: int, channels: int) -> bool:

@@ -19,6 +19,7 @@ from onnx import helper
 
 from onnx_upscale.declared import Shape
 from onnx_upscale.optimizer.load.graph import Graph, IntArray, Node, Override, Use
+from onnx_upscale.optimizer.load.quantization import Quantization
 from onnx_upscale.optimizer.load.shapes import is_fixed
 from onnx_upscale.optimizer.load.sides import Side
 from onnx_upscale.optimizer.load.values import Array
@@ -48,6 +49,7 @@ class Layer:
         product: Whether it is a matrix product, a convolution otherwise.
         transposed: Whether it is a convolution the other way round: each position of what it reads
             is spread over a window of what it makes, so that results near borders lack a part.
+        quantization: What its whole numbers stand for, or None where it computes with real ones.
     """
 
     node: Node
@@ -63,6 +65,7 @@ class Layer:
     groups: int = 1
     product: bool = True
     transposed: bool = False
+    quantization: Quantization | None = dataclasses.field(default=None, compare=False)
 
     @cached_property
     def inputs(self) -> int:
@@ -89,13 +92,34 @@ class Layer:
 
     @property
     def factor(self) -> float:
-        """What the contraction is multiplied by."""
+        """What the contraction is multiplied by, before a bias is added."""
+        if self.quantization is not None:
+            return 1.0
         return float(self.node.attributes.get("alpha", 1.0))
 
     @property
     def bias_factor(self) -> float:
         """What the bias is multiplied by."""
         return float(self.node.attributes.get("beta", 1.0))
+
+    @property
+    def data_zero(self) -> float:
+        """What a channel that adds nothing is known to hold."""
+        return 0.0 if self.quantization is None else self.quantization.data_zero
+
+    @property
+    def per_output(self) -> tuple[int, ...]:
+        """Input slots, after the weight's, of what has one value per output channel, or one."""
+        bias = () if self.bias_slot is None else (self.bias_slot,)
+        return bias if self.quantization is None else (*bias, *self.quantization.slots)
+
+    def factors(self, weight: Array) -> Array:
+        """What a weight is multiplied with data as: zero where nothing passes."""
+        return weight if self.quantization is None else self.quantization.centred(weight)
+
+    def real(self, weight: Array) -> Array:
+        """What a weight stands for."""
+        return weight if self.quantization is None else self.quantization.real(weight)
 
     @property
     def stepping(self) -> tuple[str, int | None]:
@@ -134,6 +158,8 @@ class Layer:
         """
         axis = self.weight_input_axis if side is Side.INPUT else self.weight_output_axis
         assert axis is not None
+        if self.quantization is not None:
+            weight = dataclasses.replace(weight, blank=self.quantization.weight_zero)
         per_group = self.weight_shape[axis]
         if per_group == self.channels(side):
             return dataclasses.replace(weight, zeroed=(*weight.zeroed, (axis, channels)))
@@ -176,19 +202,25 @@ class LayerOperator:
     Attributes:
         rule: How a node uses its weight.
         work: The multiply-adds of a node, whether its weight is constant or not.
-        weight_slots: Input slots that the weight can be in; the first two inputs are multiplied.
+        weight_slots: Input slots that the weight can be in.
+        operands: The two input slots that are multiplied.
     """
 
     rule: LayerRule
     work: Work
     weight_slots: tuple[int, ...]
+    operands: tuple[int, int] = (0, 1)
 
 
 LAYER_OPERATORS: dict[tuple[str, str], LayerOperator] = {}
 
 
 def layer_operator(
-    operator: str, work: Work, weight_slots: tuple[int, ...] = (1,), domain: str = ""
+    operator: str,
+    work: Work,
+    weight_slots: tuple[int, ...] = (1,),
+    domain: str = "",
+    operands: tuple[int, int] = (0, 1),
 ) -> Callable[[LayerRule], LayerRule]:
     """Registers an operator whose nodes can be layers.
 
@@ -197,13 +229,14 @@ def layer_operator(
         work: Its multiply-adds, such as `product_work`.
         weight_slots: Input slots that the weight can be in.
         domain: Its domain.
+        operands: The two input slots that are multiplied.
 
     Returns:
         A decorator for the function that reads a node; it leaves the function as it is.
     """
 
     def register(function: LayerRule) -> LayerRule:
-        LAYER_OPERATORS[domain, operator] = LayerOperator(function, work, weight_slots)
+        LAYER_OPERATORS[domain, operator] = LayerOperator(function, work, weight_slots, operands)
         return function
 
     return register
@@ -226,15 +259,22 @@ def product_work(attributes: Mapping[str, Any], data: Sizes, weight: Sizes, made
 
 @layer_operator("Conv", convolution_work)
 def _conv(graph: Graph, node: Node, slot: int, shape: tuple[int, ...]) -> Layer | None:
-    return _convolution(node, shape, transposed=False)
+    return convolution_layer(node, shape, transposed=False)
 
 
 @layer_operator("ConvTranspose", spreading_work)
 def _conv_transpose(graph: Graph, node: Node, slot: int, shape: tuple[int, ...]) -> Layer | None:
-    return _convolution(node, shape, transposed=True)
+    return convolution_layer(node, shape, transposed=True)
 
 
-def _convolution(node: Node, shape: tuple[int, ...], transposed: bool) -> Layer | None:
+def convolution_layer(node: Node, shape: tuple[int, ...], transposed: bool) -> Layer | None:
+    """How a convolution uses its weight, with the slots of Conv.
+
+    Args:
+        node: The node.
+        shape: Shape of its weight.
+        transposed: Whether it is one the other way round.
+    """
     groups = int(node.attributes.get("group", 1))
     if len(shape) < 3 or groups < 1 or shape[0] % groups:
         return None
@@ -246,6 +286,16 @@ def _convolution(node: Node, shape: tuple[int, ...], transposed: bool) -> Layer 
 
 @layer_operator("Gemm", product_work)
 def _gemm(graph: Graph, node: Node, slot: int, shape: tuple[int, ...]) -> Layer | None:
+    return gemm_layer(node, shape)
+
+
+def gemm_layer(node: Node, shape: tuple[int, ...]) -> Layer | None:
+    """How a product of matrices with attributes `transA` and `transB` uses its weight.
+
+    Args:
+        node: The node.
+        shape: Shape of its weight.
+    """
     if len(shape) != 2:
         return None
     into, out = (1, 0) if node.attributes.get("transB", 0) else (0, 1)
@@ -255,24 +305,39 @@ def _gemm(graph: Graph, node: Node, slot: int, shape: tuple[int, ...]) -> Layer 
 
 @layer_operator("MatMul", product_work, weight_slots=(0, 1))
 def _matmul(graph: Graph, node: Node, slot: int, shape: tuple[int, ...]) -> Layer | None:
-    data = graph.shapes.get(node.input(1 - slot))
+    return matmul_layer(graph, node, 1 - slot, slot, shape)
+
+
+def matmul_layer(
+    graph: Graph, node: Node, data_slot: int, slot: int, shape: tuple[int, ...]
+) -> Layer | None:
+    """How a product of matrices uses its weight.
+
+    Args:
+        graph: The graph.
+        node: The node.
+        data_slot: Input slot of the activations.
+        slot: Input slot of the weight; 0 if it stands on the left.
+        shape: Shape of the weight.
+    """
+    data = graph.shapes.get(node.input(data_slot))
     result = graph.shapes.get(node.outputs[0])
     if slot and len(shape) == 2 and (data is None or result is None):
         # A matrix on the right contracts the last axis and makes the last one, whatever the rank.
-        return Layer(node, shape, 0, 1, None, -1, -1, UNKNOWN_RANK, 0, 1)
+        return Layer(node, shape, data_slot, slot, None, -1, -1, UNKNOWN_RANK, 0, 1)
     if data is None or result is None or not shape or not data:
         return None
     into = max(len(shape) - 2, 0) if slot else len(shape) - 1
     data_axis = len(data) - 1 if slot else max(len(data) - 2, 0)
     if len(shape) == 1:
-        return Layer(node, shape, 1 - slot, slot, None, data_axis, None, len(result), 0, None)
+        return Layer(node, shape, data_slot, slot, None, data_axis, None, len(result), 0, None)
     out = len(shape) - 1 if slot else len(shape) - 2
     # A vector of data loses its axis in the result: the other one is then the last.
     output_axis = len(result) - 1 if slot or len(data) == 1 else len(result) - 2
     if output_axis < 0:
         return None
     return Layer(
-        node, shape, 1 - slot, slot, None, data_axis, output_axis, len(result), into, out
+        node, shape, data_slot, slot, None, data_axis, output_axis, len(result), into, out
     )  # fmt: skip
 
 
@@ -315,9 +380,11 @@ def is_layer_operator(node: Node) -> bool:
 
 def work_reads(node: onnx.NodeProto) -> tuple[str, ...]:
     """The tensors whose shapes tell the multiply-adds of a node; none for what is no layer."""
-    if (node.domain, node.op_type) not in LAYER_OPERATORS:
+    operator = LAYER_OPERATORS.get((node.domain, node.op_type))
+    if operator is None or len(node.input) <= max(operator.operands):
         return ()
-    return node.input[0], node.input[1], node.output[0]
+    one, other = operator.operands
+    return node.input[one], node.input[other], node.output[0]
 
 
 def multiply_adds(node: onnx.NodeProto, shapes: Mapping[str, Shape]) -> int:
@@ -334,7 +401,7 @@ def multiply_adds(node: onnx.NodeProto, shapes: Mapping[str, Shape]) -> int:
     if operator is None:
         return 0
     known = [shapes.get(name) for name in work_reads(node)]
-    if not all(map(is_fixed, known)):
+    if not known or not all(map(is_fixed, known)):
         return 0
     data, weight, made = (
         [size for size in shape or () if isinstance(size, int)] for shape in known

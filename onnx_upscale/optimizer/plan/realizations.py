@@ -303,6 +303,8 @@ class Pad(Writing):
         layer, size, wanted = write.layer, len(here), np.flatnonzero(~zero)
         if layer is None or layer.groups > 1 or layer.output_axis is None:
             return
+        if layer.quantization is not None:
+            return  # A Pad adds numbers 0, which need not stand for zero.
         start, end = int(wanted[0]), int(wanted[-1]) + 1
         width = min(costs.prices.counts(end - start, layer.product).aligned, size)
         start = min(start, size - width)

@@ -11,14 +11,16 @@ inference. It is meant to be checked by reading it. What a mask means:
 3. On the output side, what the layer makes is multiplied by 0 or 1, behind the affine operations
    attached straight to it: each BatchNormalization, and each Add or Mul with a constant that is a
    scalar or has one value per channel, as long as nothing else reads the tensor in between and it
-   is no graph output.
+   is no graph output. QLinearAdd and QLinearMul count as Add and Mul.
+4. Whole numbers that stand for real ones are replaced where those would be multiplied by 0: by the
+   zero point that the layer is told.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -32,10 +34,18 @@ from onnx_upscale.running import Session
 
 Array: TypeAlias = "npt.NDArray[Any]"
 
-CONVOLUTIONS = {("", "Conv"), ("", "ConvTranspose")}
+CONVOLUTIONS = {("", "Conv"), ("", "ConvTranspose"), ("", "QLinearConv")}
 """Operators, by domain and type, that read and make channels on the second axis."""
-PRODUCTS = {("", "Gemm"), ("", "MatMul")}
+PRODUCTS = {("", "Gemm"), ("", "MatMul"), ("", "QLinearMatMul"), ("com.microsoft", "QGemm")}
 """Operators that multiply matrices; a `transA` of theirs transposes the first."""
+QUANTIZED = {
+    ("", "QLinearConv"): (3, 2, 7),
+    ("", "QLinearMatMul"): (3, 2, 7),
+    ("com.microsoft", "QGemm"): (3, 2, 8),
+}
+"""Where those that compute with whole numbers have their weight, and the zero points of what they
+read first and of what they make."""
+_QUANTIZED_AFFINE = {("com.microsoft", "QLinearAdd"), ("com.microsoft", "QLinearMul")}
 _NOT_CONSTANT = ("Random", "Bernoulli", "Multinomial", "Dropout")
 
 
@@ -81,18 +91,20 @@ def reference_model(
     factors = _Factors({}, {})
     for each in stated:
         node = model.graph.node[each.node]
-        weight_slot = wiring.weight_slot(node)
-        kind = seen.types[node.output[0]]  # That of all that a layer reads and makes.
+        weight_slot, data_slot = wiring.slots(node)
+        _, read_zero, made_zero = QUANTIZED.get(_operator(node), (1, -1, -1))
         if each.mask.side is Side.INPUT:
-            slot = 1 - weight_slot
-            flags = _flags(each.mask, *seen.input_axis(node, slot)).astype(kind)
-            earlier = factors.before.get((each.node, slot), 1)
-            factors.before[each.node, slot] = flags * earlier
+            kind, zero = seen.types[node.input[data_slot]], _input(node, read_zero)
+            flags = _flags(each.mask, *seen.input_axis(node, data_slot))
+            earlier = factors.before.get((each.node, data_slot))
+            factors.before[each.node, data_slot] = _Factor(flags, kind, zero).times(earlier)
         else:
+            kind, zero = seen.types[node.output[0]], _input(node, made_zero)
             axis, channels = seen.output_axis(node, weight_slot)
-            end = seen.end_of_affine(node.output[0], axis, channels)
-            flags = _flags(each.mask, axis, channels).astype(kind)
-            factors.behind[end] = flags * factors.behind.get(end, 1)
+            end, last = seen.end_of_affine(node.output[0], axis, channels)
+            zero = zero if last is None else _input(last, 7)
+            flags = _flags(each.mask, axis, channels)
+            factors.behind[end] = _Factor(flags, kind, zero).times(factors.behind.get(end))
     return _multiplied(model, factors, seen.fresh)
 
 
@@ -107,12 +119,35 @@ def _flags(mask: Mask, axis: int, channels: int) -> npt.NDArray[np.bool_]:
     return stays.reshape(-1, *(1,) * (-axis - 1))
 
 
+def _input(node: onnx.NodeProto, slot: int) -> str:
+    return node.input[slot] if 0 <= slot < len(node.input) else ""
+
+
+@dataclass(frozen=True)
+class _Factor:
+    """Zeros and ones to multiply a tensor by.
+
+    Attributes:
+        flags: What stays, in a shape that broadcasts.
+        kind: The type of the tensor.
+        zero: The tensor that holds its zero point; empty where that is 0.
+    """
+
+    flags: npt.NDArray[np.bool_]
+    kind: np.dtype[Any]
+    zero: str
+
+    def times(self, other: _Factor | None) -> _Factor:
+        """Both at once, where another was there before."""
+        return self if other is None else replace(self, flags=self.flags & other.flags)
+
+
 @dataclass(frozen=True)
 class _Factors:
-    """Zeros and ones to multiply by: before a slot of a node, and behind a tensor."""
+    """What to multiply by: before a slot of a node, and behind a tensor."""
 
-    before: dict[tuple[int, int], Array]
-    behind: dict[str, Array]
+    before: dict[tuple[int, int], _Factor]
+    behind: dict[str, _Factor]
 
 
 class _Wiring:
@@ -137,8 +172,12 @@ class _Wiring:
             ):
                 self.constants.update(node.output)
 
-    def weight_slot(self, node: onnx.NodeProto) -> int:
-        return 0 if node.op_type == "MatMul" and node.input[1] not in self.constants else 1
+    def slots(self, node: onnx.NodeProto) -> tuple[int, int]:
+        """Where a layer reads its weight, and where what it is multiplied with."""
+        if _operator(node) in QUANTIZED:
+            return QUANTIZED[_operator(node)][0], 0
+        left = node.op_type == "MatMul" and node.input[1] not in self.constants
+        return (0, 1) if left else (1, 0)
 
     def named(self, key: str) -> list[int]:
         """The nodes that a key of a mask file means."""
@@ -164,7 +203,7 @@ class _Wiring:
                 made.update(node.output)
             elif (
                 _operator(node) in CONVOLUTIONS | PRODUCTS
-                and node.input[self.weight_slot(node)] in made
+                and node.input[self.slots(node)[0]] in made
             ):
                 found.append(index)
         return found or tables
@@ -174,6 +213,12 @@ class _Wiring:
         while tensor not in self.outputs and len(self.readers.get(tensor, ())) == 1:
             node = self.nodes[self.readers[tensor][0]]
             others = [name for name in node.input if name != tensor]
+            if _operator(node) in _QUANTIZED_AFFINE and tensor in (node.input[0], node.input[3]):
+                if not self.constants.issuperset(filter(None, others)):
+                    return
+                yield node, [node.input[3 if tensor == node.input[0] else 0]]
+                tensor = node.output[0]
+                continue
             if node.domain not in ("", "ai.onnx") or not self.constants.issuperset(others):
                 return
             if node.op_type not in ("Add", "Mul", "BatchNormalization"):
@@ -220,13 +265,17 @@ class _Seen:
         shape_names = {name: self.fresh(f"{name}.shape") for name in sorted(tensors)}
         for name, shape in shape_names.items():
             probe.graph.node.append(helper.make_node("Shape", [name], [shape]))
-        made = {node.output[0] for node in nodes} - wiring.outputs
-        wanted = (*shape_names.values(), *sorted(made))
+        touched = {node.input[wiring.slots(node)[1]] for node in nodes}
+        touched |= {node.output[0] for node in nodes}
+        copies = {name: self.fresh(f"{name}.copy") for name in sorted(touched)}
+        for name, copy in copies.items():
+            probe.graph.node.append(helper.make_node("Identity", [name], [copy]))
+        wanted = (*shape_names.values(), *copies.values())
         probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
         session = Session(probe, optimized=False)
         found = session.run(inputs, list(shape_names.values()))
         self._shapes = {name: tuple(found[shape].tolist()) for name, shape in shape_names.items()}
-        self.types = session.output_types
+        self.types = {name: session.output_types[copy] for name, copy in copies.items()}
 
     def input_axis(self, node: onnx.NodeProto, slot: int) -> tuple[int, int]:
         """The axis of a layer's input that it contracts, from the end, and its channels."""
@@ -248,18 +297,23 @@ class _Seen:
             axis = -2 if from_left else -1
         return axis, shape[axis]
 
-    def end_of_affine(self, tensor: str, axis: int, channels: int) -> str:
-        """The last tensor of the affine operations attached straight to a layer."""
-        rank = len(self._shapes[tensor])
+    def end_of_affine(
+        self, tensor: str, axis: int, channels: int
+    ) -> tuple[str, onnx.NodeProto | None]:
+        """The last tensor of the affine operations attached straight to a layer.
+
+        And the operation that makes it, if that works on whole numbers.
+        """
+        rank, last = len(self._shapes[tensor]), None
         for node, others in self._wiring.affine(tensor):
             if node.op_type == "BatchNormalization":
                 training = _integer(node, "training_mode", 0) or len(node.output) > 1
                 if rank + axis != 1 or training:
-                    return tensor
+                    return tensor, last
             elif not self._is_per_channel(others, rank, axis, channels):
-                return tensor
-            tensor = node.output[0]
-        return tensor
+                return tensor, last
+            tensor, last = node.output[0], node if _operator(node) in _QUANTIZED_AFFINE else None
+        return tensor, last
 
     def _is_per_channel(self, others: list[str], rank: int, axis: int, channels: int) -> bool:
         shape = self._shapes[others[0]] if len(others) == 1 else (channels,) * (rank + 1)
@@ -296,10 +350,28 @@ def _multiplied(
     masked.CopyFrom(model)
     del masked.graph.node[:]
 
-    def multiply(tensor: str, values: Array, result: str) -> None:
+    def add(op: str, inputs: Sequence[str], result: str, **attributes: Any) -> str:
+        masked.graph.node.append(helper.make_node(op, inputs, [result], **attributes))
+        return result
+
+    def multiply(tensor: str, factor: _Factor, result: str) -> None:
         name = fresh(f"{result}.factors")
+        replaced = factor.kind.itemsize == 1  # onnxruntime multiplies no such numbers.
+        values = factor.flags if replaced else factor.flags.astype(factor.kind)
         masked.graph.initializer.append(numpy_helper.from_array(values, name))
-        masked.graph.node.append(helper.make_node("Mul", [tensor, name], [result]))
+        if not replaced:
+            add("Mul", [tensor, name], result)
+            return
+        zero = factor.zero or fresh(f"{result}.zero")
+        if not factor.zero:
+            point = numpy_helper.from_array(np.zeros((), factor.kind), zero)
+            masked.graph.initializer.append(point)
+        wide = [
+            add("Cast", [each], fresh(f"{result}.wide"), to=onnx.TensorProto.INT32)
+            for each in (tensor, zero)
+        ]
+        chosen = add("Where", [name, *wide], fresh(f"{result}.chosen"))
+        add("Cast", [chosen], result, to=helper.np_dtype_to_tensor_dtype(factor.kind))
 
     for index, original in enumerate(model.graph.node):
         node = onnx.NodeProto()

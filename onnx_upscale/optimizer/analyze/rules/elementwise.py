@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from onnx_upscale.optimizer.analyze.context import Context, UnclearError
-from onnx_upscale.optimizer.analyze.facts import Carry, How, same_axis
+from onnx_upscale.optimizer.analyze.facts import Carry, Function, How, same_axis
 from onnx_upscale.optimizer.analyze.rules.table import rule
 from onnx_upscale.optimizer.load.graph import IntArray
 
@@ -27,16 +29,25 @@ def elementwise(node: Context) -> None:
         broadcast_axis(node, axis, len(shape), how=How.EVALUATE)
 
 
-def broadcast_axis(node: Context, axis: int, rank: int, how: How) -> None:
+def broadcast_axis(
+    node: Context,
+    axis: int,
+    rank: int,
+    how: How,
+    slots: Sequence[int] = (),
+    function: Function | None = None,
+) -> None:
     """Couples the inputs along one axis of a broadcast result.
 
     Args:
-        node: The node; every input takes part.
+        node: The node.
         axis: The axis of the result, from 0.
         rank: Rank of the result.
         how: How known values pass.
+        slots: The inputs that take part; every one if there are none.
+        function: What to evaluate in place of the node.
     """
-    slots = [slot for slot in range(len(node.node.inputs)) if node.has(slot)]
+    slots = slots or [slot for slot in range(len(node.node.inputs)) if node.has(slot)]
     places = {slot: axis - (rank - len(node.shape(slot))) for slot in slots}
     labelled: dict[int, IntArray] = {
         slot: node.axes(slot)[place]
@@ -68,7 +79,7 @@ def broadcast_axis(node: Context, axis: int, rank: int, how: How) -> None:
             node.param(slot, axis - rank, made)
     if how is not How.NONE:
         inputs: dict[int, IntArray | None] = {slot: full.get(slot) for slot in slots}
-        node.carry(Carry(how, inputs, axis, made, annihilates=node.node.op == "Mul"))
+        node.carry(Carry(how, inputs, axis, made, node.node.op == "Mul", function))
 
 
 @rule("CastLike")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onnx_upscale.optimizer.analyze.context import Context, UnclearError
-from onnx_upscale.optimizer.analyze.facts import How
+from onnx_upscale.optimizer.analyze.facts import Function, How
 from onnx_upscale.optimizer.analyze.rules.elementwise import broadcast_axis
 from onnx_upscale.optimizer.analyze.rules.table import rule
 from onnx_upscale.optimizer.load.graph import IntArray
@@ -22,7 +22,7 @@ def _padded(node: Context, layer: Layer) -> bool:
     return layer.transposed or has_padding(node)
 
 
-@rule("Conv ConvTranspose")
+@rule("Conv ConvTranspose QLinearConv")
 def convolution(node: Context) -> None:
     """A reader and a writer; with groups, whole groups of channels stay together."""
     layer = layer_of(node.graph, node.node)
@@ -48,8 +48,7 @@ def _grouped(node: Context, layer: Layer) -> None:
     made = node.make(1, layer.outputs)
     node.tie(made, groups, inner=layer.outputs // layer.groups)
     node.param(layer.weight_slot, 0, labels if layer.transposed else made)
-    if node.has(2):
-        node.param(2, 0, made)
+    _per_output(node, layer, made)
     node.counts_groups(groups)
     node.contracts(layer, labels, made, _padded(node, layer))
 
@@ -67,10 +66,15 @@ def contract(node: Context, layer: Layer, padded: bool) -> None:
     if layer.output_axis is not None and layer.weight_output_axis is not None:
         made = node.make(layer.output_axis, layer.outputs)
         node.param(layer.weight_slot, layer.weight_output_axis, made)
-        bias = node.constant(layer.bias_slot) if layer.bias_slot is not None else None
-        if bias is not None and layer.bias_slot is not None:
-            node.param(layer.bias_slot, -1, made)
+        _per_output(node, layer, made)
     node.contracts(layer, labels, made, padded)
+
+
+def _per_output(node: Context, layer: Layer, made: IntArray) -> None:
+    """Bias, scales and the like follow the output channels."""
+    for slot in layer.per_output:
+        if node.constant(slot) is not None:
+            node.param(slot, -1, made)
 
 
 @rule("Gemm")
@@ -90,7 +94,7 @@ def matmul(node: Context) -> None:
     """With a constant operand a reader and writer, with two activations a coupling."""
     layer = layer_of(node.graph, node.node)
     if layer is None:
-        _product_of_activations(node)
+        product_of_activations(node)
         return
     data, result = node.shape(layer.data_slot), node.output_shape()
     weight = node.shape(layer.weight_slot)
@@ -104,27 +108,42 @@ def matmul(node: Context) -> None:
             node.pass_on(place, labels, slot=layer.data_slot)
         else:
             node.pass_on(axis - len(data) + len(result), labels, slot=layer.data_slot)
-    # What a known value adds differs from matrix to matrix of a batch, so only zeros are absorbed.
-    contract(node, layer, padded=any(size != 1 for size in weight[:-2]))
+    # What a known value adds differs from matrix to matrix of a batch, so only zeros are absorbed;
+    # nor can anything be added to sums of whole numbers where there is no bias.
+    batches = any(size != 1 for size in weight[:-2])
+    contract(node, layer, padded=batches or layer.quantization is not None)
 
 
-def _product_of_activations(node: Context) -> None:
-    """Contraction axes of both operands are coupled; rows, columns and batches pass through."""
-    one, other = node.shape(0), node.shape(1)
+def product_of_activations(
+    node: Context,
+    slots: tuple[int, int] = (0, 1),
+    zeros: tuple[Function | None, Function | None, Function | None] = (None, None, None),
+) -> None:
+    """Contraction axes of both operands are coupled; rows, columns and batches pass through.
+
+    Args:
+        node: The node.
+        slots: The input slots of the operands.
+        zeros: For operands in which a zero is not stored as one: what says where products of two
+            channels are zero, what becomes of a zero of the left one, and of the right one.
+    """
+    one, other = (node.shape(slot) for slot in slots)
     rank = len(node.output_shape())
     if len(one) < 2 or len(other) < 2:
         raise UnclearError("it multiplies a vector")
-    left, right = node.axes(0), node.axes(1)
+    left, right = (node.axes(slot) for slot in slots)
     inner = (left.get(len(one) - 1), right.get(len(other) - 2))
     if inner[0] is not None and inner[1] is not None:
-        node.contracts_pairs(inner[0], inner[1], len(one) - 1)
+        node.contracts_pairs(inner[0], inner[1], len(one) - 1, slots, zeros[0])
     else:
-        for slot, axis, labels in ((0, len(one) - 1, inner[0]), (1, len(other) - 2, inner[1])):
+        places = (len(one) - 1, len(other) - 2)
+        for slot, axis, labels in zip(slots, places, inner, strict=True):
             if labels is not None:
                 node.pin(slot, axis, "contracted with a tensor whose channels are not known")
     if len(one) - 2 in left:
-        node.pass_on(rank - 2, left[len(one) - 2], How.ZERO, slot=0)
+        node.pass_on(rank - 2, left[len(one) - 2], How.ZERO, slots[0], function=zeros[1])
     if len(other) - 1 in right:
-        node.pass_on(rank - 1, right[len(other) - 1], How.ZERO, slot=1)
+        node.pass_on(rank - 1, right[len(other) - 1], How.ZERO, slots[1], function=zeros[2])
     for axis in range(rank - 2):
-        broadcast_axis(node, axis, rank, how=How.ZERO)
+        how = How.ZERO if zeros[0] is None else How.NONE
+        broadcast_axis(node, axis, rank, how, slots)
