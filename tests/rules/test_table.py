@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import test_dynamic
 import test_elementwise
 import test_layers
 import test_movement
@@ -35,10 +36,8 @@ def test_the_table_names_every_rule() -> None:
         for opset in [max(o for o in OPSETS if o <= case.until)]
         for node in case.model(opset, {}).graph.node
     }
-    seen |= {
-        node.op_type
-        for name, case in test_quantized.CASES.items()
-        for node in case.model(name, {}).graph.node
-    }
+    models = [case.model(name, {}) for name, case in test_quantized.CASES.items()]
+    models += [case.model(name, {}) for name, case in test_dynamic.CASES.items()]
+    seen |= {node.op_type for model in models for node in model.graph.node}
     known = {op for _, op in RULES if SINCE.get(op, UNKNOWN) <= NEWEST or op[0] == "Q"}
     assert known - seen == {"ArgMin", "Shape"}

@@ -3,7 +3,8 @@
 The bias, and the constants of the affine operations attached straight to a layer: each
 BatchNormalization, and each Add or Mul with a constant that is a scalar or has one value per
 channel, as long as nothing else reads the tensor in between and it is no graph output. QLinearAdd
-and QLinearMul are such as well: a zero is the zero point there.
+and QLinearMul are such as well: a zero is the zero point there. So are the Cast of a sum of whole
+numbers and the Mul by its scales, of which that of the data is found at run time.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy.typing as npt
 from onnx_upscale.optimizer.load.encoding import zero_point
 from onnx_upscale.optimizer.load.graph import Graph, Node, Use
 from onnx_upscale.optimizer.load.layers import Layer
+from onnx_upscale.optimizer.load.quantized import INTEGER_LAYERS, scale_behind
 from onnx_upscale.optimizer.load.values import Array
 
 _QUANTIZED = {("com.microsoft", "QLinearAdd"), ("com.microsoft", "QLinearMul")}
@@ -89,6 +91,13 @@ def addends(graph: Graph, layer: Layer) -> Iterator[Addend]:
             continue
         if node.domain:
             return
+        if layer.node.op in INTEGER_LAYERS and node.op == "Cast":
+            tensor = node.outputs[0]
+            scaled = _is_scaled(graph, tensor, rank, axis, layer.outputs)
+            if scaled is None:
+                return
+            tensor = scaled
+            continue
         if node.op == "BatchNormalization" and slot == 0 and axis == 1:
             if not _is_affine(graph, node):
                 return
@@ -102,6 +111,21 @@ def addends(graph: Graph, layer: Layer) -> Iterator[Addend]:
         else:
             return
         tensor = node.outputs[0]
+
+
+def _is_scaled(graph: Graph, tensor: str, rank: int, axis: int, channels: int) -> str | None:
+    """What is made of sums that are real numbers now, where they are multiplied by their scales."""
+    uses = graph.readers.get(tensor, ())
+    if len(uses) != 1 or tensor in graph.outputs or tensor in graph.captured:
+        return None
+    node = graph.nodes[uses[0][0]]
+    told = scale_behind(graph, node) if node.op == "Mul" and not node.domain else None
+    if told is None:
+        return None
+    reader, slot = told
+    if slot >= 0 and not _is_per_channel(graph.value(reader, slot), rank, axis, channels):
+        return None
+    return node.outputs[0]
 
 
 def _is_affine(graph: Graph, normalization: Node) -> bool:

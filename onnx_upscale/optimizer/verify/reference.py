@@ -11,7 +11,9 @@ inference. It is meant to be checked by reading it. What a mask means:
 3. On the output side, what the layer makes is multiplied by 0 or 1, behind the affine operations
    attached straight to it: each BatchNormalization, and each Add or Mul with a constant that is a
    scalar or has one value per channel, as long as nothing else reads the tensor in between and it
-   is no graph output. QLinearAdd and QLinearMul count as Add and Mul.
+   is no graph output. QLinearAdd and QLinearMul count as Add and Mul; so do, behind a ConvInteger
+   or MatMulInteger, the Cast and the Mul by the scale that DynamicQuantizeLinear found, or by that
+   times a constant as above.
 4. Whole numbers that stand for real ones are replaced where those would be multiplied by 0: by the
    zero point that the layer is told.
 """
@@ -34,11 +36,19 @@ from onnx_upscale.running import Session
 
 Array: TypeAlias = "npt.NDArray[Any]"
 
-CONVOLUTIONS = {("", "Conv"), ("", "ConvTranspose"), ("", "QLinearConv")}
+CONVOLUTIONS = {("", "Conv"), ("", "ConvTranspose"), ("", "QLinearConv"), ("", "ConvInteger")}
 """Operators, by domain and type, that read and make channels on the second axis."""
-PRODUCTS = {("", "Gemm"), ("", "MatMul"), ("", "QLinearMatMul"), ("com.microsoft", "QGemm")}
+PRODUCTS = {
+    ("", "Gemm"),
+    ("", "MatMul"),
+    ("", "MatMulInteger"),
+    ("", "QLinearMatMul"),
+    ("com.microsoft", "QGemm"),
+}
 """Operators that multiply matrices; a `transA` of theirs transposes the first."""
 QUANTIZED = {
+    ("", "ConvInteger"): (1, 2, -1),
+    ("", "MatMulInteger"): (1, 2, -1),
     ("", "QLinearConv"): (3, 2, 7),
     ("", "QLinearMatMul"): (3, 2, 7),
     ("com.microsoft", "QGemm"): (3, 2, 8),
@@ -46,6 +56,7 @@ QUANTIZED = {
 """Where those that compute with whole numbers have their weight, and the zero points of what they
 read first and of what they make."""
 _QUANTIZED_AFFINE = {("com.microsoft", "QLinearAdd"), ("com.microsoft", "QLinearMul")}
+_SUMS = {("", "ConvInteger"), ("", "MatMulInteger")}
 _NOT_CONSTANT = ("Random", "Bernoulli", "Multinomial", "Dropout")
 
 
@@ -99,10 +110,10 @@ def reference_model(
             earlier = factors.before.get((each.node, data_slot))
             factors.before[each.node, data_slot] = _Factor(flags, kind, zero).times(earlier)
         else:
-            kind, zero = seen.types[node.output[0]], _input(node, made_zero)
             axis, channels = seen.output_axis(node, weight_slot)
             end, last = seen.end_of_affine(node.output[0], axis, channels)
-            zero = zero if last is None else _input(last, 7)
+            zero = _input(node, made_zero) if last is None else _input(last, 7)
+            kind = seen.types[end]
             flags = _flags(each.mask, axis, channels)
             factors.behind[end] = _Factor(flags, kind, zero).times(factors.behind.get(end))
     return _multiplied(model, factors, seen.fresh)
@@ -161,6 +172,7 @@ class _Wiring:
         self.outputs = {value.name for value in graph.output}
         self.readers: dict[str, list[int]] = {}
         self.constants = set(self.initializers)
+        self.makers = {name: node for node in graph.node for name in node.output}
         for index, node in enumerate(graph.node):
             for name in _reads(node):
                 self.readers.setdefault(name, []).append(index)
@@ -219,12 +231,42 @@ class _Wiring:
                 yield node, [node.input[3 if tensor == node.input[0] else 0]]
                 tensor = node.output[0]
                 continue
+            if node.op_type == "Cast" and _operator(self.makers[tensor]) in _SUMS:
+                scaling = self._scaling(node.output[0])
+                if scaling is None:
+                    return
+                yield node, []
+                yield scaling
+                tensor = scaling[0].output[0]
+                continue
             if node.domain not in ("", "ai.onnx") or not self.constants.issuperset(others):
                 return
             if node.op_type not in ("Add", "Mul", "BatchNormalization"):
                 return
             yield node, others
             tensor = node.output[0]
+
+    def _scaling(self, tensor: str) -> tuple[onnx.NodeProto, list[str]] | None:
+        """The Mul that alone reads sums, by a scale found at run time, and its constant."""
+        if tensor in self.outputs or len(self.readers.get(tensor, ())) != 1:
+            return None
+        node = self.nodes[self.readers[tensor][0]]
+        if _operator(node) != ("", "Mul"):
+            return None
+        (other,) = (name for name in node.input if name != tensor)
+        if self._is_scale(other):
+            return node, []
+        maker = self.makers.get(other)
+        if maker is None or _operator(maker) != ("", "Mul"):
+            return None
+        constants = [name for name in maker.input if name in self.constants]
+        scales = [name for name in maker.input if self._is_scale(name)]
+        return (node, constants) if len(constants) == len(scales) == 1 else None
+
+    def _is_scale(self, name: str) -> bool:
+        maker = self.makers.get(name)
+        dynamic = maker is not None and _operator(maker) == ("", "DynamicQuantizeLinear")
+        return maker is not None and dynamic and maker.output[1] == name
 
 
 def _reads(node: onnx.NodeProto) -> list[str]:
@@ -267,6 +309,9 @@ class _Seen:
             probe.graph.node.append(helper.make_node("Shape", [name], [shape]))
         touched = {node.input[wiring.slots(node)[1]] for node in nodes}
         touched |= {node.output[0] for node in nodes}
+        touched |= {
+            behind.output[0] for node in nodes for behind, _ in wiring.affine(node.output[0])
+        }
         copies = {name: self.fresh(f"{name}.copy") for name in sorted(touched)}
         for name, copy in copies.items():
             probe.graph.node.append(helper.make_node("Identity", [name], [copy]))
@@ -310,7 +355,7 @@ class _Seen:
                 training = _integer(node, "training_mode", 0) or len(node.output) > 1
                 if rank + axis != 1 or training:
                     return tensor, last
-            elif not self._is_per_channel(others, rank, axis, channels):
+            elif others and not self._is_per_channel(others, rank, axis, channels):
                 return tensor, last
             tensor, last = node.output[0], node if _operator(node) in _QUANTIZED_AFFINE else None
         return tensor, last

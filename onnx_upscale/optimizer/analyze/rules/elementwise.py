@@ -8,6 +8,7 @@ from onnx_upscale.optimizer.analyze.context import Context, UnclearError
 from onnx_upscale.optimizer.analyze.facts import Carry, Function, How, same_axis
 from onnx_upscale.optimizer.analyze.rules.table import rule
 from onnx_upscale.optimizer.load.graph import IntArray
+from onnx_upscale.optimizer.load.quantized import scale_behind
 
 UNARY = (
     "Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Cast Ceil Celu Clip Cos Cosh Elu Erf Exp "
@@ -25,8 +26,23 @@ BINARY = (
 def elementwise(node: Context) -> None:
     """Each output axis holds the channels of the inputs that have it in full."""
     shape = node.output_shape()
+    if _scales(node):
+        return
     for axis in range(len(shape)):
         broadcast_axis(node, axis, len(shape), how=How.EVALUATE)
+
+
+def _scales(node: Context) -> bool:
+    """Whether a scale that is found at run time is multiplied by one per channel."""
+    told = scale_behind(node.graph, node.node) if node.node.op == "Mul" else None
+    if told is None or node.inputs or told[1] >= 0:
+        return False
+    for slot in (0, 1):
+        constant = node.constant(slot)
+        if constant is not None and constant.ndim == 1 and constant.size > 1:
+            node.param(slot, 0, node.make(0, constant.size))
+            return True
+    return False
 
 
 def broadcast_axis(

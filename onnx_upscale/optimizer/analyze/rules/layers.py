@@ -18,11 +18,11 @@ def has_padding(node: Context) -> bool:
 
 
 def _padded(node: Context, layer: Layer) -> bool:
-    """Whether some results of a convolution lack a part of its kernel."""
-    return layer.transposed or has_padding(node)
+    """Whether some results of a convolution lack a part of its kernel, or all lack a bias."""
+    return layer.transposed or layer.bias_slot is None or has_padding(node)
 
 
-@rule("Conv ConvTranspose QLinearConv")
+@rule("Conv ConvInteger ConvTranspose QLinearConv")
 def convolution(node: Context) -> None:
     """A reader and a writer; with groups, whole groups of channels stay together."""
     layer = layer_of(node.graph, node.node)

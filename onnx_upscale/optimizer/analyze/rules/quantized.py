@@ -28,7 +28,7 @@ from onnx_upscale.optimizer.analyze.rules.table import rule
 from onnx_upscale.optimizer.load.encoding import Encoding, encoding_of
 from onnx_upscale.optimizer.load.graph import IntArray
 from onnx_upscale.optimizer.load.layers import layer_of
-from onnx_upscale.optimizer.load.quantized import MICROSOFT
+from onnx_upscale.optimizer.load.quantized import MICROSOFT, is_read_from_zero_point
 
 Floats: TypeAlias = "npt.NDArray[np.float64]"
 
@@ -94,6 +94,34 @@ def matrix_product(node: Context) -> None:
         _Through(_zero, (other,), made),
     )
     product_of_activations(node, (0, 3), zeros)
+
+
+@rule("MatMulInteger")
+def integer_product(node: Context) -> None:
+    """With a constant matrix on the right a reader and writer; all else is pinned."""
+    if layer_of(node.graph, node.node) is None:
+        raise UnclearError("its second matrix is not constant, or its zero point is not")
+    matmul(node)
+
+
+@rule("DynamicQuantizeLinear")
+def dynamic(node: Context) -> None:
+    """Its scale is found in the smallest and largest number of all channels, and in zero.
+
+    Any channel may hold either of them in some run, so that all are needed, whoever reads them
+    behind it, but for those that are zero: these cannot change a range that zero is always in. One
+    of any other known value could be at its end.
+
+    What a number stands for is what it was before, up to rounding, and zero is exact. Where all who
+    read the result count from its zero point, channels are known by that.
+    """
+    counts = is_read_from_zero_point(node.graph, node.node)
+    for axis, labels in node.axes(0).items():
+        node.need(0, axis, "its range is that of all channels", unless_zero=True)
+        if counts:
+            node.move(axis, labels)
+        else:
+            node.pass_on(axis, labels)
 
 
 @rule("QGemm", MICROSOFT)
