@@ -77,6 +77,7 @@ class _Case:
         inner: What stands behind `op`.
         product: Whether `op` is a MatMulInteger.
         attributes: Of `op`.
+        reads: Whether somebody takes what the first DynamicQuantizeLinear makes for real numbers.
     """
 
     first: str = "Relu"
@@ -98,8 +99,10 @@ class _Case:
         if not self.product:
             made = net("Flatten", net("GlobalMaxPool", made))
         result = net.layer(net.quantized(made), "last", (6, 2), bias=False)
-        others = [net("Cast", read[0], to=TensorProto.FLOAT)] if self.reads else []
-        return net.model(result, *others)
+        if not self.reads:
+            return net.model(result)
+        numbers = net("Cast", read[0], to=TensorProto.FLOAT)
+        return net.model(result, net.conv(numbers, "other", 2, 1))
 
 
 _BORDER = (("pads", [1, 0, 0, 1]),)

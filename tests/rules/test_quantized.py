@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import onnx
@@ -18,6 +19,8 @@ from onnx import TensorProto, helper
 
 import onnx_upscale
 from build import Array, Net, input_values, run, weight_shape
+from onnx_upscale.optimizer.analyze.facts import Concatenation
+from onnx_upscale.optimizer.analyze.rules.quantized import _fit_concat
 from quantized_reference import by_reference
 from targets import TARGETS
 
@@ -381,3 +384,25 @@ def test_one_part_of_a_concat_is_left(name: str, gone: Sequence[int]) -> None:
     result = onnx_upscale.optimize(original, _document(masks), strategy="gather")
     _assert_same(run(expected, inputs), run(result.model, inputs), name)
     assert weight_shape(result.model, "last", 3)[1] == case.inner - len(gone)
+
+
+def test_what_is_known_becomes_a_bias_where_there_was_none() -> None:
+    def build(n: QNet, data: Tensor) -> Tensor:
+        return n.conv(_real(n, data), "op", (5, CHANNELS, 1, 1), bias=False)
+
+    case, masks = Case(build, inner=5), {"first.output": PRUNED}
+    original, expected = case.model("no bias", {}), case.model("no bias", masks)
+    inputs = input_values(original)
+    result = onnx_upscale.optimize(original, _document(masks), strategy="gather")
+    _assert_same(run(expected, inputs), run(result.model, inputs), "no bias")
+    assert weight_shape(result.model, "op", 3)[1] == CHANNELS - len(PRUNED)
+
+
+def test_parts_of_a_concat_change_places_with_their_scales() -> None:
+    parts = np.arange(3), np.arange(3, 5)
+    whole = np.concatenate(parts)
+    kept = {3: np.array([0, 2]), 2: np.array([1, 0]), 5: np.array([4, 3, 0, 2])}
+    editor = mock.Mock()
+    _fit_concat(Concatenation(parts, whole), (True, False), editor, lambda axis: kept[len(axis)])
+    editor.take_inputs.assert_called_once_with([0, 1, 5, 6, 7, 2, 3, 4])
+    editor.bypass.assert_not_called()
