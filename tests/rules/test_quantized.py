@@ -406,3 +406,10 @@ def test_parts_of_a_concat_change_places_with_their_scales() -> None:
     _fit_concat(Concatenation(parts, whole), (True, False), editor, lambda axis: kept[len(axis)])
     editor.take_inputs.assert_called_once_with([0, 1, 5, 6, 7, 2, 3, 4])
     editor.bypass.assert_not_called()
+
+
+@pytest.mark.parametrize("name", ["QLinearAdd", "QLinearMul-gate", "QLinearLeakyRelu"])
+def test_channels_go_where_the_model_must_not_run(name: str) -> None:
+    original, masks = CASES[name].model(name, {}), _document({"last.input": PRUNED})
+    result = onnx_upscale.optimize(original, masks, strategy="gather", verify=False)
+    assert weight_shape(result.model, "first", 3)[0] == CASES[name].kept

@@ -251,3 +251,30 @@ def _window(use: Use, weighted: bool) -> _Window:
     pads = use.attributes.get("pads") or (0,) * (2 * len(kernel))
     strides, dilations = (use.attributes.get(name) or ones for name in ("strides", "dilations"))
     return before, kernel, strides, dilations, pads
+
+
+def _broadcast_both(use: Use) -> Shape | None:
+    one, other = use.shape(0), use.shape(3)
+    if one is None or other is None:
+        return None
+    rank = max(len(one), len(other))
+    padded = ((1,) * (rank - len(sizes)) + tuple(sizes) for sizes in (one, other))
+    return tuple(map(_broadcast, *padded))
+
+
+def _pooled_whole(use: Use) -> Shape | None:
+    before = use.shape()
+    if before is None or use.attributes.get("channels_last", 0):
+        return None
+    return (*before[:2], *(1,) * (len(before) - 2))
+
+
+QUANTIZED_SHAPE_RULES: dict[str, ShapeRule] = {
+    "QLinearAdd": _broadcast_both,
+    "QLinearGlobalAveragePool": _pooled_whole,
+    "QLinearLeakyRelu": Use.shape,
+    "QLinearMul": _broadcast_both,
+    "QLinearSigmoid": Use.shape,
+    "QLinearSoftmax": Use.shape,
+}
+"""The same for operators of `com.microsoft` that make numbers of the type that they read first."""

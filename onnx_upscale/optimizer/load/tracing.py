@@ -23,7 +23,7 @@ from onnx import TensorProto, defs, helper, numpy_helper, shape_inference
 from onnx_upscale.declared import Shape, shape_in
 from onnx_upscale.optimizer.load.arithmetic import FEW, MOST_TERMS, Value, compute, vector
 from onnx_upscale.optimizer.load.polynomials import polynomial, product_of
-from onnx_upscale.optimizer.load.shape_rules import SHAPE_RULES, Use
+from onnx_upscale.optimizer.load.shape_rules import QUANTIZED_SHAPE_RULES, SHAPE_RULES, Use
 from onnx_upscale.optimizer.load.shapes import is_fixed
 
 
@@ -178,13 +178,17 @@ class _Walk:
         if kept is not None:
             self._take_types(node, {})
             return [first if output in kept else None for output in range(len(node.output))]
+        values = [self._values.get(name) for name in node.input]
+        use = Use([self.shapes.get(name) for name in node.input], values, attributes)
+        quantized = QUANTIZED_SHAPE_RULES.get(node.op_type)
+        if quantized is not None and node.domain == "com.microsoft":
+            self._take_types(node, {})
+            return [quantized(use)]
         rule = SHAPE_RULES.get(node.op_type) if not node.domain else None
         inferred = self._inferred(node)
         if rule is None:
             return inferred
-        values = [self._values.get(name) for name in node.input]
-        shapes = [self.shapes.get(name) for name in node.input]
-        own = rule(Use(shapes, values, attributes))
+        own = rule(use)
         return [_agreed(own, inferred[0] if inferred else None), *inferred[1:]]
 
     def _inferred(self, node: onnx.NodeProto) -> Sequence[Shape | None]:
