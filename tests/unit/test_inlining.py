@@ -9,6 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import onnx_upscale
 from build import run
+from onnx_upscale.optimizer.load import inlining
 from onnx_upscale.optimizer.load.model import read_model
 
 OWN = "own"
@@ -88,3 +89,21 @@ def test_functions_in_another_operator_set_stay() -> None:
     assert [function.name for function in read.functions] == ["Block", "Act"]
     assert len(read.graph.node) == 3
     assert onnx_upscale.optimize(blocks(opset=16)).report.verify.ok
+
+
+def test_functions_that_somebody_has_a_rule_for_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inlining, "SPARED", {(OWN, "Act")})
+    read = read_model(blocks())
+    assert [function.name for function in read.functions] == ["Act"]
+    assert [node.op_type for node in read.graph.node if node.domain] == ["Act", "Act"]
+    x = {"x": np.ones((5, 4), np.float32)}
+    for one, other in zip(run(blocks(), x), run(read, x), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_function_that_nobody_calls_is_none_of_our_business() -> None:
+    model = blocks()
+    del model.graph.node[:]
+    model.graph.node.append(helper.make_node("MatMul", ["x", "w1"], ["out"]))
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 16
+    assert [function.name for function in read_model(model).functions] == ["Block", "Act"]

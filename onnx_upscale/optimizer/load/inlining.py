@@ -7,6 +7,9 @@ from onnx import inliner
 
 from onnx_upscale.protobuf import copy_fields
 
+SPARED: set[tuple[str, str]] = set()
+"""Operators, by domain and name, whose functions stay, for somebody has a rule for their calls."""
+
 
 def inline_functions(model: onnx.ModelProto) -> None:
     """Replaces calls of a model's functions by their nodes, as onnxruntime does when it loads it.
@@ -19,7 +22,8 @@ def inline_functions(model: onnx.ModelProto) -> None:
     Args:
         model: The model, which is changed.
     """
-    if not model.functions:
+    functions = {(function.domain, function.name) for function in model.functions}
+    if not any((node.domain, node.op_type) in functions - SPARED for node in model.graph.node):
         return
     # The weights stay here, for onnx takes a model as bytes, of which there are 2 GB at most.
     slim = onnx.ModelProto()
@@ -30,14 +34,14 @@ def inline_functions(model: onnx.ModelProto) -> None:
         for each in model.graph.initializer
     )
     try:
-        inlined = inliner.inline_local_functions(slim)
+        inlined = inliner.inline_selected_functions(slim, sorted(SPARED & functions), exclude=True)
     except Exception:  # Whatever C++ has against the model, which may run as it is.
         return
-    if inlined.functions:
+    if {(function.domain, function.name) for function in inlined.functions} - SPARED:
         return
     del model.functions[:], model.graph.node[:], model.graph.value_info[:]
+    model.functions.extend(inlined.functions)
     model.graph.node.extend(inlined.graph.node)
     model.graph.value_info.extend(inlined.graph.value_info)
-    for each in inlined.opset_import:
-        if each.domain not in {known.domain for known in model.opset_import}:
-            model.opset_import.append(each)
+    known = {each.domain for each in model.opset_import}
+    model.opset_import.extend(each for each in inlined.opset_import if each.domain not in known)
