@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from onnx_upscale.api import Result, optimize
+from onnx_upscale.api import optimize
 from onnx_upscale.benchmark import Comparison, bench
 from onnx_upscale.errors import DataError, UsageError, VerifySetupError
 from onnx_upscale.optimizer.analyze import find_structure
@@ -34,6 +34,7 @@ from onnx_upscale.recovery import STRENGTH, Recovered
 from onnx_upscale.recovery.recover import repair_model, repair_share
 from onnx_upscale.recovery.weights import check_weights
 from onnx_upscale.report import VERSION
+from onnx_upscale.result import Result
 from onnx_upscale.samples import SampleSource, batches, open_source, split
 from onnx_upscale.words import some
 from onnx_upscale.workers import Team, gather
