@@ -11,7 +11,7 @@ import click
 
 import onnx_upscale
 from onnx_upscale import tables
-from onnx_upscale.api import optimize_with, verify_with
+from onnx_upscale.api import verify_with
 from onnx_upscale.cli.console import exit_statuses, show, warn
 from onnx_upscale.cli.data import data_source, images
 from onnx_upscale.cli.options import comparison, quiet, strategy, target, version
@@ -20,6 +20,7 @@ from onnx_upscale.cli.progress import progress_bar
 from onnx_upscale.cli.verbose import shown_log
 from onnx_upscale.errors import UsageError, VerifyError
 from onnx_upscale.files import json_file, write_file, write_files
+from onnx_upscale.main_job import optimize_with
 from onnx_upscale.modules import module_file
 from onnx_upscale.options import Options
 from onnx_upscale.prices import BUILT_IN

@@ -55,7 +55,7 @@ class Site:
         """
         value = graph.value(self.layer.node, self.layer.weight_slot)
         assert value is not None
-        (grouped,) = self.layer.by_group(value)
+        (grouped,) = self.layer.by_group(self.layer.real(value))
         rows: Array = np.moveaxis(grouped, 1 if self.side is Side.INPUT else 0, 0)
         return rows.reshape(self.channels, -1)
 

@@ -51,7 +51,7 @@ def found_masks(loaded: Loaded) -> dict[str, Any]:
 def _masks_of(graph: Graph, layer: Layer) -> list[LayerMask]:
     weight = graph.value(layer.node, layer.weight_slot)
     assert weight is not None
-    nonzero = layer.by_group(weight).astype(bool)
+    nonzero = layer.by_group(layer.factors(weight)).astype(bool)
     inputs = LayerMask(layer, Side.INPUT, np.flatnonzero(~nonzero.any(axis=(1, 3))))
     outputs = LayerMask(layer, Side.OUTPUT, np.flatnonzero(~nonzero.any(axis=(2, 3))))
     if layer.weight_output_axis is None:

@@ -8,12 +8,12 @@ from typing import Protocol
 
 import onnx
 
-from onnx_upscale.api import Result
 from onnx_upscale.errors import UsageError
 from onnx_upscale.optimizer.load import MaskSource
 from onnx_upscale.pruning.goals import Goal
 from onnx_upscale.pruning.search import Choice
 from onnx_upscale.recovery import Recovered
+from onnx_upscale.result import Result
 
 
 class Makes(Protocol):

@@ -104,7 +104,7 @@ def prune_all(
         strength: As for `recover`.
         seed: Which samples are used.
         inputs: Shapes of model inputs by name, where dimensions are symbolic.
-        runs: How often each model is timed.
+        runs: How often each model is timed at least.
         workers: As for `recover`.
         ray: As for `recover`; several models of a sweep are repaired there at the same time.
         progress: Called now and then.

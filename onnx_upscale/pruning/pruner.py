@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from onnx_upscale.api import Result, optimize
+from onnx_upscale.api import optimize
 from onnx_upscale.benchmark import Comparison, bench
 from onnx_upscale.errors import DataError, UsageError, VerifySetupError
 from onnx_upscale.optimizer.analyze import find_structure
@@ -34,6 +36,7 @@ from onnx_upscale.recovery import STRENGTH, Recovered
 from onnx_upscale.recovery.recover import repair_model, repair_share
 from onnx_upscale.recovery.weights import check_weights
 from onnx_upscale.report import VERSION
+from onnx_upscale.result import Result
 from onnx_upscale.samples import SampleSource, batches, open_source, split
 from onnx_upscale.words import some
 from onnx_upscale.workers import Team, gather
@@ -46,6 +49,8 @@ Progress = Callable[[str, int, int], None]
 
 _PROBED = 8  # Samples on which the sensitivity of every reader is found.
 _UNSURE = 0.06  # A measured share whose interval is wider is measured again.
+# A model is timed for so many seconds where that takes no more runs than the second number.
+_LONG_ENOUGH, _MOST_RUNS = 0.3, 600
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ class Settings:
         strength: How much weights are pulled to what they were.
         seed: Which samples are used.
         inputs: Shapes of model inputs by name, where dimensions are symbolic.
-        runs: How often each model is timed.
+        runs: How often each model is timed at least.
         evaluation: The user's own measure.
         workers: Over how many processes the samples are divided.
         ray: On which Ray cluster.
@@ -367,5 +372,14 @@ class Pruner:
 
     def _bench(self, models: list[onnx.ModelProto], times: int = 1) -> Comparison:
         self._tell("Measuring", 0, 1)
-        names, runs = ["original", "pruned"], times * self._set.runs
+        return self._timed(models, times * self._runs)
+
+    def _timed(self, models: list[onnx.ModelProto], runs: int) -> Comparison:
+        names = ["original", "pruned"][: len(models)]
         return bench(models, names=names, runs=runs, inputs=self._set.inputs, memory=False)
+
+    @functools.cached_property
+    def _runs(self) -> int:
+        """How often a model is timed: more often than asked for where it takes next to no time."""
+        seconds = self._timed([self._model], 1).models[0].latency.median
+        return max(self._set.runs, min(_MOST_RUNS, math.ceil(_LONG_ENOUGH / seconds)))

@@ -8,11 +8,11 @@ from typing import Any, overload
 
 import onnx
 
-from onnx_upscale.api import Result
 from onnx_upscale.files import Saved
 from onnx_upscale.pruning.plot import plot_format, plotted
 from onnx_upscale.pruning.report import PruneReport
 from onnx_upscale.recovery import Recovered
+from onnx_upscale.result import Result
 
 
 @dataclass(frozen=True)

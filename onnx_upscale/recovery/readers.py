@@ -126,7 +126,7 @@ def _reader(analysis: Analysis, layer: Layer, level: int) -> Reader:
         # What is known of a channel must stay true, so that all that follows from it does.
         rows = live & np.isnan(analysis.values[made])
     if taken is not None:
-        known = analysis.values[taken]
+        known = analysis.values[taken] - layer.data_zero
     bias = _bias(analysis.graph, layer)
     absorbed = known == 0
     if bias is not None and read is not None and read.absorbs:

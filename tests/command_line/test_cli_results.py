@@ -19,7 +19,7 @@ import pytest
 
 import onnx_upscale
 from command import BEFORE, refused, run
-from onnx_upscale import api
+from onnx_upscale import main_job
 from onnx_upscale.optimizer.apply import apply
 
 
@@ -151,7 +151,7 @@ class TestResults:
         assert run("in.onnx", "masks.json", "out.onnx", "--report", "r.json").exit_code == 0
         assert replaced == ["r.json", "out.onnx"]
 
-    @pytest.mark.parametrize("where", [(api, "apply"), (os, "fsync")])
+    @pytest.mark.parametrize("where", [(main_job, "apply"), (os, "fsync")])
     def test_interrupted(self, where: tuple[Any, str], monkeypatch: pytest.MonkeyPatch) -> None:
         def interrupt(*_: Any) -> None:
             raise KeyboardInterrupt
@@ -197,7 +197,7 @@ Path.unlink = unlink
             seen.append(signal.getsignal(signal.SIGTERM))
             raise MemoryError
 
-        monkeypatch.setattr(api, "apply", look)
+        monkeypatch.setattr(main_job, "apply", look)
         before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
         try:
             run("in.onnx", "masks.json", "out.onnx")
@@ -217,7 +217,7 @@ Path.unlink = unlink
         def fail(*_: Any) -> None:
             raise error("oops")
 
-        monkeypatch.setattr(api, "apply", fail)
+        monkeypatch.setattr(main_job, "apply", fail)
         refused("in.onnx", "masks.json", "out.onnx", saying=saying, status=1)
 
     def test_different(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,7 +229,7 @@ Path.unlink = unlink
             weight.raw_data = b"\0\0\0\0" + weight.raw_data[4:]
             return dataclasses.replace(emitted)
 
-        monkeypatch.setattr(api, "apply", broken)
+        monkeypatch.setattr(main_job, "apply", broken)
         refused("in.onnx", "masks.json", "out.onnx", saying="verification failed", status=3)
         result = run("in.onnx", "masks.json", "new.onnx", "--report", "r.json")
         assert result.exit_code == 3

@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 import onnx_upscale
 from build import Net
 from command import refused, run
-from onnx_upscale import api, atomic, mapped, storage
+from onnx_upscale import atomic, main_job, mapped, storage
 from onnx_upscale.files import write_files
 from onnx_upscale.optimizer.apply import apply
 from onnx_upscale.optimizer.load.model import read_files, read_model
@@ -436,7 +436,7 @@ class TestMapped:
             return emitted
 
         emit = apply
-        monkeypatch.setattr(api, "apply", broken)
+        monkeypatch.setattr(main_job, "apply", broken)
         save(wide())
         refused("big.onnx", "-", "out.onnx", saying="verification failed", status=3)
 

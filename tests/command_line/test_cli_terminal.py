@@ -13,7 +13,7 @@ import onnx
 import pytest
 
 from command import run, shell, small
-from onnx_upscale import api
+from onnx_upscale import main_job
 
 
 @pytest.mark.usefixtures("here")
@@ -110,7 +110,7 @@ class TestNamesThatSteerTheTerminal:
         def fail(*_: Any) -> None:
             raise ValueError(HOSTILE)
 
-        monkeypatch.setattr(api, "apply", fail)
+        monkeypatch.setattr(main_job, "apply", fail)
         for verbose in ([], ["-v"]):
             result = run("in.onnx", "masks.json", "out.onnx", *verbose)
             assert result.exit_code == 1

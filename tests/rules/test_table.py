@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import test_dynamic
 import test_einsum
 import test_elementwise
 import test_fused
@@ -9,6 +10,7 @@ import test_layers
 import test_movement
 import test_normalization
 import test_pooling
+import test_quantized
 import test_reshaping
 import test_spatial
 
@@ -38,6 +40,9 @@ def test_the_table_names_every_rule() -> None:
         for opset in [max(o for o in OPSETS if o <= case.until)]
         for node in case.model(opset, {}).graph.node
     }
+    quantized = (*test_quantized.CASES.items(), *test_dynamic.CASES.items())
+    models = [case.model(name, {}) for name, case in quantized]
+    seen |= {(node.domain, node.op_type) for model in models for node in model.graph.node}
     known = {(domain, op) for domain, op in RULES if domain or SINCE.get(op, UNKNOWN) <= NEWEST}
     # What has no kernel on a CPU, or reads integers, is tested by itself.
     others = {

@@ -19,6 +19,7 @@ from onnx_upscale.optimizer.analyze.rules.layers import matmul
 from onnx_upscale.optimizer.analyze.rules.table import rule
 from onnx_upscale.optimizer.apply import masked_model
 from onnx_upscale.optimizer.load import load
+from onnx_upscale.optimizer.load.contractions import product_work
 from onnx_upscale.optimizer.load.graph import Graph, Node, Override
 from onnx_upscale.optimizer.load.layers import (
     LAYER_OPERATORS,
@@ -26,10 +27,9 @@ from onnx_upscale.optimizer.load.layers import (
     layer_operator,
     layers,
     multiply_adds,
-    product_work,
 )
 from onnx_upscale.optimizer.load.sides import Side
-from onnx_upscale.optimizer.verify import reference
+from onnx_upscale.optimizer.verify import wiring
 
 MICROSOFT, FUSED = "com.microsoft", "TransposeMatMul"
 
@@ -124,7 +124,7 @@ def transpose_matmul() -> Iterator[None]:
     with (
         mock.patch.dict(LAYER_OPERATORS),
         mock.patch.dict(RULES),
-        mock.patch.object(reference, "PRODUCTS", reference.PRODUCTS | {(MICROSOFT, FUSED)}),
+        mock.patch.object(wiring, "PRODUCTS", wiring.PRODUCTS | {(MICROSOFT, FUSED)}),
     ):
         layer_operator(FUSED, product_work, domain=MICROSOFT)(_fused)
         rule(FUSED, MICROSOFT)(matmul)

@@ -103,7 +103,7 @@ def test_a_failed_verification_tells_of_the_model_that_was_given(
         found = prove(*arguments)
         return dataclasses.replace(found, ok=False, failure="on purpose")
 
-    monkeypatch.setattr("onnx_upscale.api.prove", failing)
+    monkeypatch.setattr("onnx_upscale.main_job.prove", failing)
     with pytest.raises(VerifyError, match="on purpose") as caught:
         onnx_upscale.optimize(residual(), MASKS, recover=inputs())
     assert caught.value.report is not None

@@ -13,7 +13,7 @@ import pytest
 import onnx_upscale
 from build import Net
 from onnx_upscale import Report, Result, UsageError, VerifyError
-from onnx_upscale.api import optimize_with
+from onnx_upscale.main_job import optimize_with
 from onnx_upscale.options import Options
 from onnx_upscale.report import (
     Document,

@@ -135,6 +135,16 @@ def test_windows_and_scales_follow_names() -> None:
     assert shapes[padded] == ("n", 4, "3+h", 9)
 
 
+def test_what_is_cropped_before_it_is_resized_is_no_multiple() -> None:
+    net = Net(17, x=("n", 3, "h", 9))
+    corners = np.array([0, 0, 0.5, 0, 1, 1, 1, 1], np.float32)
+    scales = np.array([1, 1, 2, 1], np.float32)
+    mode = "tf_crop_and_resize"
+    part = net("Resize", "x", corners, scales, coordinate_transformation_mode=mode)
+    found = build_graph(bare(net, part), runs=False).shapes.get(part)
+    assert found is None or found[2] != "2*h"
+
+
 def test_parts_and_ranges() -> None:
     net = Net(17, x=("n", "s", 4))
     more = net("Concat", "x", net("Pad", "x", net.ints(0, 1, 0, 0, 1, 0)), axis=1)

@@ -94,10 +94,30 @@ def test_a_layer_inside_a_subgraph_is_said_to_be_there(key: str) -> None:
     )
 
 
-def test_a_layer_inside_a_function_is_said_to_be_there() -> None:
+def with_function(opset: int) -> onnx.ModelProto:
+    """Twice a product that stands in a function, written for an operator set."""
     net = Net(13, x=(1, 4))
     model = net.model(net("Relu", "x"))
-    opset = [helper.make_opsetid("", 13)]
     body = [helper.make_node("MatMul", ["a", "b"], ["c"], "deep")]
-    model.functions.append(helper.make_function("own", "Dense", ["a", "b"], ["c"], body, opset))
-    assert "it is inside function 'own.Dense'" in refusal(model, "deep")
+    dense = helper.make_function(
+        "own", "Dense", ["a", "b"], ["c"], body, [helper.make_opsetid("", opset)]
+    )
+    model.functions.append(dense)
+    model.opset_import.append(helper.make_opsetid("own", 1))
+    for number in range(2):
+        weight = np.ones((4, 4), np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(weight, f"b{number}"))
+        call = helper.make_node("Dense", ["x", f"b{number}"], [f"d{number}"], domain="own")
+        model.graph.node.append(call)
+        made = helper.make_tensor_value_info(f"d{number}", TensorProto.FLOAT, [1, 4])
+        model.graph.output.append(made)
+    return model
+
+
+def test_a_layer_inside_a_function_is_called_otherwise() -> None:
+    said = refusal(with_function(13), "deep")
+    assert said.endswith("functions are inlined, and there it is called deep__1, deep__2")
+
+
+def test_a_layer_inside_a_function_that_stays_is_said_to_be_there() -> None:
+    assert "it is inside function 'own.Dense'" in refusal(with_function(12), "deep")

@@ -51,7 +51,7 @@ def _written(
 ) -> Values:
     layer = write.layer
     assert layer is not None
-    inputs = np.full(layer.inputs, np.nan) if write.inputs is None else values[write.inputs]
+    inputs = write.seen(values)
     variable = inputs != 0 if write.padded else np.isnan(inputs)
     unknown = weights.reached(layer, variable)
     if unknown.all():
@@ -64,6 +64,8 @@ def _written(
         assert layer.output_axis is not None
         added = facts.inputs.get(layer.sum_slot, {}).get(layer.output_axis)
         total = total + (np.nan if added is None else values[added])
+    if layer.quantization is not None:
+        total = layer.quantization.made_of(total)
     known = np.where(unknown, np.nan, total)
     return known if layer.activation is None else layer.activation(known)
 
@@ -98,6 +100,9 @@ def _through_grid(grid: Grid, values: Values) -> None:
 
 
 def _carried(graph: Graph, facts: Facts, carry: Carry, values: Values) -> Values:
+    if carry.function is not None:
+        read = (_operand(graph, facts, carry, values, slot) for slot in carry.inputs)
+        return carry.function(list(read))
     operands = [values[labels] for labels in carry.inputs.values() if labels is not None]
     if carry.how == How.SAME:
         (passed,) = operands
@@ -121,6 +126,20 @@ def _carried(graph: Graph, facts: Facts, carry: Carry, values: Values) -> Values
         for operand in operands:
             result[operand == 0] = 0.0
     return result
+
+
+def _operand(graph: Graph, facts: Facts, carry: Carry, values: Values, slot: int) -> Values:
+    """What an operand holds per channel of the result; NaN where that is not one value."""
+    labels, count = carry.inputs[slot], len(carry.outputs)
+    if labels is not None:
+        return values[labels]
+    constant = graph.value(facts.node, slot)
+    if constant is None or constant.size not in (1, count):
+        return np.full(count, np.nan)
+    params = (p for p in facts.params if p.slot == slot and same_axis(p.labels, carry.outputs))
+    if constant.size == 1 or any(p.place(constant) is not None for p in params):
+        return np.broadcast_to(constant.astype(np.float64).ravel(), (count,))
+    return np.full(count, np.nan)
 
 
 def _evaluated(

@@ -16,6 +16,7 @@ from onnx_upscale.optimizer.analyze.facts import (
     Concatenation,
     Demand,
     Facts,
+    Function,
     Grid,
     How,
     Param,
@@ -172,13 +173,20 @@ class Context:
         return labels
 
     def pass_on(
-        self, axis: int, labels: IntArray, how: How | str = How.NONE, slot: int = 0, output: int = 0
+        self,
+        axis: int,
+        labels: IntArray,
+        how: How | str = How.NONE,
+        slot: int = 0,
+        output: int = 0,
+        function: Function | None = None,
     ) -> IntArray:
         """An output axis holds new values of the same channels, one to one."""
         made = self.make(axis, len(labels), output)
         self.tie(made, labels)
         if how != How.NONE:
-            self._carries.append(Carry(How(how), {slot: labels}, axis, made))
+            carry = Carry(How(how), {slot: labels}, axis, made, function=function)
+            self._carries.append(carry)
         return made
 
     def join(self, axis: int, parts: Sequence[IntArray]) -> IntArray:
@@ -263,18 +271,27 @@ class Context:
         """A grouped layer contracts what is there of each group; only zeros are absorbed."""
         self._grouped = Read(layer, inputs, outputs, padded=True)
 
-    def contracts_pairs(self, left: IntArray, right: IntArray, axis: int) -> None:
-        """The node contracts an axis of its first input with one of its second.
+    def contracts_pairs(
+        self,
+        left: IntArray,
+        right: IntArray,
+        axis: int,
+        slots: tuple[int, int] = (0, 1),
+        zeros: Function | None = None,
+    ) -> None:
+        """The node contracts an axis of one input with one of another.
 
-        All pairs of channels are needed but for those of which one is zero.
+        All pairs of channels are needed but for those of which one is zero; where that is not
+        stored as zero, `zeros` says for which it is.
         """
         products = self.unbound(len(left))
         self.tie(products, left)
         self.tie(products, right)
-        self._carries.append(Carry(How.ZERO, {0: left, 1: right}, axis, products))
+        pair: dict[int, IntArray | None] = {slots[0]: left, slots[1]: right}
+        self._carries.append(Carry(How.ZERO, pair, axis, products, function=zeros))
         reason = "contracted with another activation"
-        tensor = self.node.inputs[0]
-        self._demands.append(Demand(tensor, 0, axis, products, False, reason, unless_zero=True))
+        tensor, slot = self.node.inputs[slots[0]], slots[0]
+        self._demands.append(Demand(tensor, slot, axis, products, False, reason, unless_zero=True))
 
     def concatenates(self, concatenation: Concatenation) -> None:
         """The node lays parts of an axis side by side."""

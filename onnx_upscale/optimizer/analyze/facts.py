@@ -6,12 +6,13 @@ the same labels in the same order are the same axis, whichever tensor or fact th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from onnx_upscale.optimizer.analyze.rewrites import Positions, Rewrite
 from onnx_upscale.optimizer.load.graph import IntArray, Node
@@ -160,6 +161,17 @@ class Contraction:
         """Whether channels of any known value may move into the bias; if not, only zeros."""
         return self.outputs is not None and not self.padded
 
+    def seen(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """What the layer sees of the channels that it reads: zero is what adds nothing.
+
+        Args:
+            values: Known values per label.
+        """
+        assert self.layer is not None
+        if self.inputs is None:
+            return np.full(self.layer.inputs, np.nan)
+        return values[self.inputs] - self.layer.data_zero
+
 
 class Read(Contraction):
     """The reading side of a contraction."""
@@ -172,6 +184,10 @@ class Write(Contraction):
     """The writing side of a contraction."""
 
     outputs: IntArray
+
+
+Function: TypeAlias = "Callable[[Sequence[npt.NDArray[np.float64]]], npt.NDArray[np.float64]]"
+"""From one value per operand and channel to those of the results; NaN for what is not known."""
 
 
 class How(Word):
@@ -202,6 +218,7 @@ class Carry:
         axis: The output axis.
         outputs: Labels of the output axis.
         annihilates: Whether one zero operand makes the result zero whatever the others are.
+        function: What to evaluate in place of the node, for one that ONNX does not know.
     """
 
     how: How
@@ -209,6 +226,7 @@ class Carry:
     axis: int
     outputs: IntArray
     annihilates: bool = False
+    function: Function | None = None
 
 
 @dataclass(frozen=True)

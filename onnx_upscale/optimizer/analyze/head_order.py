@@ -26,6 +26,7 @@ _SAME_IN_ANY_ORDER = frozenset(
     {"Add", "Cast", "Div", "Gather", "Identity", "MatMul", "Mul", "Neg", "Reshape", "Slice"}
     | {"Shape", "Split", "Squeeze", "Sub", "Transpose", "Unsqueeze"}
 )
+_QUANTIZED = {"QLinearAdd": "Add", "QLinearMatMul": "MatMul", "QLinearMul": "Mul"}
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def _in_any_order(structure: Structure, heads: _Heads) -> bool:
         return False
     for facts in structure.facts:
         read = {places[name] for name in facts.node.inputs if name in places}
-        operator = runs_as(facts.node)
+        operator = _QUANTIZED.get(facts.node.op, runs_as(facts.node))
         other = operator == facts.node.op and facts.node.domain
         if read and (other or operator not in _SAME_IN_ANY_ORDER):
             return False

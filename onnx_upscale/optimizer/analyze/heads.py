@@ -6,7 +6,9 @@ from onnx_upscale.optimizer.load.graph import Graph, Node
 from onnx_upscale.optimizer.load.layers import layer_of
 from onnx_upscale.optimizer.load.pointwise import MICROSOFT
 
-_PRODUCTS = frozenset({("", "MatMul"), ("", "Einsum"), (MICROSOFT, "FusedMatMul")})
+_PRODUCTS = frozenset(
+    {("", "MatMul"), ("", "Einsum"), ("", "QLinearMatMul"), (MICROSOFT, "FusedMatMul")}
+)
 
 
 def nodes_in_heads(graph: Graph) -> frozenset[int]:

@@ -105,6 +105,6 @@ def _close(grid: Grid, needed: BoolArray) -> bool:
 def _needed_inputs(
     read: Read, live: BoolArray, values: Values, weights: MaskedWeights
 ) -> BoolArray:
-    known = values[read.inputs]
+    known = read.seen(values)
     absorbed = ~np.isnan(known) if read.absorbs else known == 0
     return weights.reaching(read.layer, live) & ~absorbed

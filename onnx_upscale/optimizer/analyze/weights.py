@@ -36,7 +36,7 @@ class Weights:
     def _by_group(self, layer: Layer) -> Array:
         weight = self._graph.value(layer.node, layer.weight_slot)
         assert weight is not None
-        return layer.by_group(weight)
+        return layer.by_group(layer.factors(weight))
 
     def connected(self, layer: Layer) -> BoolArray:
         """Which pairs a non-zero weight connects."""

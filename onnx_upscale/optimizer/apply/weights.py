@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -126,10 +127,11 @@ def _shift(surgery: Surgery, edit: Shift, cuts: dict[Use, Cut]) -> None:
         bias = graph.value(layer.node, slot)
         assert bias is not None
         cut = cuts.setdefault((index, slot), Cut())
-        cut.values = (bias + edit.amounts / layer.bias_factor).astype(bias.dtype)
+        cut.values = _rounded(bias + edit.amounts / layer.bias_factor, bias.dtype)
         cut.takes[cut.values.ndim - 1] = edit.positions
         return
-    own = edit.amounts[edit.positions].astype(weight.dtype)
+    kind = weight.dtype if layer.quantization is None else np.dtype(np.int32)
+    own = _rounded(edit.amounts[edit.positions], kind)
     if slot is not None:
         bias = surgery.constant(surgery.fresh_name(stem), own)
         surgery.replace_tensor(index, slot, bias)
@@ -142,6 +144,13 @@ def _shift(surgery: Surgery, edit: Shift, cuts: dict[Use, Cut]) -> None:
     fused = graph.constants.is_initializer(_LEFT_BY_FUSION)
     constant = surgery.constant(surgery.fresh_name(stem), -own if fused else own)
     surgery.insert_after(index, "Sub" if fused else "Add", f"{stem}_node", [constant])
+
+
+def _rounded(values: Array, kind: np.dtype[Any]) -> Array:
+    # Sums of whole numbers wrap around, as those of the layer do.
+    return (
+        np.rint(values).astype(np.int64).astype(kind) if kind.kind == "i" else values.astype(kind)
+    )
 
 
 def write_constants(surgery: Surgery, cuts: Mapping[Use, Cut]) -> None:

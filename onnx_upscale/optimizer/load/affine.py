@@ -4,23 +4,28 @@ The bias, and the constants of the affine operations attached straight to a laye
 BatchNormalization, and each Add or Mul with a constant that is a scalar or has one value per
 channel, as long as nothing else reads the tensor in between and it is no graph output. Behind a
 layer with an activation or a sum of its own nothing is attached; the bias that an activation adds
-first is.
+first is. QLinearAdd and QLinearMul are attached like Add and Mul: a zero is the zero point there.
+So are the Cast of a sum of whole numbers and the Mul by its scales, of which that of the data is
+found at run time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from onnx_upscale.optimizer.load.encoding import zero_point
 from onnx_upscale.optimizer.load.graph import Graph, Node, Use
 from onnx_upscale.optimizer.load.layers import Layer
 from onnx_upscale.optimizer.load.pointwise import MICROSOFT
+from onnx_upscale.optimizer.load.quantized import INTEGER_LAYERS, scale_behind
 from onnx_upscale.optimizer.load.values import Array
 
-_BIASED = frozenset((MICROSOFT, op) for op in ("BiasGelu", "BiasSplitGelu", "FastGelu"))
+_BIASED = tuple((MICROSOFT, op) for op in ("BiasGelu", "BiasSplitGelu", "FastGelu"))
 """Activations that add a bias over the last axis first."""
 _BIAS_SLOT = 1
 
@@ -34,12 +39,14 @@ class Addend:
         rank: Of what it is added to.
         axis: Axis of the channels in that.
         times: Input slot of another constant that it is added times, or None.
+        blank: What stands for zero in it.
     """
 
     use: Use
     rank: int
     axis: int
     times: int | None = None
+    blank: int = 0
 
     def place(self, value: Array) -> int:
         """The axis of its own that holds the channels; negative where it has none."""
@@ -51,7 +58,7 @@ class Addend:
         value = graph.value(node, self.use[1])
         assert value is not None
         times = None if self.times is None else graph.value(node, self.times)
-        adds = value != 0 if times is None else (value != 0) & (times != 0)
+        adds = value != self.blank if times is None else (value != 0) & (times != 0)
         place = self.place(value)
         rows = np.moveaxis(adds, place, -1) if place >= 0 else adds
         flags = rows.reshape(-1, rows.shape[-1] if place >= 0 else 1).any(0)
@@ -70,50 +77,148 @@ def addends(graph: Graph, layer: Layer) -> Iterator[Addend]:
     """
     if layer.bias_slot is not None and layer.node.input(layer.bias_slot):
         yield Addend((layer.node.index, layer.bias_slot), 1, 0)
-    if layer.is_closed:
+    if layer.is_closed or layer.output_axis is None:
         return
-    tensor, axis, rank = layer.node.outputs[0], layer.output_axis, layer.result_rank
-    while axis is not None:
-        uses = graph.readers.get(tensor, ())
-        if len(uses) != 1 or tensor in graph.outputs or tensor in graph.captured:
+    made = _Made(layer.result_rank, layer.output_axis, layer.outputs)
+    tensor: str | None = layer.node.outputs[0]
+    while tensor is not None:
+        use = _only_use(graph, tensor)
+        if use is None:
             return
-        node, slot = graph.nodes[uses[0][0]], uses[0][1]
-        if node.domain:
-            bias = graph.value(node, _BIAS_SLOT)
-            biased = (node.domain, node.op) in _BIASED and slot == 0 and axis == rank - 1
-            if biased and bias is not None and bias.shape == (layer.outputs,):
-                yield Addend((node.index, _BIAS_SLOT), rank, axis)
+        node, slot = graph.nodes[use[0]], use[1]
+        rule = _RULES.get((node.domain, node.op))
+        attached = rule(graph, node, slot, made) if rule is not None else None
+        if attached is None:
             return
-        if node.op == "BatchNormalization" and slot == 0 and axis == 1:
-            if not _is_affine(graph, node):
-                return
-            yield Addend((node.index, 1), 1, 0, times=3)  # Zero becomes the bias - mean * scale.
-            yield Addend((node.index, 2), 1, 0)
-        elif node.op in ("Add", "Mul") and _is_per_channel(
-            graph.value(node, 1 - slot), rank, axis, layer.outputs
-        ):
-            if node.op == "Add":
-                yield Addend((node.index, 1 - slot), rank, axis)
-        else:
-            return
-        tensor = node.outputs[0]
+        yield from attached.addends
+        tensor = attached.makes
 
 
-def _is_affine(graph: Graph, normalization: Node) -> bool:
-    training = normalization.attributes.get("training_mode", 0)
-    per_channel = normalization.attributes.get("spatial", 1)
-    outputs = [name for name in normalization.outputs if name]
-    constants = [graph.value(normalization, slot) for slot in (1, 2)]
-    known = all(each is not None for each in constants)
-    return bool(per_channel) and not training and len(outputs) == 1 and known
+@dataclass(frozen=True)
+class _Made:
+    """What a layer makes, and affine operations make of it.
+
+    Attributes:
+        rank: Its rank.
+        axis: The axis of the channels.
+        channels: How many there are.
+    """
+
+    rank: int
+    axis: int
+    channels: int
+
+    def fits(self, value: Array | None) -> bool:
+        """Whether a constant is a scalar, or has one value per channel."""
+        if value is None or value.ndim > self.rank:
+            return False
+        position = self.axis - (self.rank - value.ndim)
+        others = [size for index, size in enumerate(value.shape) if index != position]
+        return all(size == 1 for size in others) and (
+            position < 0 or value.shape[position] in (1, self.channels)
+        )
+
+    def addend(self, node: Node, slot: int, blank: int = 0) -> Addend:
+        """A constant that fits, as it is added."""
+        return Addend((node.index, slot), self.rank, self.axis, blank=blank)
 
 
-def _is_per_channel(value: Array | None, rank: int, axis: int, channels: int) -> bool:
-    """Whether a constant is a scalar, or has one value per channel of an axis."""
-    if value is None or value.ndim > rank:
-        return False
-    position = axis - (rank - value.ndim)
-    others = [size for index, size in enumerate(value.shape) if index != position]
-    return all(size == 1 for size in others) and (
-        position < 0 or value.shape[position] in (1, channels)
-    )
+@dataclass(frozen=True)
+class _Attached:
+    """An operation that belongs to the layer in front of it.
+
+    Attributes:
+        addends: What it adds.
+        makes: What it makes, behind which others may be attached; None where nothing can be.
+    """
+
+    addends: tuple[Addend, ...]
+    makes: str | None
+
+
+_Rule: TypeAlias = "Callable[[Graph, Node, int, _Made], _Attached | None]"
+"""From a node and the slot in which it reads what a layer made, to what it does; None for nothing
+that belongs to the layer."""
+
+
+def _only_use(graph: Graph, tensor: str) -> Use | None:
+    """The one place where a tensor is read; None if there are others, or none."""
+    uses = graph.readers.get(tensor, ())
+    seen = tensor in graph.outputs or tensor in graph.captured
+    return uses[0] if len(uses) == 1 and not seen else None
+
+
+def _normalization(graph: Graph, node: Node, slot: int, made: _Made) -> _Attached | None:
+    attributes = node.attributes
+    affine = attributes.get("spatial", 1) and not attributes.get("training_mode", 0)
+    constant = all(graph.value(node, each) is not None for each in (1, 2))
+    alone = len([name for name in node.outputs if name]) == 1
+    if slot != 0 or made.axis != 1 or not (affine and constant and alone):
+        return None
+    # Zero becomes the bias - mean * scale.
+    scale, bias = Addend((node.index, 1), 1, 0, times=3), Addend((node.index, 2), 1, 0)
+    return _Attached((scale, bias), node.outputs[0])
+
+
+def _sum(graph: Graph, node: Node, slot: int, made: _Made) -> _Attached | None:
+    other = 1 - slot
+    if not made.fits(graph.value(node, other)):
+        return None
+    return _Attached((made.addend(node, other),), node.outputs[0])
+
+
+def _product(graph: Graph, node: Node, slot: int, made: _Made) -> _Attached | None:
+    fits = made.fits(graph.value(node, 1 - slot))
+    return _Attached((), node.outputs[0]) if fits else None
+
+
+def _quantized(graph: Graph, node: Node, slot: int, made: _Made) -> _Attached | None:
+    """A sum or a product of whole numbers, where all besides a slot is constant."""
+    if slot not in (0, 3):
+        return None
+    other = 3 - slot
+    for given, name in enumerate(node.inputs):
+        value = graph.value(node, given)
+        if name and given != slot and (value is None or (given != other and value.size != 1)):
+            return None
+    if not made.fits(graph.value(node, other)):
+        return None
+    if node.op == "QLinearMul":
+        return _Attached((), node.outputs[0])
+    point = zero_point(graph, node, other + 2, node.input(other))
+    blank = 0 if point is None else int(point.item())
+    return _Attached((made.addend(node, other, blank),), node.outputs[0])
+
+
+def _rescaled(graph: Graph, node: Node, slot: int, made: _Made) -> _Attached | None:
+    """Sums that become real numbers, where they are multiplied by their scales at once."""
+    maker = graph.producers.get(node.input(0))
+    use = _only_use(graph, node.outputs[0])
+    if maker is None or maker.op not in INTEGER_LAYERS or use is None:
+        return None
+    scaling = graph.nodes[use[0]]
+    told = scale_behind(graph, scaling) if (scaling.domain, scaling.op) == ("", "Mul") else None
+    if told is None:
+        return None
+    reader, place = told
+    if place >= 0 and not made.fits(graph.value(reader, place)):
+        return None
+    return _Attached((), scaling.outputs[0])
+
+
+def _biased(graph: Graph, node: Node, slot: int, made: _Made) -> _Attached | None:
+    bias = graph.value(node, _BIAS_SLOT)
+    if slot != 0 or made.axis != made.rank - 1 or bias is None or bias.shape != (made.channels,):
+        return None
+    return _Attached((made.addend(node, _BIAS_SLOT),), None)
+
+
+_RULES: Mapping[tuple[str, str], _Rule] = {
+    ("", "Add"): _sum,
+    ("", "BatchNormalization"): _normalization,
+    ("", "Cast"): _rescaled,
+    ("", "Mul"): _product,
+    (MICROSOFT, "QLinearAdd"): _quantized,
+    (MICROSOFT, "QLinearMul"): _quantized,
+    **dict.fromkeys(_BIASED, _biased),
+}

@@ -12,16 +12,14 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from onnx_upscale.optimizer.load.graph import Graph, Node
-from onnx_upscale.optimizer.load.layers import (
-    Layer,
-    Sizes,
+from onnx_upscale.optimizer.load.contractions import (
     convolution_layer,
     convolution_work,
     gemm_layer,
-    layer_operator,
     product_work,
 )
+from onnx_upscale.optimizer.load.graph import Graph, Node
+from onnx_upscale.optimizer.load.layers import Layer, Sizes, layer_operator
 from onnx_upscale.optimizer.load.pointwise import MICROSOFT, Activation, activation
 
 _SUM_SLOT = 3

@@ -68,12 +68,31 @@ def _embedded(use: Use) -> Shape | None:
     return (*indices, table[-1])
 
 
+def _broadcast_quantized(use: Use) -> Shape | None:
+    one, other = use.shape(0), use.shape(3)
+    if one is None or other is None:
+        return None
+    rank = max(len(one), len(other))
+    padded = ((1,) * (rank - len(sizes)) + tuple(sizes) for sizes in (one, other))
+    return tuple(map(broadcast, *padded))
+
+
+def _pooled_whole(use: Use) -> Shape | None:
+    before = use.shape()
+    if before is None or use.attributes.get("channels_last", 0):
+        return None
+    return (*before[:2], *(1,) * (len(before) - 2))
+
+
 FUSED_SHAPE_RULES: Mapping[Fused, ShapeRule] = {
     (MICROSOFT, "BiasSplitGelu"): _half,
     (MICROSOFT, "EmbedLayerNormalization"): _embedded,
     (MICROSOFT, "FusedConv"): _convolved,
     (MICROSOFT, "FusedGemm"): _gemm,
     (MICROSOFT, "FusedMatMul"): _product,
+    (MICROSOFT, "QLinearAdd"): _broadcast_quantized,
+    (MICROSOFT, "QLinearGlobalAveragePool"): _pooled_whole,
+    (MICROSOFT, "QLinearMul"): _broadcast_quantized,
 }
 """By domain and operator: the shape of what it makes first."""
 

@@ -55,20 +55,25 @@ class Override:
         original: The constant without masks.
         zeroed: Its masked slices, as (axis, indices).
         stays: What else is masked, where slices cannot tell: flags that broadcast with it, or None.
+        blank: What stands for zero, in a shape that broadcasts with it.
     """
 
     original: Array
     zeroed: tuple[tuple[int, IntArray], ...] = ()
     stays: npt.NDArray[np.bool_] | None = None
+    blank: Array | int = 0
 
     @cached_property
     def values(self) -> Array:
         """The constant with zeros where it is masked."""
         values = self.original.copy()
+        blank = np.broadcast_to(self.blank, values.shape)
         for axis, indices in self.zeroed:
-            values[(slice(None),) * axis + (indices,)] = 0
+            where = (slice(None),) * axis + (indices,)
+            values[where] = blank[where]
         if self.stays is not None:
-            values[~np.broadcast_to(self.stays, values.shape)] = 0
+            gone = ~np.broadcast_to(self.stays, values.shape)
+            values[gone] = blank[gone]
         return values
 
 

@@ -1,7 +1,8 @@
 """The layers that masks speak of: nodes that contract channels with a constant weight.
 
 `Layer` is the one place that knows how a weight is laid out. Which operators can be layers stands
-in `LAYER_OPERATORS`; a new one registers itself there with `layer_operator`.
+in `LAYER_OPERATORS`; those of `contractions`, `einsum`, `fused` and `quantized` register themselves
+there with `layer_operator`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from onnx import helper
 from onnx_upscale.declared import Shape
 from onnx_upscale.optimizer.load.graph import Graph, IntArray, Node, Override, Use
 from onnx_upscale.optimizer.load.pointwise import Activation
+from onnx_upscale.optimizer.load.quantization import Quantization
 from onnx_upscale.optimizer.load.shapes import is_fixed
 from onnx_upscale.optimizer.load.sides import Side
 from onnx_upscale.optimizer.load.values import Array
@@ -51,6 +53,7 @@ class Layer:
             is spread over a window of what it makes, so that results near borders lack a part.
         sum_slot: Input slot of a tensor of the result's shape that is added to it, or None.
         activation: What the node makes of the sum at last, or None for the sum itself.
+        quantization: What its whole numbers stand for, or None where it computes with real ones.
     """
 
     node: Node
@@ -68,6 +71,7 @@ class Layer:
     transposed: bool = False
     sum_slot: int | None = None
     activation: Activation | None = None
+    quantization: Quantization | None = dataclasses.field(default=None, compare=False)
 
     @cached_property
     def inputs(self) -> int:
@@ -99,13 +103,34 @@ class Layer:
 
     @property
     def factor(self) -> float:
-        """What the contraction is multiplied by."""
+        """What the contraction is multiplied by, before a bias is added."""
+        if self.quantization is not None:
+            return 1.0
         return float(self.node.attributes.get("alpha", 1.0))
 
     @property
     def bias_factor(self) -> float:
         """What the bias is multiplied by."""
         return float(self.node.attributes.get("beta", 1.0))
+
+    @property
+    def data_zero(self) -> float:
+        """What a channel that adds nothing is known to hold."""
+        return 0.0 if self.quantization is None else self.quantization.data_zero
+
+    @property
+    def per_output(self) -> tuple[int, ...]:
+        """Input slots, after the weight's, of what has one value per output channel, or one."""
+        bias = () if self.bias_slot is None else (self.bias_slot,)
+        return bias if self.quantization is None else (*bias, *self.quantization.slots)
+
+    def factors(self, weight: Array) -> Array:
+        """What a weight is multiplied with data as: zero where nothing passes."""
+        return weight if self.quantization is None else self.quantization.centred(weight)
+
+    def real(self, weight: Array) -> Array:
+        """What a weight stands for."""
+        return weight if self.quantization is None else self.quantization.real(weight)
 
     @property
     def stepping(self) -> tuple[str, int | None]:
@@ -144,6 +169,8 @@ class Layer:
         """
         axis = self.weight_input_axis if side is Side.INPUT else self.weight_output_axis
         assert axis is not None
+        if self.quantization is not None:
+            weight = dataclasses.replace(weight, blank=self.quantization.weight_zero)
         per_group = self.weight_shape[axis]
         if per_group == self.channels(side):
             return dataclasses.replace(weight, zeroed=(*weight.zeroed, (axis, channels)))
@@ -186,19 +213,25 @@ class LayerOperator:
     Attributes:
         rule: How a node uses its weight.
         work: The multiply-adds of a node, whether its weight is constant or not.
-        weight_slots: Input slots that the weight can be in; the first two inputs are multiplied.
+        weight_slots: Input slots that the weight can be in.
+        operands: The two input slots that are multiplied.
     """
 
     rule: LayerRule
     work: Work
     weight_slots: tuple[int, ...]
+    operands: tuple[int, int] = (0, 1)
 
 
 LAYER_OPERATORS: dict[tuple[str, str], LayerOperator] = {}
 
 
 def layer_operator(
-    operator: str, work: Work, weight_slots: tuple[int, ...] = (1,), domain: str = ""
+    operator: str,
+    work: Work,
+    weight_slots: tuple[int, ...] = (1,),
+    domain: str = "",
+    operands: tuple[int, int] = (0, 1),
 ) -> Callable[[LayerRule], LayerRule]:
     """Registers an operator whose nodes can be layers.
 
@@ -207,98 +240,17 @@ def layer_operator(
         work: Its multiply-adds, such as `product_work`.
         weight_slots: Input slots that the weight can be in.
         domain: Its domain.
+        operands: The two input slots that are multiplied.
 
     Returns:
         A decorator for the function that reads a node; it leaves the function as it is.
     """
 
     def register(function: LayerRule) -> LayerRule:
-        LAYER_OPERATORS[domain, operator] = LayerOperator(function, work, weight_slots)
+        LAYER_OPERATORS[domain, operator] = LayerOperator(function, work, weight_slots, operands)
         return function
 
     return register
-
-
-def convolution_work(attributes: Mapping[str, Any], data: Sizes, weight: Sizes, made: Sizes) -> int:
-    """Every result is a sum over a window."""
-    return math.prod(made) * math.prod(weight[1:])
-
-
-def spreading_work(attributes: Mapping[str, Any], data: Sizes, weight: Sizes, made: Sizes) -> int:
-    """Every input is spread over a window."""
-    return math.prod(data) * math.prod(weight[1:])
-
-
-def product_work(attributes: Mapping[str, Any], data: Sizes, weight: Sizes, made: Sizes) -> int:
-    """Every result is a sum over the contracted axis."""
-    return math.prod(made) * (data[0] if attributes.get("transA") else data[-1])
-
-
-@layer_operator("Conv", convolution_work)
-def _conv(graph: Graph, node: Node, slot: int, shape: tuple[int, ...]) -> Layer | None:
-    return convolution_layer(node, shape)
-
-
-@layer_operator("ConvTranspose", spreading_work)
-def _conv_transpose(graph: Graph, node: Node, slot: int, shape: tuple[int, ...]) -> Layer | None:
-    return convolution_layer(node, shape, transposed=True)
-
-
-def convolution_layer(node: Node, shape: tuple[int, ...], transposed: bool = False) -> Layer | None:
-    """How a convolution uses its weight.
-
-    Args:
-        node: The node.
-        shape: The shape of its weight.
-        transposed: Whether it is one the other way round.
-
-    Returns:
-        The layer, or None where the weight does not fit the attributes.
-    """
-    groups = int(node.attributes.get("group", 1))
-    if len(shape) < 3 or groups < 1 or shape[0] % groups:
-        return None
-    into, out = (0, 1) if transposed else (1, 0)
-    return Layer(
-        node, shape, 0, 1, 2, 1, 1, len(shape), into, out, groups, False, transposed
-    )  # fmt: skip
-
-
-@layer_operator("Gemm", product_work)
-def _gemm(graph: Graph, node: Node, slot: int, shape: tuple[int, ...]) -> Layer | None:
-    return gemm_layer(node, shape)
-
-
-def gemm_layer(node: Node, shape: tuple[int, ...]) -> Layer | None:
-    """How a Gemm uses its weight of some shape; None where that is no matrix."""
-    if len(shape) != 2:
-        return None
-    into, out = (1, 0) if node.attributes.get("transB", 0) else (0, 1)
-    data_axis = 0 if node.attributes.get("transA", 0) else 1
-    return Layer(node, shape, 0, 1, 2, data_axis, 1, 2, into, out)
-
-
-@layer_operator("MatMul", product_work, weight_slots=(0, 1))
-def _matmul(graph: Graph, node: Node, slot: int, shape: tuple[int, ...]) -> Layer | None:
-    data = graph.shapes.get(node.input(1 - slot))
-    result = graph.shapes.get(node.outputs[0])
-    if slot and len(shape) == 2 and (data is None or result is None):
-        # A matrix on the right contracts the last axis and makes the last one, whatever the rank.
-        return Layer(node, shape, 0, 1, None, -1, -1, UNKNOWN_RANK, 0, 1)
-    if data is None or result is None or not shape or not data:
-        return None
-    into = max(len(shape) - 2, 0) if slot else len(shape) - 1
-    data_axis = len(data) - 1 if slot else max(len(data) - 2, 0)
-    if len(shape) == 1:
-        return Layer(node, shape, 1 - slot, slot, None, data_axis, None, len(result), 0, None)
-    out = len(shape) - 1 if slot else len(shape) - 2
-    # A vector of data loses its axis in the result: the other one is then the last.
-    output_axis = len(result) - 1 if slot or len(data) == 1 else len(result) - 2
-    if output_axis < 0:
-        return None
-    return Layer(
-        node, shape, 1 - slot, slot, None, data_axis, output_axis, len(result), into, out
-    )  # fmt: skip
 
 
 def layer_of(graph: Graph, node: Node) -> Layer | None:
@@ -340,9 +292,11 @@ def is_layer_operator(node: Node) -> bool:
 
 def work_reads(node: onnx.NodeProto) -> tuple[str, ...]:
     """The tensors whose shapes tell the multiply-adds of a node; none for what is no layer."""
-    if (node.domain, node.op_type) not in LAYER_OPERATORS or len(node.input) < 2:
+    operator = LAYER_OPERATORS.get((node.domain, node.op_type))
+    if operator is None or len(node.input) <= max(operator.operands):
         return ()
-    return node.input[0], node.input[1], node.output[0]
+    one, other = operator.operands
+    return node.input[one], node.input[other], node.output[0]
 
 
 def multiply_adds(node: onnx.NodeProto, shapes: Mapping[str, Shape]) -> int:

@@ -195,4 +195,5 @@ class _Overlay:
             values = np.broadcast_to(values, shape)
             before, axis = Override(values), addend.place(values)
         zeroed = (*before.zeroed, (axis, channels))
-        self.overrides[addend.use] = dataclasses.replace(before, zeroed=zeroed)
+        blank = np.array(addend.blank, values.dtype)
+        self.overrides[addend.use] = dataclasses.replace(before, zeroed=zeroed, blank=blank)

@@ -12,6 +12,7 @@ from onnx import helper
 
 from onnx_upscale.errors import ModelError
 from onnx_upscale.mapped import load_or_map
+from onnx_upscale.optimizer.load.inlining import inline_functions
 from onnx_upscale.optimizer.load.order import sort_nodes
 from onnx_upscale.storage import external_files
 
@@ -25,7 +26,7 @@ def read_model(source: ModelSource) -> onnx.ModelProto:
         source: A path, or a model in memory, which is copied so that the caller's stays as it is.
 
     Returns:
-        A model that nobody else holds, its nodes in topological order.
+        A model that nobody else holds, its nodes in topological order, its functions inlined.
 
     Raises:
         ModelError: There is no such file, or it is no ONNX model, or a broken one.
@@ -58,6 +59,7 @@ def read_files(
                 "the model: has weights in external files that were not loaded; give its path, or "
                 "load them with onnx.load"
             )
+        inline_functions(model)
         sort_nodes(model.graph)
         return model, files
     path = Path(source)
@@ -82,6 +84,7 @@ def read_files(
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"{path}: its external weights cannot be read: {reason}") from None
     _check_weights(model, str(path))
+    inline_functions(model)
     sort_nodes(model.graph)
     return model, files
 

@@ -186,7 +186,8 @@ def _padded(use: Use) -> Shape | None:
 def _resized(use: Use) -> Shape | None:
     before, sizes = use.shape(), use.sizes(3)
     policy = use.attributes.get("keep_aspect_ratio_policy", b"stretch")
-    if before is None or use.attributes.get("axes") or policy != b"stretch":
+    cropped = use.attributes.get("coordinate_transformation_mode") == b"tf_crop_and_resize"
+    if before is None or use.attributes.get("axes") or policy != b"stretch" or cropped:
         return None
     if sizes is not None and len(sizes) == len(before):
         return tuple(sizes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 
 import onnx
@@ -9,6 +10,7 @@ import onnx
 from onnx_upscale.optimizer.load.graph import Graph, Node
 from onnx_upscale.optimizer.load.layers import LAYER_OPERATORS
 from onnx_upscale.optimizer.load.subgraphs import subgraphs
+from onnx_upscale.words import some
 
 _CONVERTS = ("Cast", "DequantizeLinear", "Identity", "Transpose")
 _OVERRIDABLE = (
@@ -56,11 +58,17 @@ def why_not_found(graph: Graph, key: str) -> str | None:
     for node in graph.nodes:
         if any(key in _names(inner) for inner in subgraphs(node.proto)):
             return f"it is inside node '{node.title}' ({node.op}), where no mask can act"
+    own = re.compile(rf"{re.escape(key)}__\d+")  # As onnx names what it takes out of a function.
+    names = [name for node in graph.nodes for name in (node.proto.name, *node.outputs)]
+    inlined = sorted(set(filter(own.fullmatch, names)))
+    if inlined:
+        return f"functions are inlined, and there it is called {some(inlined)}"
     for function in graph.model.functions:
         if key in set(_names_of_nodes(function.node)):
             name = f"{function.domain}.{function.name}"
             return (
-                f"it is inside function '{name}', where no mask can act (onnx.inliner inlines it)"
+                f"it is inside function '{name}', where no mask can act, as it is written in "
+                "another operator set than the model"
             )
     return None
 

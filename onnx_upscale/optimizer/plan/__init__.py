@@ -206,7 +206,7 @@ def _absorbed(analysis: Analysis, reading: Reading, writing: Writing) -> tuple[E
     read = reading.read
     if not read.absorbs:
         return ()
-    values = analysis.values[read.inputs]
+    values = read.seen(analysis.values)
     lost = ~np.isnan(values)
     lost[reading.positions] = False
     if not lost.any():

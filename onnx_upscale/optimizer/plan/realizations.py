@@ -305,6 +305,8 @@ class Pad(Writing):
             return
         if layer.sum_slot is not None:
             return  # What is added is as wide as the layout.
+        if layer.quantization is not None:
+            return  # A Pad adds numbers 0, which need not stand for zero.
         start, end = int(wanted[0]), int(wanted[-1]) + 1
         width = min(costs.prices.counts(end - start, layer.product).aligned, size)
         start = min(start, size - width)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from onnx_upscale.optimizer.analyze.context import Context, UnclearError
-from onnx_upscale.optimizer.analyze.facts import Carry, How
+from onnx_upscale.optimizer.analyze.facts import Carry, Function, How
 from onnx_upscale.optimizer.analyze.rules.table import rule
 from onnx_upscale.optimizer.load.graph import IntArray
+from onnx_upscale.optimizer.load.quantized import scale_behind
 
 UNARY = (
     "Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Cast Ceil Celu Clip Cos Cosh Elu Erf Exp "
@@ -33,20 +36,44 @@ def unary(node: Context) -> None:
 def elementwise(node: Context) -> None:
     """Each output axis holds the channels of the inputs that have it in full."""
     shape = node.output_shape()
+    if _scales(node):
+        return
     for axis in range(len(shape)):
         broadcast_axis(node, axis, len(shape), how=How.EVALUATE)
 
 
-def broadcast_axis(node: Context, axis: int, rank: int, how: How) -> None:
+def _scales(node: Context) -> bool:
+    """Whether a scale that is found at run time is multiplied by one per channel."""
+    told = scale_behind(node.graph, node.node) if node.node.op == "Mul" else None
+    if told is None or node.inputs or told[1] >= 0:
+        return False
+    for slot in (0, 1):
+        constant = node.constant(slot)
+        if constant is not None and constant.ndim == 1 and constant.size > 1:
+            node.param(slot, 0, node.make(0, constant.size))
+            return True
+    return False
+
+
+def broadcast_axis(
+    node: Context,
+    axis: int,
+    rank: int,
+    how: How,
+    slots: Sequence[int] = (),
+    function: Function | None = None,
+) -> None:
     """Couples the inputs along one axis of a broadcast result.
 
     Args:
-        node: The node; every input takes part.
+        node: The node.
         axis: The axis of the result, from 0.
         rank: Rank of the result.
         how: How known values pass.
+        slots: The inputs that take part; every one if there are none.
+        function: What to evaluate in place of the node.
     """
-    slots = [slot for slot in range(len(node.node.inputs)) if node.has(slot)]
+    slots = slots or [slot for slot in range(len(node.node.inputs)) if node.has(slot)]
     places = {slot: axis - (rank - len(node.shape(slot))) for slot in slots}
     labelled: dict[int, IntArray] = {
         slot: node.axes(slot)[place]
@@ -73,7 +100,7 @@ def broadcast_axis(node: Context, axis: int, rank: int, how: How) -> None:
             node.param(slot, axis - rank, made)
     if how is not How.NONE:
         inputs: dict[int, IntArray | None] = {slot: full.get(slot) for slot in slots}
-        node.carry(Carry(how, inputs, axis, made, annihilates=node.node.op == "Mul"))
+        node.carry(Carry(how, inputs, axis, made, node.node.op == "Mul", function))
 
 
 @rule("CastLike")

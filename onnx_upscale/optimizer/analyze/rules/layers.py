@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onnx_upscale.optimizer.analyze.context import Context, UnclearError
-from onnx_upscale.optimizer.analyze.facts import How
+from onnx_upscale.optimizer.analyze.facts import Function, How
 from onnx_upscale.optimizer.analyze.rules.elementwise import broadcast_axis
 from onnx_upscale.optimizer.analyze.rules.table import rule
 from onnx_upscale.optimizer.load.fused import turned
@@ -19,11 +19,11 @@ def has_padding(node: Context) -> bool:
 
 
 def _padded(node: Context, layer: Layer) -> bool:
-    """Whether some results of a convolution lack a part of its kernel."""
-    return layer.transposed or has_padding(node)
+    """Whether some results of a convolution lack a part of its kernel, or all lack a bias."""
+    return layer.transposed or layer.bias_slot is None or has_padding(node)
 
 
-@rule("Conv ConvTranspose")
+@rule("Conv ConvInteger ConvTranspose QLinearConv")
 def convolution(node: Context) -> None:
     """A reader and a writer; of groups as many channels leave each, or all of one."""
     layer = layer_of(node.graph, node.node)
@@ -47,7 +47,10 @@ def _grouped(node: Context, layer: Layer) -> None:
     groups = node.unbound(layer.groups)
     made = node.make(1, layer.outputs)
     weight = node.graph.producers.get(node.node.input(layer.weight_slot))
-    quantized = weight is not None and weight.op == "DequantizeLinear"  # It is cut by whole slices.
+    # What is quantized is cut by whole slices.
+    quantized = layer.quantization is not None or (
+        weight is not None and weight.op == "DequantizeLinear"
+    )
     single = layer.groups == max(layer.inputs, layer.outputs)
     by_itself = not (node.whole_groups or layer.transposed or quantized or single)
     for side in (labels, made):
@@ -59,8 +62,7 @@ def _grouped(node: Context, layer: Layer) -> None:
     if by_itself:
         node.contracts_in_groups(layer, labels, made)
     node.param(layer.weight_slot, 0, labels if layer.transposed else made)
-    if node.has(2):
-        node.param(2, 0, made)
+    _per_output(node, layer, made)
     node.counts_groups(groups)
     node.contracts(layer, labels, made, _padded(node, layer))
 
@@ -78,10 +80,15 @@ def contract(node: Context, layer: Layer, padded: bool) -> None:
     if layer.output_axis is not None and layer.weight_output_axis is not None:
         made = node.make(layer.output_axis, layer.outputs)
         node.param(layer.weight_slot, layer.weight_output_axis, made)
-        bias = node.constant(layer.bias_slot) if layer.bias_slot is not None else None
-        if bias is not None and layer.bias_slot is not None:
-            node.param(layer.bias_slot, -1, made)
+        _per_output(node, layer, made)
     node.contracts(layer, labels, made, padded)
+
+
+def _per_output(node: Context, layer: Layer, made: IntArray) -> None:
+    """Bias, scales and the like follow the output channels."""
+    for slot in layer.per_output:
+        if node.constant(slot) is not None:
+            node.param(slot, -1, made)
 
 
 @rule("Gemm")
@@ -118,29 +125,43 @@ def matmul(node: Context) -> None:
         else:
             place = len(result) - (1 if layer.data_slot else 2)
             node.pass_on(place, labels, slot=layer.data_slot)
-    # What a known value adds differs from matrix to matrix of a batch, so only zeros are absorbed.
-    contract(node, layer, padded=any(size != 1 for size in weight[:-2]))
+    # What a known value adds differs from matrix to matrix of a batch, so only zeros are absorbed;
+    # nor can anything be added to sums of whole numbers where there is no bias.
+    batches = any(size != 1 for size in weight[:-2])
+    contract(node, layer, padded=batches or layer.quantization is not None)
 
 
-def product_of_activations(node: Context) -> None:
-    """Contraction axes of both operands are coupled; rows, columns and batches pass through."""
-    one, other = len(node.shape(0)), len(node.shape(1))
+def product_of_activations(
+    node: Context,
+    slots: tuple[int, int] = (0, 1),
+    zeros: tuple[Function | None, Function | None, Function | None] = (None, None, None),
+) -> None:
+    """Contraction axes of both operands are coupled; rows, columns and batches pass through.
+
+    Args:
+        node: The node.
+        slots: The input slots of the operands.
+        zeros: For operands in which a zero is not stored as one: what says where products of two
+            channels are zero, what becomes of a zero of the left one, and of the right one.
+    """
+    one, other = (len(node.shape(slot)) for slot in slots)
     rank = len(node.output_shape())
     if one < 2 or other < 2:
         raise UnclearError("it multiplies a vector")
     first, second = turned(node.node)
     row, column = one - 2 + first, other - 1 - second
     inner = (2 * one - 3 - row, 2 * other - 3 - column)  # The other ones of the last two.
-    left, right = node.axes(0), node.axes(1)
+    left, right = (node.axes(slot) for slot in slots)
     if inner[0] in left and inner[1] in right:
-        node.contracts_pairs(left[inner[0]], right[inner[1]], inner[0])
+        node.contracts_pairs(left[inner[0]], right[inner[1]], inner[0], slots, zeros[0])
     else:
-        for slot, axis in enumerate(inner):
+        for slot, axis in zip(slots, inner, strict=True):
             if axis in node.axes(slot):
                 node.pin(slot, axis, "contracted with a tensor whose channels are not known")
     if row in left:
-        node.pass_on(rank - 2, left[row], How.ZERO, slot=0)
+        node.pass_on(rank - 2, left[row], How.ZERO, slots[0], function=zeros[1])
     if column in right:
-        node.pass_on(rank - 1, right[column], How.ZERO, slot=1)
+        node.pass_on(rank - 1, right[column], How.ZERO, slots[1], function=zeros[2])
     for axis in range(rank - 2):
-        broadcast_axis(node, axis, rank, how=How.ZERO)
+        how = How.ZERO if zeros[0] is None else How.NONE
+        broadcast_axis(node, axis, rank, how, slots)

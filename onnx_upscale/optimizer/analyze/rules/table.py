@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from onnx_upscale.optimizer.analyze.context import Context
+from onnx_upscale.optimizer.load.inlining import SPARED
+from onnx_upscale.optimizer.load.pointwise import MICROSOFT
 
 Rule = Callable[[Context], None]
 
@@ -29,6 +31,8 @@ def rule(operators: str, domain: str = "") -> Callable[[Rule], Rule]:
 
     def register(function: Rule) -> Rule:
         RULES.update({(domain, operator): function for operator in operators.split()})
+        if domain not in ("", MICROSOFT):
+            SPARED.update((domain, operator) for operator in operators.split())
         return function
 
     return register

@@ -13,8 +13,6 @@ NO_RULE = "no rule for this operator"
 _STANDARD = {
     NO_RULE: "Attention CausalConvWithState CumProd DeformConv GridSample "
     "GRU LinearAttention LSTM MaxRoiPool RNN RoiAlign RotaryEmbedding SwiGLU",
-    "quantized with a range or a zero point of its own": "ConvInteger DynamicQuantizeLinear "
-    "MatMulInteger QLinearConv QLinearMatMul",
     "each of its results depends on all channels": "Det DFT Hardmax LRN STFT",
     "which positions it takes depends on values": "Compress NonMaxSuppression NonZero TopK Unique",
     "it takes or puts values by position": "CenterCropPad Col2Im GatherElements GatherND MaxUnpool "
@@ -51,10 +49,8 @@ _MICROSOFT = {
     "VarlenCausalConvWithState",
     "it is recurrent": "AttnLSTM DynamicQuantizeLSTM",
     "quantized with a range or a zero point of its own": "DequantizeLinear DynamicQuantizeMatMul "
-    "MatMulInteger16 MatMulIntegerToFloat MulInteger QAttention QEmbedLayerNormalization QGemm "
-    "QLinearAdd QLinearAveragePool QLinearConcat QLinearConv QLinearGlobalAveragePool "
-    "QLinearLeakyRelu QLinearMul QLinearReduceMean QLinearSigmoid QLinearSoftmax QLinearWhere "
-    "QuantizeLinear ReduceSumInteger",
+    "MatMulInteger16 MatMulIntegerToFloat MulInteger QAttention QEmbedLayerNormalization "
+    "QLinearConv QLinearReduceMean QLinearWhere QuantizeLinear ReduceSumInteger",
     "its weights are quantized in blocks or packed": "DequantizeBFP GatherBlockQuantized "
     "GatherPacked GemmFloat8 MatMulBlockQuantizedFp4Weight MatMulBlockQuantizedFp8Weight "
     "MatMulBnb4 MatMulFpQ4 MatMulNBits MatMulNBitsMlp MatMulNBitsQLoRA MatMulNBitsQkv "

@@ -1,0 +1,36 @@
+"""Whose error it is that something failed."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+import onnx
+
+from onnx_upscale.errors import ModelError, UpscaleError
+from onnx_upscale.optimizer.load.model import why_invalid
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def blaming_the_model(job: Callable[_P, _R]) -> Callable[_P, _R]:
+    """What fails on a model (the first argument) that is not valid ONNX is that model's error."""
+
+    @functools.wraps(job)
+    def run(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        try:
+            return job(*args, **kwargs)
+        except (UpscaleError, MemoryError):
+            raise
+        except Exception as error:
+            model: Any = args[0] if args else kwargs["model"]
+            undecodable = isinstance(error, UnicodeDecodeError)  # Names can be any bytes to others.
+            reason = str(error) if undecodable else why_invalid(model)
+            if reason is None:
+                raise
+            where = "the model" if isinstance(model, onnx.ModelProto) else str(model)
+            raise ModelError(f"{where}: is not valid ONNX: {reason}") from error
+
+    return run
