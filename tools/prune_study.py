@@ -191,7 +191,7 @@ def main() -> None:
     parser.add_argument("--images", type=Path, help="folder of ImageNet's validation images")
     parser.add_argument("--random-weights", action="store_true", help="to try the tool out")
     parser.add_argument("--full", action="store_true", help="everything, which takes many hours")
-    parser.add_argument("--runs", type=int, default=30, help="timed runs per model")
+    parser.add_argument("--runs", type=int, default=300, help="timed runs per model")
     parser.add_argument("--cache", type=Path, default=ROOT / "build", help="where networks are")
     parser.add_argument("--out", type=Path, help="docs/prune, unless weights are random")
     parser.add_argument("--list", action="store_true", help="only say what there is to do")

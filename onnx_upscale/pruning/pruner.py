@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +12,7 @@ import numpy as np
 import onnx
 
 from onnx_upscale.api import optimize
-from onnx_upscale.benchmark import Comparison, bench
+from onnx_upscale.benchmark import Comparison
 from onnx_upscale.errors import DataError, UsageError, VerifySetupError
 from onnx_upscale.optimizer.analyze import find_structure
 from onnx_upscale.optimizer.load import ModelSource, load
@@ -32,6 +30,7 @@ from onnx_upscale.pruning.search import Choice, search
 from onnx_upscale.pruning.second import SecondMoments
 from onnx_upscale.pruning.selection import Scope, select
 from onnx_upscale.pruning.sensitivity import sensitivities
+from onnx_upscale.pruning.timing import Timer
 from onnx_upscale.recovery import STRENGTH, Recovered
 from onnx_upscale.recovery.recover import repair_model, repair_share
 from onnx_upscale.recovery.weights import check_weights
@@ -48,9 +47,6 @@ Progress = Callable[[str, int, int], None]
 """Called with what is going on, how much of it is done, and of how much."""
 
 _PROBED = 8  # Samples on which the sensitivity of every reader is found.
-_UNSURE = 0.06  # A measured share whose interval is wider is measured again.
-# A model is timed for so many seconds where that takes no more runs than the second number.
-_LONG_ENOUGH, _MOST_RUNS = 0.3, 600
 
 
 @dataclass(frozen=True)
@@ -120,6 +116,7 @@ class Pruner:
         self._score = self._original_score(model, least_score)
         self._team: Team | None = None
         self._curves: dict[int, Curves] = {}
+        self._timer = Timer(self._model, settings.runs, settings.inputs)
         self._source, self._stack = samples, contextlib.ExitStack()
 
     def __enter__(self) -> Pruner:
@@ -255,14 +252,14 @@ class Pruner:
         """A choice whose latency is what was asked for when it is measured."""
         wanted = goal.value
         if goal.absolute:
-            seconds = self._bench([self._model, self._model]).models[0].latency.median
+            seconds = self._beside(self._model).models[0].latency.median
             wanted = goal.value / seconds
             if wanted >= 1:
                 raise UsageError(f"{goal}: the model takes {seconds * 1e3:.3g}ms already")
 
         def measure(choice: Choice) -> float:
             made = self.optimized(self._model, choice.masks, verify=False)
-            return self._ratio(made.model)
+            return self._share(made.model)
 
         return aim(goal, wanted, self.chosen, measure)
 
@@ -292,7 +289,7 @@ class Pruner:
         return fastest(
             yes,
             lambda each: each.choice.share,
-            lambda each: self._ratio(self.optimized(self._model, each.choice.masks, False).model),
+            lambda each: self._share(self.optimized(self._model, each.choice.masks, False).model),
         )
 
     def recovered(self, choice: Choice) -> Recovered:
@@ -324,7 +321,7 @@ class Pruner:
     def _finished(self, goal: Goal, candidate: Candidate) -> Pruned:
         choice, recovered, result = candidate.choice, candidate.recovered, candidate.result
         score = candidate.score
-        measured = self._bench([self._model, result.model])
+        measured = self._beside(result.model)
         before, after = result.report.input, result.report.output
         report = PruneReport(
             VERSION,
@@ -363,23 +360,10 @@ class Pruner:
             names = some(tuple(last.values()))
             yield f"left alone, as right before an output unless `layers` names it: {names}"
 
-    def _ratio(self, emitted: onnx.ModelProto) -> float:
-        """The latency of a model as a share of the original's, measured again if unsure."""
-        found = self._bench([self._model, emitted]).models[1].ratio
-        if found.high - found.low > _UNSURE * found.median:
-            found = self._bench([self._model, emitted], times=4).models[1].ratio
-        return found.median
-
-    def _bench(self, models: list[onnx.ModelProto], times: int = 1) -> Comparison:
+    def _share(self, emitted: onnx.ModelProto) -> float:
         self._tell("Measuring", 0, 1)
-        return self._timed(models, times * self._runs)
+        return self._timer.share(emitted)
 
-    def _timed(self, models: list[onnx.ModelProto], runs: int) -> Comparison:
-        names = ["original", "pruned"][: len(models)]
-        return bench(models, names=names, runs=runs, inputs=self._set.inputs, memory=False)
-
-    @functools.cached_property
-    def _runs(self) -> int:
-        """How often a model is timed: more often than asked for where it takes next to no time."""
-        seconds = self._timed([self._model], 1).models[0].latency.median
-        return max(self._set.runs, min(_MOST_RUNS, math.ceil(_LONG_ENOUGH / seconds)))
+    def _beside(self, emitted: onnx.ModelProto) -> Comparison:
+        self._tell("Measuring", 0, 1)
+        return self._timer.beside(emitted)
