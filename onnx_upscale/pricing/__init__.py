@@ -20,6 +20,7 @@ from onnx_upscale.prices.table import TablePrices
 from onnx_upscale.pricing.fit import Errors, fit
 from onnx_upscale.pricing.measure import measure_by_profile, measure_one_by_one
 from onnx_upscale.pricing.shapes import planned
+from onnx_upscale.pricing.whole import whole_factor
 
 __all__ = ["PROVIDERS", "Errors", "Priced", "price"]
 
@@ -88,11 +89,16 @@ def price(
     else:
         seconds = measure_one_by_one(kernels, providers, threads, progress)
     families, errors = fit(seconds)
+    name = f"{cpu_kind() if provider == 'cpu' else provider} measured"
+    prices = TablePrices(name, fallback, families)
+    whole = whole_factor(prices, providers, threads)
+    families = {family: measured.times(whole) for family, measured in families.items()}
     machine = {
         "provider": provider,
         "threads": threads,
         "kind": cpu_kind() if provider == "cpu" else provider,
         "system": f"{platform.system()} {platform.machine()}",
         "onnxruntime": onnxruntime.__version__,
+        "whole_networks": round(whole, 3),
     }
-    return Priced(TablePrices(f"{machine['kind']} measured", fallback, families), errors, machine)
+    return Priced(TablePrices(name, fallback, families), errors, machine)

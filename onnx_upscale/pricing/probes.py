@@ -20,7 +20,7 @@ _OPSET, _IR = 17, 8
 _FEEDING = (".less", ".made")
 
 
-class _Model:
+class ProbeModel:
     """A model with several kernels side by side; nodes of number n are named `tn`, then a dot."""
 
     def __init__(self) -> None:
@@ -86,7 +86,7 @@ def _sides(places: int) -> tuple[int, int]:
     return (side, side) if side * side == places else (places, 1)
 
 
-def _convolution(model: _Model, kernel: Kernel, number: int) -> str:
+def _convolution(model: ProbeModel, kernel: Kernel, number: int) -> str:
     height, width = _sides(kernel.places)
     step, size = math.isqrt(kernel.stride), math.isqrt(kernel.window)
     data = model.made(kernel.inputs, height * step, width * step, number)
@@ -99,20 +99,20 @@ def _convolution(model: _Model, kernel: Kernel, number: int) -> str:
     )  # fmt: skip
 
 
-def _product(model: _Model, kernel: Kernel, number: int) -> str:
+def _product(model: ProbeModel, kernel: Kernel, number: int) -> str:
     data = model.node("Relu", model.input(1, kernel.places, kernel.inputs), name=f"made{number}")
     weight = model.weight(kernel.inputs, kernel.outputs)
     return model.node("MatMul", data, weight, name=f"t{number}.")
 
 
-def _gather(model: _Model, kernel: Kernel, number: int) -> str:
+def _gather(model: ProbeModel, kernel: Kernel, number: int) -> str:
     last = kernel.family.endswith("_last")
     picked = model.some(kernel.inputs, kernel.outputs)
     data = _rows(model, kernel, number) if last else _planes(model, kernel, number)
     return model.node("Gather", data, picked, name=f"t{number}.", axis=2 if last else 1)
 
 
-def _slice(model: _Model, kernel: Kernel, number: int) -> str:
+def _slice(model: ProbeModel, kernel: Kernel, number: int) -> str:
     last = kernel.family.endswith("_last")
     data = _rows(model, kernel, number) if last else _planes(model, kernel, number)
     start = (kernel.inputs - kernel.outputs) // 2
@@ -120,21 +120,21 @@ def _slice(model: _Model, kernel: Kernel, number: int) -> str:
     return model.node("Slice", data, *(model.constant([b]) for b in bounds), name=f"t{number}.")
 
 
-def _rows(model: _Model, kernel: Kernel, number: int) -> str:
+def _rows(model: ProbeModel, kernel: Kernel, number: int) -> str:
     return model.node("Relu", model.input(1, kernel.places, kernel.inputs), name=f"made{number}")
 
 
-def _planes(model: _Model, kernel: Kernel, number: int) -> str:
+def _planes(model: ProbeModel, kernel: Kernel, number: int) -> str:
     return model.made(kernel.inputs, *_sides(kernel.places), number)
 
 
-def _concat(model: _Model, kernel: Kernel, number: int) -> str:
+def _concat(model: ProbeModel, kernel: Kernel, number: int) -> str:
     half = kernel.outputs // 2
     parts = [model.made(half, *_sides(kernel.places), number) for _ in range(2)]
     return model.node("Concat", *parts, name=f"t{number}.", axis=1)
 
 
-def _pool(model: _Model, kernel: Kernel, number: int) -> str:
+def _pool(model: ProbeModel, kernel: Kernel, number: int) -> str:
     height, width = _sides(kernel.places)
     step, size = math.isqrt(kernel.stride), math.isqrt(kernel.window)
     data = model.made(kernel.inputs, height * step, width * step, number)
@@ -144,24 +144,24 @@ def _pool(model: _Model, kernel: Kernel, number: int) -> str:
     )  # fmt: skip
 
 
-def _reduce(model: _Model, kernel: Kernel, number: int) -> str:
+def _reduce(model: ProbeModel, kernel: Kernel, number: int) -> str:
     data = model.made(kernel.inputs, *_sides(kernel.window), number)
     return model.node("ReduceMean", data, name=f"t{number}.", axes=[2, 3], keepdims=1)
 
 
-def _simple(model: _Model, kernel: Kernel, number: int) -> str:
+def _simple(model: ProbeModel, kernel: Kernel, number: int) -> str:
     data = model.input(1, kernel.inputs, *_sides(kernel.places))
     data = model.node("LeakyRelu", data, name=f"plain{number}")
     return model.node("Relu", data, name=f"t{number}.")
 
 
-def _binary(model: _Model, kernel: Kernel, number: int) -> str:
+def _binary(model: ProbeModel, kernel: Kernel, number: int) -> str:
     """As in squeeze-and-excite: the factors come from elsewhere, one per channel."""
     factors = model.made(kernel.inputs, 1, 1, number)
     return model.node("Mul", _planes(model, kernel, number), factors, name=f"t{number}.")
 
 
-def _scale(model: _Model, kernel: Kernel, number: int) -> str:
+def _scale(model: ProbeModel, kernel: Kernel, number: int) -> str:
     """A BatchNormalization that cannot move into a convolution, as a pooling is in between."""
     data = _planes(model, kernel, number)
     pooled = model.node("MaxPool", data, name=f"pool{number}", kernel_shape=[1, 1])
@@ -169,13 +169,13 @@ def _scale(model: _Model, kernel: Kernel, number: int) -> str:
     return model.node("BatchNormalization", pooled, *values, name=f"t{number}.")
 
 
-def _costly(model: _Model, kernel: Kernel, number: int) -> str:
+def _costly(model: ProbeModel, kernel: Kernel, number: int) -> str:
     data = _planes(model, kernel, number)
     gate = model.node("Sigmoid", data, name=f"t{number}.gate")
     return model.node("Mul", data, gate, name=f"t{number}.")
 
 
-def _fused(model: _Model, kernel: Kernel, number: int) -> str:
+def _fused(model: ProbeModel, kernel: Kernel, number: int) -> str:
     """A convolution with an activation, and one like it without, which is taken off."""
     data = model.input(1, _SEED, *_sides(kernel.places))
     # Weights of their own: onnxruntime would compute two equal nodes once, and fuse nothing.
@@ -186,7 +186,7 @@ def _fused(model: _Model, kernel: Kernel, number: int) -> str:
     return model.node("Clip", made, *bounds, name=f"t{number}.")
 
 
-def _reorder(model: _Model, kernel: Kernel, number: int) -> str:
+def _reorder(model: ProbeModel, kernel: Kernel, number: int) -> str:
     """A plain tensor for a convolution that wants it blocked."""
     data = model.input(1, kernel.inputs, *_sides(kernel.places))
     data = model.node("Relu", data, name=f"plain{number}")
@@ -194,12 +194,12 @@ def _reorder(model: _Model, kernel: Kernel, number: int) -> str:
     return model.node("Conv", data, weight, name=f"made{number}")
 
 
-def _overhead(model: _Model, kernel: Kernel, number: int) -> str:
+def _overhead(model: ProbeModel, kernel: Kernel, number: int) -> str:
     data = model.node("Relu", model.input(1, kernel.inputs, 1), name=f"made{number}")
     return model.node("Reshape", data, model.constant([kernel.inputs, 1]), name=f"t{number}.")
 
 
-_BUILDERS: Mapping[str, Callable[[_Model, Kernel, int], str]] = {
+_BUILDERS: Mapping[str, Callable[[ProbeModel, Kernel, int], str]] = {
     **dict.fromkeys((*BLOCKED, *PLAIN), _convolution),
     "product": _product,
     "gather": _gather,
@@ -229,7 +229,7 @@ def probe_model(kernels: Sequence[Kernel]) -> onnx.ModelProto:
     Returns:
         The model.
     """
-    model = _Model()
+    model = ProbeModel()
     for number, kernel in enumerate(kernels):
         model.output(_BUILDERS[kernel.family](model, kernel, number))
     return model.finished()

@@ -40,8 +40,8 @@ def test_the_table_names_every_rule() -> None:
         for opset in [max(o for o in OPSETS if o <= case.until)]
         for node in case.model(opset, {}).graph.node
     }
-    quantized = (*test_quantized.CASES.items(), *test_dynamic.CASES.items())
-    models = [case.model(name, {}) for name, case in quantized]
+    models = [case.model(name, {}) for name, case in test_quantized.CASES.items()]
+    models += [case.model(name, {}) for name, case in test_dynamic.CASES.items()]
     seen |= {(node.domain, node.op_type) for model in models for node in model.graph.node}
     known = {(domain, op) for domain, op in RULES if domain or SINCE.get(op, UNKNOWN) <= NEWEST}
     # What has no kernel on a CPU, or reads integers, is tested by itself.

@@ -23,7 +23,7 @@ def blocks(opset: int = 17) -> onnx.ModelProto:
     leaky = helper.make_node("LeakyRelu", ["x"], ["y"], "leaky")
     leaky.attribute.append(slope)
     act = helper.make_function(OWN, "Act", ["x"], ["y"], [leaky], [standard], ["slope"])
-    half = numpy_helper.from_array(np.float32(0.5))
+    half = numpy_helper.from_array(np.array(0.5, np.float32))
     body = [
         helper.make_node("Constant", [], ["half"], "half", value=half),
         helper.make_node("MatMul", ["x", "w"], ["made"], "layer"),
