@@ -15,14 +15,21 @@ from onnx_upscale.optimizer.load.model import read_model
 OWN = "own"
 
 
-def blocks(opset: int = 17) -> onnx.ModelProto:
-    """Two calls of a function with a layer, an activation that is a function, and a constant."""
+def blocks(opset: int = 17, inner: int = 17) -> onnx.ModelProto:
+    """Two calls of a function with a layer, an activation that is a function, and a constant.
+
+    Args:
+        opset: The operator set of the function; that of the model is 17.
+        inner: That of the activation.
+    """
     rng = np.random.default_rng(0)
     standard, own = helper.make_opsetid("", opset), helper.make_opsetid(OWN, 1)
     slope = onnx.AttributeProto(name="alpha", type=onnx.AttributeProto.FLOAT, ref_attr_name="slope")
     leaky = helper.make_node("LeakyRelu", ["x"], ["y"], "leaky")
     leaky.attribute.append(slope)
-    act = helper.make_function(OWN, "Act", ["x"], ["y"], [leaky], [standard], ["slope"])
+    act = helper.make_function(
+        OWN, "Act", ["x"], ["y"], [leaky], [helper.make_opsetid("", inner)], ["slope"]
+    )
     half = numpy_helper.from_array(np.array(0.5, np.float32))
     body = [
         helper.make_node("Constant", [], ["half"], "half", value=half),
@@ -84,11 +91,13 @@ def test_channels_leave_through_functions(strategy: str) -> None:
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_functions_in_another_operator_set_stay() -> None:
-    read = read_model(blocks(opset=16))
+@pytest.mark.parametrize("inner", [16, 17])
+def test_functions_in_another_operator_set_stay(inner: int) -> None:
+    """All of them: onnx takes the inner one out of the model, and leaves its calls."""
+    read = read_model(blocks(16, inner))
     assert [function.name for function in read.functions] == ["Block", "Act"]
     assert len(read.graph.node) == 3
-    assert onnx_upscale.optimize(blocks(opset=16)).report.verify.ok
+    assert onnx_upscale.optimize(blocks(16, inner)).report.verify.ok
 
 
 def test_functions_that_somebody_has_a_rule_for_stay(monkeypatch: pytest.MonkeyPatch) -> None:
