@@ -93,7 +93,7 @@ def test_channels_leave_through_functions(strategy: str) -> None:
 
 @pytest.mark.parametrize("inner", [16, 17])
 def test_functions_in_another_operator_set_stay(inner: int) -> None:
-    """All of them: onnx takes the inner one out of the model, and leaves its calls."""
+    """All of them, for one of two is called by the other."""
     read = read_model(blocks(16, inner))
     assert [function.name for function in read.functions] == ["Block", "Act"]
     assert len(read.graph.node) == 3
