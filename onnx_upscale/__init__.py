@@ -4,7 +4,7 @@ import warnings
 from typing import Any
 
 from onnx_upscale import rules
-from onnx_upscale.api import Analyzed, Result, analyze, optimize, verify
+from onnx_upscale.api import Analyzed, analyze, optimize, verify
 from onnx_upscale.benchmark import Comparison, bench
 from onnx_upscale.criteria import Images
 from onnx_upscale.errors import (
@@ -27,6 +27,7 @@ from onnx_upscale.pruning.prune import prune, prune_all
 from onnx_upscale.pruning.results import Pruned, Sweep
 from onnx_upscale.recovery import Recovered, recover
 from onnx_upscale.report import Report
+from onnx_upscale.result import Result
 
 __version__ = "0.1.0"
 

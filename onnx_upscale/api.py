@@ -20,8 +20,6 @@ from onnx_upscale.proof import prove
 from onnx_upscale.result import Result
 from onnx_upscale.samples import SampleSource
 
-__all__ = ["Analyzed", "Result", "analyze", "optimize", "optimize_with", "verify", "verify_with"]
-
 
 @dataclass(frozen=True)
 class Analyzed:

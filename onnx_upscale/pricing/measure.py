@@ -35,7 +35,7 @@ _LEAVING = frozenset(
     }
 )
 # Others who use the machine slow some sittings down, and nothing makes one faster than it is.
-_QUANTILE, _SOME = 0.1, 0.3
+UNDISTURBED, _SOME = 0.1, 0.3
 # In the name of a node whose time is taken off that of the others of its kernel.
 _LESS = ".less"
 _REORDERS = {"ReorderInput": "reorder_in", "ReorderOutput": "reorder_out"}
@@ -157,7 +157,7 @@ def measure_one_by_one(
             Session(model, threads, providers, without=_MERGING).task(_feed(once))
             for model in (once, repeated(once, _FURTHER))
         ]
-        less, more = np.quantile(interleave(tasks, _ROUNDS), _QUANTILE, axis=0)
+        less, more = np.quantile(interleave(tasks, _ROUNDS), UNDISTURBED, axis=0)
         found[kernel] = max(float(more - less) / _FURTHER, _LEAST)
         progress(number + 1, len(kernels))
     return found

@@ -46,6 +46,12 @@ class _Network:
         self.channels = outputs
         return self.data
 
+    def stem(self, outputs: int, window: int) -> None:
+        """What an image comes in through: a quarter of each side is left."""
+        self.conv(outputs, window, 2)
+        self.relu()
+        self.pool("MaxPool")
+
     def relu(self) -> None:
         self.data = self.node("Relu", self.data)
 
@@ -71,8 +77,8 @@ class _Network:
         self.data = self.node("Concat", *(name for name, _ in parts), axis=1)
         self.channels = sum(channels for _, channels in parts)
 
-    def pool(self, op: str, window: int, stride: int) -> None:
-        self.data = self.node(op, self.data, kernel_shape=[window] * 2, strides=[stride] * 2)
+    def pool(self, op: str) -> None:
+        self.data = self.node(op, self.data, kernel_shape=[2, 2], strides=[2, 2])
 
     def finished(self) -> onnx.ModelProto:
         self._model.output(self.node("GlobalAveragePool", self.data))
@@ -103,9 +109,7 @@ def _inverted(gated: bool) -> onnx.ModelProto:
 
 def _residual(bottleneck: bool) -> onnx.ModelProto:
     net = _Network()
-    net.conv(32, 7, 2)
-    net.relu()
-    net.pool("MaxPool", 2, 2)
+    net.stem(32, 7)
     for width, stride in ((48, 1), (96, 2), (192, 2), (320, 2)):
         for step in (stride, 1):
             before, data = net.channels, net.data
@@ -128,9 +132,7 @@ def _residual(bottleneck: bool) -> onnx.ModelProto:
 def _dense() -> onnx.ModelProto:
     """Every layer reads what all before it made."""
     net = _Network()
-    net.conv(32, 3, 2)
-    net.relu()
-    net.pool("MaxPool", 2, 2)
+    net.stem(32, 3)
     for _ in range(3):
         parts = [(net.data, net.channels)]
         for _ in range(4):
@@ -140,15 +142,13 @@ def _dense() -> onnx.ModelProto:
             net.concat(parts)
             net.relu()
         net.conv(net.channels // 2)
-        net.pool("AveragePool", 2, 2)
+        net.pool("AveragePool")
     return net.finished()
 
 
 def _squeezed() -> onnx.ModelProto:
     net = _Network()
-    net.conv(64, 3, 2)
-    net.relu()
-    net.pool("MaxPool", 2, 2)
+    net.stem(64, 3)
     for squeeze, expand in ((16, 64), (32, 128), (48, 192), (64, 256)):
         net.conv(squeeze)
         net.relu()
@@ -161,7 +161,7 @@ def _squeezed() -> onnx.ModelProto:
             parts.append((net.data, expand))
         net.concat(parts)
         if squeeze < 48:
-            net.pool("MaxPool", 2, 2)
+            net.pool("MaxPool")
     return net.finished()
 
 

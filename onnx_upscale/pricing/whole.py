@@ -12,11 +12,11 @@ from onnx_upscale.optimizer.analyze import analyze
 from onnx_upscale.optimizer.load import load
 from onnx_upscale.optimizer.plan import plan
 from onnx_upscale.prices import Prices
+from onnx_upscale.pricing.measure import UNDISTURBED
 from onnx_upscale.pricing.networks import networks
 from onnx_upscale.running import Session, input_sizes, random_inputs
 
 _SITTINGS, _ROUNDS = 5, 6
-_QUANTILE = 0.1  # Others who use the machine slow some runs down, and nothing makes one faster.
 _LIMITS = 0.8, 1.5  # Beyond these, something else is wrong than where the caches are.
 
 
@@ -38,7 +38,7 @@ def whole_factor(prices: Prices, providers: Sequence[str], threads: int) -> floa
     for sitting in range(_SITTINGS):
         tasks = [Session(model, threads, providers).task(feed) for model in models]
         rows.append(interleave(tasks, _ROUNDS, done_before=sitting * _ROUNDS))
-    measured = np.quantile(np.concatenate(rows), _QUANTILE, axis=0)
+    measured = np.quantile(np.concatenate(rows), UNDISTURBED, axis=0)
     return float(np.clip(np.median(measured / predicted), *_LIMITS))
 
 

@@ -230,7 +230,8 @@ def runs(cases: Iterable[Case], few: bool = False) -> list[Any]:
     return found
 
 
-def _as_dict(masks: Masks) -> dict[str, Any]:
+def document(masks: Masks) -> dict[str, Any]:
+    """Masks in the form of a mask file."""
     result: dict[str, Any] = {}
     for key, channels in masks.items():
         name, side = key.split(".")
@@ -258,7 +259,7 @@ def check_random_masks(case: Case, opset: int) -> None:
     original, expected = case.model(opset, {}), case.model(opset, masks)
     for strategy in STRATEGIES:
         own = strategy == "constrained" and not case.grows
-        result = onnx_upscale.optimize(original, _as_dict(masks), strategy=strategy, verify=own)
+        result = onnx_upscale.optimize(original, document(masks), strategy=strategy, verify=own)
         if strategy == "constrained":
             expected = case.model(opset, case.grown(masks)) if case.grows else expected
         if not own:
@@ -270,6 +271,6 @@ def check_counts(case: Case, opset: int) -> None:
     masks = case.simple_masks()
     original, expected = case.model(opset, {}), case.model(opset, masks)
     for strategy in ("upscale", "gather"):
-        result = onnx_upscale.optimize(original, _as_dict(masks), strategy=strategy, verify=False)
+        result = onnx_upscale.optimize(original, document(masks), strategy=strategy, verify=False)
         _assert_equal(expected, result.model, f"{strategy}, {masks}")
         assert _left(result.model) == case.kept, strategy

@@ -19,7 +19,7 @@ from onnx.reference import ReferenceEvaluator
 
 import onnx_upscale
 from build import Array, input_values, run, weight_shape
-from rule_cases import CHANNELS, PRUNED, SIZE, MaskedNet, Masks
+from rule_cases import CHANNELS, PRUNED, SIZE, MaskedNet, Masks, document
 from targets import TARGETS
 
 PROFILES = ("as built in", "copies free", "blocks of 8", "copies free, align 2")
@@ -116,14 +116,6 @@ CASES = {
 }
 
 
-def _document(masks: Masks) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, channels in masks.items():
-        name, side = key.split(".")
-        found.setdefault(name, {})[side] = [int(channel) for channel in channels]
-    return {"version": 1, "masks": found}
-
-
 def _assert_near(wanted: Sequence[Array], got: Sequence[Array], what: str, few: float) -> None:
     """Sums of real numbers are rounded to whole ones, now and then to another."""
     for one, other in zip(wanted, got, strict=True):
@@ -144,9 +136,9 @@ def test_random_masks_leave_the_function_of_the_masked_model(name: str) -> None:
     inputs = input_values(original)
     wanted = run(expected, inputs)
     for strategy in ("gather", "upscale", "constrained"):
-        onnx_upscale.optimize(original, _document(masks), strategy=strategy)
+        onnx_upscale.optimize(original, document(masks), strategy=strategy)
     for each in PROFILES:
-        result = onnx_upscale.optimize(original, _document(masks), target=TARGETS[each])
+        result = onnx_upscale.optimize(original, document(masks), target=TARGETS[each])
         _assert_near(wanted, run(result.model, inputs), f"{each}: {masks}", 0.01)
     by_reference = ReferenceEvaluator(expected).run(None, inputs)
     _assert_near([np.asarray(each) for each in by_reference], wanted, name, 0.02)
@@ -154,7 +146,7 @@ def test_random_masks_leave_the_function_of_the_masked_model(name: str) -> None:
 
 def _shapes(name: str, masks: Masks) -> tuple[tuple[int, ...], ...]:
     case = CASES[name]
-    result = onnx_upscale.optimize(case.model(name, {}), _document(masks), strategy="gather")
+    result = onnx_upscale.optimize(case.model(name, {}), document(masks), strategy="gather")
     inputs = input_values(result.model)
     wanted = run(case.model(name, masks), inputs)
     _assert_near(wanted, run(result.model, inputs), name, 0.01)

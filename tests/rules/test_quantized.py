@@ -7,7 +7,7 @@ It is run by ONNX's reference implementation and numpy as well, which round as t
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from unittest import mock
@@ -15,98 +15,17 @@ from unittest import mock
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
 
 import onnx_upscale
-from build import Array, Net, input_values, run, weight_shape
+from build import Array, input_values, run, weight_shape
 from onnx_upscale.optimizer.analyze.facts import Concatenation
 from onnx_upscale.optimizer.analyze.rules.quantized import _fit_concat
+from quantized_net import MICROSOFT, QNet
 from quantized_reference import by_reference
+from rule_cases import CHANNELS, PRUNED, SIZE, Masks, document
 from targets import TARGETS
 
-MICROSOFT = "com.microsoft"
-CHANNELS, SIZE, PRUNED = 8, 6, (1, 4, 5)
 PROFILES = ("as built in", "copies free", "copies dear", "blocks of 8", "copies free, align 2")
-
-Masks = Mapping[str, Sequence[int]]
-
-
-class QNet(Net):
-    """A net of whole numbers, in which what masks prune is written as zero points."""
-
-    def __init__(self, seed: int, masks: Masks, kind: Any = np.uint8, unsigned: bool = False):
-        super().__init__(19, seed, x=(2, 3, SIZE, SIZE))
-        self.masks, self.kind = masks, kind
-        self.weight_kind = np.uint8 if unsigned else np.int8
-
-    def gone(self, key: str) -> list[int]:
-        return list(self.masks.get(key, ()))
-
-    def encoding(self, scale: float = 0.05) -> tuple[Array, Array]:
-        """A scale and a zero point for activations; both new each time."""
-        scale = float(scale * self.rng.uniform(0.7, 1.4))
-        zero = self.rng.integers(100, 140) - (128 if self.kind == np.int8 else 0)
-        return np.array(scale, np.float32), np.array(zero, self.kind)
-
-    def weights(
-        self, name: str, shape: tuple[int, ...], into: int, out: int, per_channel: bool = True
-    ) -> tuple[Array, Array, Array]:
-        """A weight with its scale and zero point; nothing in it is zero but what masks prune."""
-        count = shape[out] if per_channel else 1
-        lowest = 0 if self.weight_kind == np.uint8 else -128
-        # onnxruntime takes the same one for all channels only.
-        zero = np.full(count, self.rng.integers(120, 136) + lowest).astype(self.weight_kind)
-        scale = self.rng.uniform(0.005, 0.02, count).astype(np.float32)
-        spread = [1] * len(shape)
-        spread[out] = count
-        steps = self.rng.integers(1, 60, shape) * self.rng.choice([-1, 1], shape)
-        for side, axis in (("input", into), ("output", out)):
-            np.moveaxis(steps, axis, 0)[self.gone(f"{name}.{side}")] = 0
-        stored = (steps + zero.reshape(spread).astype(np.int64)).astype(self.weight_kind)
-        if not per_channel:
-            return stored, scale.reshape(()), zero.reshape(())
-        return stored, scale, zero
-
-    def bias(self, name: str, count: int) -> Array:
-        made = self.rng.integers(-2000, 2000, count).astype(np.int32)
-        made[self.gone(f"{name}.output")] = 0
-        return made
-
-    def conv(
-        self, data: tuple[str, Array, Array], name: str, shape: tuple[int, ...],
-        bias: bool = True, per_channel: bool = True, **attributes: Any,
-    ) -> tuple[str, Array, Array]:  # fmt: skip
-        weight, scale, zero = self.weights(name, shape, 1, 0, per_channel)
-        if attributes.get("group", 1) > 1:
-            weight = self._grouped(name, shape, weight, zero)
-        made = self.encoding(0.1)
-        last = [self.bias(name, shape[0])] if bias else []
-        inputs: list[Any] = [*data, weight, scale, zero, *made, *last]
-        return self("QLinearConv", *inputs, name=name, **attributes), *made
-
-    def _grouped(self, name: str, shape: tuple[int, ...], weight: Array, zero: Array) -> Array:
-        """Input channels of single ones are those of the groups."""
-        assert shape[1] == 1
-        weight[self.gone(f"{name}.input")] = zero.ravel()[0]
-        return weight
-
-    def microsoft(
-        self, op: str, *inputs: Any, scale: float = 0.05, **attributes: Any
-    ) -> tuple[str, Array, Array]:
-        made = self.encoding(scale)
-        return self(op, *inputs, *made, domain=MICROSOFT, **attributes), *made
-
-    def finished(self, result: str, rank: int) -> onnx.ModelProto:
-        graph = helper.make_graph(self.nodes, "net", self.inputs, [], self.initializers)
-        value = helper.make_tensor_value_info(result, TensorProto.FLOAT, [None] * rank)
-        graph.output.append(value)
-        imports = [helper.make_opsetid("", self.opset), helper.make_opsetid(MICROSOFT, 1)]
-        model = helper.make_model(graph, opset_imports=imports, ir_version=8)
-        (made,) = run(model, input_values(model))
-        value = helper.make_tensor_value_info(result, TensorProto.FLOAT, made.shape)
-        graph.output[0].CopyFrom(value)
-        return helper.make_model(graph, opset_imports=imports, ir_version=8)
-
 
 Tensor = tuple[str, Array, Array]
 Build = Callable[[QNet, Tensor], Tensor]
@@ -301,14 +220,6 @@ CASES = {
 }
 
 
-def _document(masks: Masks) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, channels in masks.items():
-        name, side = key.split(".")
-        found.setdefault(name, {})[side] = [int(channel) for channel in channels]
-    return {"version": 1, "masks": found}
-
-
 def _assert_same(wanted: Sequence[Array], got: Sequence[Array], what: str) -> None:
     for one, other in zip(wanted, got, strict=True):
         np.testing.assert_array_equal(other, one, what)
@@ -334,18 +245,18 @@ def test_random_masks_leave_the_numbers_of_the_masked_model(name: str) -> None:
         inputs = input_values(original)
         wanted = run(expected, inputs)
         results = [
-            onnx_upscale.optimize(original, _document(masks), strategy=strategy)
+            onnx_upscale.optimize(original, document(masks), strategy=strategy)
             for strategy in ("gather", "upscale")
         ]
         results += [
-            onnx_upscale.optimize(original, _document(masks), target=TARGETS[each], verify=False)
+            onnx_upscale.optimize(original, document(masks), target=TARGETS[each], verify=False)
             for each in PROFILES
         ]
         for result in results:
             onnx.checker.check_model(result.model)
             _assert_same(wanted, run(result.model, inputs), f"{draw}: {masks}")
         _assert_near(case, by_reference(expected, inputs), run(results[0].model, inputs))
-        onnx_upscale.optimize(original, _document(masks), strategy="constrained")
+        onnx_upscale.optimize(original, document(masks), strategy="constrained")
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -355,7 +266,7 @@ def test_channels_that_nobody_reads_go(name: str) -> None:
     original, expected = case.model(name, {}), case.model(name, masks)
     inputs = input_values(original)
     for strategy in ("upscale", "gather"):
-        result = onnx_upscale.optimize(original, _document(masks), strategy=strategy)
+        result = onnx_upscale.optimize(original, document(masks), strategy=strategy)
         _assert_same(run(expected, inputs), run(result.model, inputs), strategy)
         assert weight_shape(result.model, "first", 3)[0] == case.kept
 
@@ -367,7 +278,7 @@ def test_channels_that_are_zero_go_into_the_bias(name: str) -> None:
     masks = {"first.output": PRUNED}
     original, expected = case.model(name, {}), case.model(name, masks)
     inputs = input_values(original)
-    result = onnx_upscale.optimize(original, _document(masks), strategy="gather")
+    result = onnx_upscale.optimize(original, document(masks), strategy="gather")
     _assert_same(run(expected, inputs), run(result.model, inputs), name)
     if name != "QLinearAdd":  # The other operand is still there.
         assert weight_shape(result.model, "first", 3)[0] == case.kept
@@ -381,7 +292,7 @@ def test_one_part_of_a_concat_is_left(name: str, gone: Sequence[int]) -> None:
     masks = {"last.input": gone}
     original, expected = case.model(name, {}), case.model(name, masks)
     inputs = input_values(original)
-    result = onnx_upscale.optimize(original, _document(masks), strategy="gather")
+    result = onnx_upscale.optimize(original, document(masks), strategy="gather")
     _assert_same(run(expected, inputs), run(result.model, inputs), name)
     assert weight_shape(result.model, "last", 3)[1] == case.inner - len(gone)
 
@@ -393,7 +304,7 @@ def test_what_is_known_becomes_a_bias_where_there_was_none() -> None:
     case, masks = Case(build, inner=5), {"first.output": PRUNED}
     original, expected = case.model("no bias", {}), case.model("no bias", masks)
     inputs = input_values(original)
-    result = onnx_upscale.optimize(original, _document(masks), strategy="gather")
+    result = onnx_upscale.optimize(original, document(masks), strategy="gather")
     _assert_same(run(expected, inputs), run(result.model, inputs), "no bias")
     assert weight_shape(result.model, "op", 3)[1] == CHANNELS - len(PRUNED)
 
@@ -410,6 +321,6 @@ def test_parts_of_a_concat_change_places_with_their_scales() -> None:
 
 @pytest.mark.parametrize("name", ["QLinearAdd", "QLinearMul-gate", "QLinearLeakyRelu"])
 def test_channels_go_where_the_model_must_not_run(name: str) -> None:
-    original, masks = CASES[name].model(name, {}), _document({"last.input": PRUNED})
+    original, masks = CASES[name].model(name, {}), document({"last.input": PRUNED})
     result = onnx_upscale.optimize(original, masks, strategy="gather", verify=False)
     assert weight_shape(result.model, "first", 3)[0] == CASES[name].kept

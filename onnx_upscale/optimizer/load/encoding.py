@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from onnx import TensorProto, helper
 
 from onnx_upscale.optimizer.load.graph import Graph, Node
 from onnx_upscale.optimizer.load.values import Array
@@ -95,6 +96,7 @@ def zero_point(graph: Graph, node: Node, slot: int, tensor: str = "") -> Array |
         point = graph.value(node, slot)
         fits = point is not None and point.dtype.kind in "iu" and point.ndim <= 1 and point.size
         return point if fits else None
-    kinds = {2: np.uint8, 3: np.int8}
-    kind = kinds.get(graph.types.get(tensor, 0))
-    return None if kind is None else np.zeros((), kind)
+    kind = graph.types.get(tensor, 0)
+    if kind not in (TensorProto.INT8, TensorProto.UINT8):
+        return None
+    return np.zeros((), helper.tensor_dtype_to_np_dtype(kind))

@@ -23,14 +23,19 @@ def _padded(node: Context, layer: Layer) -> bool:
     return layer.transposed or layer.bias_slot is None or has_padding(node)
 
 
+def _need_constant_bias(node: Context, layer: Layer) -> None:
+    slot = layer.bias_slot
+    if slot is not None and node.has(slot) and node.constant(slot) is None:
+        raise UnclearError("its bias is not constant")
+
+
 @rule("Conv ConvInteger ConvTranspose QLinearConv")
 def convolution(node: Context) -> None:
     """A reader and a writer; of groups as many channels leave each, or all of one."""
     layer = layer_of(node.graph, node.node)
     if layer is None or node.inputs.keys() - {0, layer.sum_slot}:
         raise UnclearError("its weight is not constant")
-    if layer.bias_slot and node.has(layer.bias_slot) and node.constant(layer.bias_slot) is None:
-        raise UnclearError("its bias is not constant")
+    _need_constant_bias(node, layer)
     if node.shape()[1] != layer.inputs:
         raise UnclearError("its weight does not fit its input")
     node.pin_others(0, {1}, "convolved over")
@@ -95,10 +100,9 @@ def _per_output(node: Context, layer: Layer, made: IntArray) -> None:
 def gemm(node: Context) -> None:
     """A matrix product with a constant matrix and an optional bias."""
     layer = layer_of(node.graph, node.node)
-    if layer is None or 1 in node.inputs or 2 in node.inputs:
+    if layer is None or node.inputs.keys() - {layer.data_slot}:
         raise UnclearError("its matrix or bias is not constant")
-    if node.has(2) and node.constant(2) is None:
-        raise UnclearError("its bias is not constant")
+    _need_constant_bias(node, layer)
     node.pin_others(0, {layer.data_axis}, "rows of a Gemm")
     contract(node, layer, padded=layer.bias_factor == 0)
 

@@ -19,7 +19,7 @@ from onnx_upscale.optimizer.analyze.facts import Carry, Concatenation, How
 from onnx_upscale.optimizer.analyze.rewrites import Editor, Positions
 from onnx_upscale.optimizer.analyze.rules.elementwise import broadcast_axis
 from onnx_upscale.optimizer.analyze.rules.layers import (
-    contract,
+    gemm,
     has_padding,
     matmul,
     product_of_activations,
@@ -126,15 +126,11 @@ def dynamic(node: Context) -> None:
 
 
 @rule("QGemm", MICROSOFT)
-def gemm(node: Context) -> None:
-    """A matrix product with a constant matrix and an optional bias of whole numbers."""
-    layer = layer_of(node.graph, node.node)
-    if layer is None or any(slot for slot in node.inputs):
+def quantized_gemm(node: Context) -> None:
+    """A Gemm of whole numbers."""
+    if layer_of(node.graph, node.node) is None:
         raise UnclearError("its matrix or a scale is not constant")
-    if layer.bias_slot and node.has(layer.bias_slot) and node.constant(layer.bias_slot) is None:
-        raise UnclearError("its bias is not constant")
-    node.pin_others(0, {layer.data_axis}, "rows of a QGemm")
-    contract(node, layer, padded=False)
+    gemm(node)
 
 
 @rule("QLinearAdd QLinearMul", MICROSOFT)
