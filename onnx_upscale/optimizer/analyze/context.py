@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from onnx import TensorProto
 
 from onnx_upscale.declared import Shape
 from onnx_upscale.optimizer.analyze.facts import (
@@ -26,15 +24,13 @@ from onnx_upscale.optimizer.analyze.facts import (
     same_axis,
 )
 from onnx_upscale.optimizer.analyze.labels import LabelPool
-from onnx_upscale.optimizer.analyze.rewrites import Count, Frozen, Resize, Rewrite, Template
+from onnx_upscale.optimizer.analyze.rewrites import Count, Rewrite, Template
+from onnx_upscale.optimizer.analyze.sized_inputs import WHERE_SINCE, SizedInputs
 from onnx_upscale.optimizer.analyze.sizes import Sizes
 from onnx_upscale.optimizer.load.graph import Graph, IntArray, Node
 from onnx_upscale.optimizer.load.layers import Layer
 from onnx_upscale.optimizer.load.values import Array
 
-# Types that hold sizes exactly: a mantissa of 24 bits is enough for those of any channels.
-_SIZES = (TensorProto.INT64, TensorProto.INT32, TensorProto.FLOAT, TensorProto.DOUBLE)
-_WHERE_SINCE = 9
 # Each takes some dozens of bytes, and a few bytes of a model can ask for any number.
 _MOST_CHANNELS = 1 << 24
 
@@ -69,7 +65,6 @@ class Context:
         self.node = node
         self._pool = pool
         self._axes = axes
-        self._sizes = sizes
         self.in_heads = in_heads
         self.whole_groups = whole_groups
         self.inputs: dict[int, Axes] = {
@@ -87,8 +82,7 @@ class Context:
         self._grouped: Read | None = None
         self._group_labels: IntArray | None = None
         self._rewrites: list[Rewrite] = []
-        self._templates: dict[int, Template] = {}
-        self._adapting_slots: set[int] = set()
+        self._sized = SizedInputs(graph, node, pool, axes, sizes)
 
     # What the node is.
 
@@ -316,9 +310,9 @@ class Context:
         Raises:
             UnclearError: Some sizes stay, and no node of this operator set puts others beside them.
         """
-        if None in template and self.graph.opset < _WHERE_SINCE:
+        if None in template and self.graph.opset < WHERE_SINCE:
             raise UnclearError("its sizes are not constant")
-        self._templates[slot] = template
+        self._sized.templates[slot] = template
 
     def resizes_in_place(self, slot: int, after: Shape) -> None:
         """Like `resizes`, for an operator whose shape input must name every size.
@@ -327,69 +321,24 @@ class Context:
         themselves: are read from an axis that holds the same channels.
         """
         known = tuple(size if isinstance(size, int) else None for size in after)
-        if None in known and self._follow(slot, len(after) - len(self.shape())):
-            self._adapting_slots.add(slot)
+        shift = len(after) - len(self.shape())
+        result = {axis + shift: labels for axis, labels in self.axes(0).items()}
+        if None in known and self._sized.follows(slot, result):
+            self._sized.adapting.add(slot)
             return
         if None in known and self.shape(slot) != (len(after),):
             raise UnclearError("its sizes are not constant")
         self.resizes(slot, known)
 
-    def _follow(self, slot: int, shift: int) -> bool:
-        """Whether the sizes of all labelled axes are read from axes that hold the same channels."""
-        result = {axis + shift: labels for axis, labels in self.axes(0).items()}
-        for axis, source in enumerate(self._measured(slot)):
-            own = result.pop(axis, None)
-            if source is None and own is None:
-                continue
-            if source is None or own is None:
-                return False
-            if not np.array_equal(self._pool.roots(source), self._pool.roots(own)):
-                return False
-        return not result
-
-    def _measured(self, slot: int) -> list[IntArray | None]:
-        """The labels of the axes that the entries of an input are the sizes of."""
-        return [
-            None if size is None else self._axes.get(size.tensor, {}).get(size.axis)
-            for size in self._sizes.get(self.node.input(slot), ())
-        ]
-
     def with_sizes(self, facts: Facts) -> Facts:
-        """Facts with what becomes of sizes that this node uses in a way that nothing adapts.
-
-        They stay what they were: either they are put back before the node reads them, or the axes
-        must stay as well.
-        """
-        demands: list[Demand] = []
-        frozen: list[Frozen] = []
-        for slot, name in enumerate(self.node.inputs):
-            if slot in self._templates or slot in self._adapting_slots:
-                continue
-            measured = self._measured(slot)
-            shape = self.graph.shapes.get(name)
-            if all(labels is None for labels in measured):
-                continue
-            whole = all(labels is not None for labels in measured)
-            fits = shape in ((), (len(measured),)) and self.graph.types.get(name) in _SIZES
-            if fits and (whole or self.graph.opset >= _WHERE_SINCE):
-                frozen.append(Frozen(slot, tuple(measured), scalar=shape == ()))
-                continue
-            for size, labels in zip(self._sizes[name], measured, strict=True):
-                if size is not None and labels is not None:
-                    reason = f"its size is used by {self.node.op}"
-                    demands.append(Demand(size.tensor, -1, size.axis, labels, True, reason))
-        return replace(
-            facts,
-            demands=(*facts.demands, *demands),
-            rewrites=(*frozen, *facts.rewrites),  # A rule may change what was put back.
-        )
+        """Facts with what becomes of sizes that this node uses in a way that nothing adapts."""
+        return self._sized.unadapted(facts)
 
     # The outcome.
 
     def facts(self) -> Facts:
         """All that was said."""
-        made = self.outputs.get(0, {})
-        resizes = [self._resize(slot, made) for slot in self._templates]
+        resizes = self._sized.resizes(self.outputs.get(0, {}))
         return Facts(
             node=self.node,
             inputs=self.inputs,
@@ -407,18 +356,9 @@ class Context:
             rewrites=(*self._rewrites, *resizes),
         )
 
-    def _resize(self, slot: int, made: Mapping[int, IntArray]) -> Resize:
-        measured = dict(enumerate(self._measured(slot)))
-        template = tuple(
-            len(labels) if size is None and (labels := measured.get(place)) is not None else size
-            for place, size in enumerate(self._templates[slot])
-        )
-        return Resize(slot, template, made, tuple(m for m in measured.values() if m is not None))
-
     def pinned_facts(self, reason: str) -> Facts:
         """The facts of a node that nothing is known about: its axes stay as they are."""
-        self._templates.clear()
-        self._adapting_slots.clear()
+        self._sized.forget()
         return Facts(
             node=self.node,
             inputs=self.inputs,
