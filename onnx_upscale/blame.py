@@ -6,10 +6,8 @@ import functools
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
-import onnx
-
 from onnx_upscale.errors import ModelError, UpscaleError
-from onnx_upscale.optimizer.load.model import why_invalid
+from onnx_upscale.optimizer.load.model import stored_or_path, why_invalid
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -30,7 +28,8 @@ def blaming_the_model(job: Callable[_P, _R]) -> Callable[_P, _R]:
             reason = str(error) if undecodable else why_invalid(model)
             if reason is None:
                 raise
-            where = "the model" if isinstance(model, onnx.ModelProto) else str(model)
+            held = stored_or_path(model)
+            where = held if isinstance(held, str) else "the model"
             raise ModelError(f"{where}: is not valid ONNX: {reason}") from error
 
     return run

@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-import onnx
-
 from onnx_upscale.blame import blaming_the_model
 from onnx_upscale.errors import VerifyError, VerifySetupError
 from onnx_upscale.idle import why_nothing_leaves
@@ -22,6 +20,7 @@ from onnx_upscale.optimizer.load import Loaded, MaskSource, ModelSource, load
 from onnx_upscale.optimizer.load.formats import format_warnings
 from onnx_upscale.optimizer.load.keys import united
 from onnx_upscale.optimizer.load.masking import LayerMask, mask_graph
+from onnx_upscale.optimizer.load.model import stored_or_path
 from onnx_upscale.optimizer.plan import grow_masks, plan
 from onnx_upscale.optimizer.verify import Verification
 from onnx_upscale.options import Options, Sizes
@@ -108,7 +107,7 @@ def optimize_with(
     )
     raise_if_different(verification, report)
     log_details(report)
-    return Result(emitted.model, report, loaded.files)
+    return Result(emitted.model, report, sources=loaded.files)
 
 
 def _recovered(
@@ -121,7 +120,7 @@ def _recovered(
     """Repairs the masked model, and optimizes that."""
     clock = _Clock()
     with clock.stage("recover"):
-        loaded = load(model, masks, options.inputs)
+        loaded = load(model, masks, options.inputs, mapped=True)
         analysis, grown = grown_analysis(analyze_graph(loaded.graph), options.strategy)
         planned = plan(analysis, options.strategy, load_prices(options.target))
         wanted = united(loaded.graph, (*loaded.masks, *grown))
@@ -143,10 +142,10 @@ def _recovered(
         )
 
     try:
-        result = optimize_with(repaired.model, None, replace(options, recover=None))
+        result = optimize_with(repaired.stored, None, replace(options, recover=None))
     except VerifyError as error:
         raise VerifyError(str(error), error.report and told(error.report)) from None
-    return replace(result, report=told(result.report), sources=loaded.files)
+    return replace(result, report=told(result.report))
 
 
 def grown_analysis(analysis: Analysis, strategy: str) -> tuple[Analysis, tuple[LayerMask, ...]]:
@@ -175,11 +174,13 @@ def _sizes(loaded: Loaded, inputs: Sizes | None, strict: bool) -> Sizes:
 
 def _weight_of(model: ModelSource, loaded: Loaded) -> tuple[str | None, str, int]:
     """The path of a model, the sha256 of its file, and the bytes of all its files."""
-    if isinstance(model, onnx.ModelProto):
-        return None, *Stored(model).size("model.onnx")
-    with open(model, "rb") as file:
+    held = stored_or_path(model)
+    if not isinstance(held, str):
+        return None, *held.size("model.onnx")
+    with open(held, "rb") as file:
         sha256 = hashlib.sha256(file.read()).hexdigest()
-    return str(model), sha256, sum(map(os.path.getsize, (model, *loaded.files)))
+    beside = sum(map(os.path.getsize, loaded.files))
+    return held, sha256, os.path.getsize(held) + beside
 
 
 class _Clock:

@@ -91,7 +91,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Stored:
-    """A model as it will be written.
+    """A model in memory of which large weights may lie in files still, and how it is written.
 
     Attributes:
         model: The model.
@@ -169,6 +169,16 @@ class Stored:
             copy_fields(tensor, moved, leave={"raw_data", "data_location", "external_data"})
             refer(moved, Place(beside.name, offset, length))
         return {beside: data, path: self._serialized(light, path)}
+
+    @cached_property
+    def weight(self) -> int:
+        """About how many bytes all its files would have."""
+        tensors = self.model.graph.initializer
+        if self.is_large:  # What else it holds is little, and can only be counted with the weights.
+            return sum(map(size_of, tensors))
+        places = map(place_of, tensors)
+        mapped = sum(place.length for place in places if place is not None)
+        return int(self.model.ByteSize()) + mapped
 
     @staticmethod
     def _serialized(model: onnx.ModelProto, path: PathLike) -> bytes:

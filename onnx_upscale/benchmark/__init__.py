@@ -145,7 +145,7 @@ class _Runtime:
     def load(self, subject: Subject, profile: str | None = None) -> tuple[Session, Task]:
         """A session, and one run of it on the subject's inputs."""
         try:
-            session = Session(subject.source, self.threads, self.providers, profile)
+            session = Session(subject.source, self.threads, self.providers, profile, whole=True)
             return session, session.task(subject.inputs)
         except VerifySetupError as error:
             raise VerifySetupError(f"{subject.name}: {error}") from None

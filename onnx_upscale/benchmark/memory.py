@@ -14,6 +14,9 @@ from typing import Any
 import numpy.typing as npt
 import onnx
 
+from onnx_upscale.files import write_files
+from onnx_upscale.storage import Stored
+
 _RUNS = 2
 _STATUS = Path("/proc/self/status")
 # The caller's module path, so that the child finds what the caller found; not `-m`, which would
@@ -55,7 +58,7 @@ def peak_memory(
     with tempfile.TemporaryDirectory(prefix="onnx-upscale-") as folder:
         if isinstance(model, onnx.ModelProto):
             path = os.path.join(folder, "model.onnx")
-            Path(path).write_bytes(model.SerializeToString())
+            write_files(Stored(model).files(path))
         else:
             path = os.fspath(model)
         order = pickle.dumps((path, dict(inputs), threads, tuple(providers)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +12,10 @@ import onnx
 from onnx import helper
 
 from onnx_upscale.errors import UpscaleError, UsageError
-from onnx_upscale.optimizer.load.model import ModelSource, read_model
+from onnx_upscale.optimizer.load.model import ModelSource, read_files, stored_or_path
 from onnx_upscale.optimizer.load.values import Array
 from onnx_upscale.running import input_sizes, model_inputs, random_inputs
-from onnx_upscale.storage import model_bytes
+from onnx_upscale.storage import Stored, model_bytes
 
 Sizes: TypeAlias = Mapping[str, tuple[int, ...]]
 
@@ -28,21 +27,21 @@ class Subject:
     Attributes:
         name: What reports call it.
         path: Its file, or None for a model in memory.
-        model: The model.
+        stored: The model.
         bytes: Size of its file, or of what its file would be, external weights included.
         inputs: A value for each of its inputs.
     """
 
     name: str
     path: str | None
-    model: onnx.ModelProto
+    stored: Stored
     bytes: int
     inputs: Mapping[str, Array]
 
     @property
     def source(self) -> onnx.ModelProto | str:
         """What onnxruntime loads: the file where there is one, as it is in production."""
-        return self.model if self.path is None else self.path
+        return self.stored.model if self.path is None else self.path
 
 
 def read_subjects(
@@ -68,8 +67,10 @@ def read_subjects(
     Raises:
         UpscaleError: One cannot be read, or their inputs differ.
     """
-    read = [read_model(model) for model in models]
-    paths = [None if isinstance(model, onnx.ModelProto) else os.fspath(model) for model in models]
+    stored = [read_files(model, mapped=True) for model in models]
+    read = [each.model for each in stored]
+    held = map(stored_or_path, models)
+    paths = [each if isinstance(each, str) else None for each in held]
     names = _names(paths, names)
     aligned = _aligned(names, read)
     known = {name for one in aligned for name in one}
@@ -87,8 +88,8 @@ def read_subjects(
     made_up = random_inputs(read[0], dict(zip(aligned[0], shapes[0], strict=True)), seed=0)
     values = [made_up[name] for name in aligned[0]]
     return [
-        Subject(name, path, model, _bytes(path, model), dict(zip(inputs, values, strict=True)))
-        for name, path, model, inputs in zip(names, paths, read, aligned, strict=True)
+        Subject(name, path, each, _bytes(path, each), dict(zip(inputs, values, strict=True)))
+        for name, path, each, inputs in zip(names, paths, stored, aligned, strict=True)
     ]
 
 
@@ -172,5 +173,5 @@ def _list(names: Sequence[str]) -> str:
     return ", ".join(f"'{name}'" for name in names) or "none"
 
 
-def _bytes(path: str | None, model: onnx.ModelProto) -> int:
-    return int(model.ByteSize()) if path is None else model_bytes(path)
+def _bytes(path: str | None, stored: Stored) -> int:
+    return stored.weight if path is None else model_bytes(path)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import click
-import onnx
 
 import onnx_upscale
 from onnx_upscale.cli.console import exit_statuses, say, show, warn
@@ -27,7 +26,8 @@ from onnx_upscale.optimizer.load.graph import build_graph
 from onnx_upscale.optimizer.load.mask_files import channels, check_suffix, mask_file
 from onnx_upscale.optimizer.load.masking import LayerMask, resolve_masks
 from onnx_upscale.optimizer.load.masks import SIDES, read_masks
-from onnx_upscale.optimizer.load.model import read_model
+from onnx_upscale.optimizer.load.model import read_files
+from onnx_upscale.storage import Stored
 from onnx_upscale.words import some
 
 
@@ -117,7 +117,7 @@ def mask(model: str, out: str, source: tuple[str, str] | None, quiet: bool, **gi
         },
         results={"MASKS_OUT": out},
     )
-    read = read_model(model)
+    read = read_files(model, mapped=True)
     made: Masks | None = None
     warnings: tuple[str, ...] = ()
     masks: dict[str, Any]
@@ -126,7 +126,7 @@ def mask(model: str, out: str, source: tuple[str, str] | None, quiet: bool, **gi
         warnings = made.warnings
     else:
         masks, warnings = _imported(read, source, options)
-    graph = build_graph(read)
+    graph = build_graph(read.model)
     write_file(out, mask_file(out, masks, graph))
     if quiet:
         return
@@ -152,7 +152,7 @@ def _explain(made: Masks) -> None:
         show(f"{name}: {same}error {each.error:.1%} on {made.compared} samples")
 
 
-def _made(model: onnx.ModelProto, options: _Options) -> Masks:
+def _made(model: Stored, options: _Options) -> Masks:
     criterion, data = options.criterion, options.data
     if criterion is None:
         raise UsageError("give a --criterion to make masks with, or --from to import some")
@@ -181,7 +181,7 @@ def _made(model: onnx.ModelProto, options: _Options) -> Masks:
 
 
 def _imported(
-    model: onnx.ModelProto, source: tuple[str, str], options: _Options
+    model: Stored, source: tuple[str, str], options: _Options
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     own = (
         *("criterion", "amount", "budget", "constrained", "layers", "skip"),

@@ -15,6 +15,7 @@ from onnx_upscale.api import verify_with
 from onnx_upscale.cli.console import exit_statuses, show, warn
 from onnx_upscale.cli.data import data_source, images
 from onnx_upscale.cli.options import comparison, quiet, strategy, target, version
+from onnx_upscale.cli.options import external_data as where_weights_go
 from onnx_upscale.cli.paths import check_paths
 from onnx_upscale.cli.progress import progress_bar
 from onnx_upscale.cli.verbose import shown_log
@@ -24,7 +25,6 @@ from onnx_upscale.main_job import optimize_with
 from onnx_upscale.modules import module_file
 from onnx_upscale.options import Options
 from onnx_upscale.prices import BUILT_IN
-from onnx_upscale.storage import CHOICES
 
 
 @click.command()
@@ -54,14 +54,7 @@ from onnx_upscale.storage import CHOICES
     "dictionaries.",
 )
 @images
-@click.option(
-    "--external-data",
-    type=click.Choice(CHOICES),
-    default="auto",
-    show_default=True,
-    help="Whether weights go to a file beside OUT; auto: as those of IN, and where one file is too "
-    "small.",
-)
+@where_weights_go
 @click.option("--report", metavar="FILE.json", help="Write what was done as JSON.")
 @quiet
 @click.option("-v", "--verbose", is_flag=True, help="Say what was pinned and what took how long.")

@@ -11,6 +11,7 @@ import click
 import onnx_upscale
 from onnx_upscale.optimizer.plan import STRATEGIES
 from onnx_upscale.optimizer.verify import Tolerance
+from onnx_upscale.storage import CHOICES
 
 
 def _sizes(
@@ -52,6 +53,14 @@ target = click.option(
     show_default=True,
     metavar="cpu|cpu-avx512|cpu-avx2|cpu-arm64|cuda|PROFILE.json",
     help="Whose costs 'auto' plans for; cpu is the kind of CPU at hand.",
+)
+external_data = click.option(
+    "--external-data",
+    type=click.Choice(CHOICES),
+    default="auto",
+    show_default=True,
+    help="Whether weights go to a file beside OUT; auto: as those of IN, and where one file is too "
+    "small.",
 )
 inputs = click.option(
     "--input",

@@ -10,8 +10,10 @@ from typing import Any
 
 import click
 
+from onnx_upscale.atomic import Content, PathLike
 from onnx_upscale.cli.console import exit_statuses, show, warn
 from onnx_upscale.cli.data import data_source, fitting, workers
+from onnx_upscale.cli.options import external_data as where_weights_go
 from onnx_upscale.cli.options import inputs as input_sizes
 from onnx_upscale.cli.options import layers as chosen_layers
 from onnx_upscale.cli.options import quiet, target, version
@@ -68,6 +70,7 @@ from onnx_upscale.tables import table
 @click.option(
     "--plot", metavar="FILE.svg|png", help="Draw how near the models stay against their latency."
 )
+@where_weights_go
 @click.option("--report", metavar="FILE.json", help="Write what was done as JSON.")
 @quiet
 @version
@@ -83,6 +86,7 @@ def prune(
     masks_out: str | None,
     recovered_out: str | None,
     plot: str | None,
+    external_data: str,
     report: str | None,
     quiet: bool,
     **options: Any,
@@ -119,18 +123,20 @@ def prune(
     source = data_source(data, mean, std, size)
     with _progress() as progress, contextlib.redirect_stdout(sys.stderr):
         made = prune_all(model, source, goals, evaluate=evaluate, progress=progress, **options)
-    contents = {}  # The models last, as they must be as they were if anything goes wrong.
+    # The models last, as they must be as they were if anything goes wrong.
+    contents: dict[PathLike, Content] = {}
     if masks_out is not None:
         contents[masks_out] = json_file(made[0].masks)
     if recovered_out is not None:
-        contents[recovered_out] = made[0].recovered.content
+        contents |= made[0].recovered.stored.files(recovered_out, external_data)
     if plot is not None:
         contents[plot] = made.plot(plot_format(plot))
     if report is not None:
         contents[report] = json_file(made.report if several else made[0].report)
-    contents |= {path: each.content for path, each in zip(paths, made, strict=True)}
+    for path, each in zip(paths, made, strict=True):
+        contents |= each.result.stored.files(path, external_data)
     with _folder(out) if several else contextlib.nullcontext():
-        write_files(contents)
+        write_files(contents, keep=made[0].result.sources)
     if not quiet:
         warn(dict.fromkeys(warning for each in made for warning in each.warnings))
         show(*_summary(paths, model, made))

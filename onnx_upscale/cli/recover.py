@@ -11,6 +11,7 @@ import click
 import onnx_upscale
 from onnx_upscale.cli.console import exit_statuses, show, warn
 from onnx_upscale.cli.data import data_source, fitting, workers
+from onnx_upscale.cli.options import external_data as where_weights_go
 from onnx_upscale.cli.options import quiet, version
 from onnx_upscale.cli.paths import check_paths
 from onnx_upscale.cli.progress import progress_bar
@@ -27,6 +28,7 @@ from onnx_upscale.tables import table
 @click.argument("out", metavar="OUT.onnx")
 @fitting(least=1, most=COUNT)
 @workers
+@where_weights_go
 @click.option("--report", metavar="FILE.json", help="Write what was done as JSON.")
 @quiet
 @version
@@ -39,6 +41,7 @@ def recover(
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
     size: int | None,
+    external_data: str,
     report: str | None,
     quiet: bool,
     **options: Any,
@@ -60,10 +63,10 @@ def recover(
     # What the user's code prints is no result of this command.
     with progress_bar("Recovering") as progress, contextlib.redirect_stdout(sys.stderr):
         recovered = onnx_upscale.recover(model, masks, source, progress=progress, **options)
-    contents = {out: recovered.content}
+    contents = recovered.stored.files(out, external_data)
     if report is not None:  # First, as OUT must be as it was if anything goes wrong.
-        contents = {report: json_file(recovered.report)} | contents
-    write_files(contents)
+        contents = {report: json_file(recovered.report), **contents}
+    write_files(contents, keep=recovered.sources)
     if not quiet:
         warn(recovered.warnings)
         show(*_summary(out, recovered.report))

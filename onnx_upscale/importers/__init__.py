@@ -13,7 +13,7 @@ from onnx_upscale.importers.sources import read_source
 from onnx_upscale.optimizer.load.graph import build_graph
 from onnx_upscale.optimizer.load.masking import resolve_masks
 from onnx_upscale.optimizer.load.masks import read_masks
-from onnx_upscale.optimizer.load.model import ModelSource, read_model
+from onnx_upscale.optimizer.load.model import ModelSource, read_files
 
 __all__ = ["FORMATS", "Imported", "import_masks", "read_imported"]
 
@@ -53,7 +53,7 @@ def read_imported(format: str, source: Any, model: ModelSource | None = None) ->
     """
     if format not in FORMATS:
         raise UsageError(f"unknown format '{format}' (known: {', '.join(FORMATS)})")
-    graph = None if model is None else build_graph(read_model(model))
+    graph = None if model is None else build_graph(read_files(model, mapped=True).model)
     if isinstance(source, (str, os.PathLike)):
         imported = FORMATS[format](read_source(source), str(source), graph)
     else:

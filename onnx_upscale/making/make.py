@@ -22,7 +22,7 @@ from onnx_upscale.optimizer.load.graph import build_graph
 from onnx_upscale.optimizer.load.keys import united
 from onnx_upscale.optimizer.load.masking import LayerMask, mask_graph
 from onnx_upscale.optimizer.load.masks import SIDES
-from onnx_upscale.optimizer.load.model import ModelSource, read_model
+from onnx_upscale.optimizer.load.model import ModelSource, read_files
 from onnx_upscale.prices import load_prices
 from onnx_upscale.recovery.fidelity import Fidelity, compare_outputs
 from onnx_upscale.recovery.model import Repaired
@@ -120,7 +120,7 @@ def mask(
     if rebuilt:
         _check_rebuilt(side, scope, data)
     prices = load_prices(target)
-    structure = find_structure(build_graph(read_model(model))).with_whole_heads
+    structure = find_structure(build_graph(read_files(model, mapped=True).model)).with_whole_heads
     sites = find_sites(structure, side, layers, skip, repaired=rebuilt)
     samples = data if data is None else open_source(data, structure.graph.model, MOST_SAMPLES)
     prediction = Prediction(structure, prices)

@@ -6,10 +6,8 @@ import functools
 from collections.abc import Sequence
 from typing import Protocol
 
-import onnx
-
 from onnx_upscale.errors import UsageError
-from onnx_upscale.optimizer.load import MaskSource
+from onnx_upscale.optimizer.load import MaskSource, ModelSource
 from onnx_upscale.pruning.goals import Goal
 from onnx_upscale.pruning.search import Choice
 from onnx_upscale.recovery import Recovered
@@ -22,10 +20,10 @@ class Makes(Protocol):
     def recovered(self, choice: Choice) -> Recovered:
         """The repaired model of a choice."""
 
-    def optimized(self, model: onnx.ModelProto, masks: MaskSource, verify: bool = True) -> Result:
+    def optimized(self, model: ModelSource, masks: MaskSource, verify: bool = True) -> Result:
         """The emitted model."""
 
-    def evaluated(self, model: onnx.ModelProto) -> float | None:
+    def evaluated(self, model: ModelSource) -> float | None:
         """Its score, if there is a measure."""
 
 
@@ -59,12 +57,12 @@ class Candidate:
     @functools.cached_property
     def result(self) -> Result:
         """The emitted model, verified."""
-        return self._pruner.optimized(self.recovered.model, None)
+        return self._pruner.optimized(self.recovered.stored, None)
 
     @functools.cached_property
     def score(self) -> float | None:
         """The score of the emitted model, if there is a measure."""
-        return self._pruner.evaluated(self.result.model)
+        return self._pruner.evaluated(self.result.stored)
 
     def value(self, goal: Goal) -> float:
         """What it has of what a goal is about.

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import onnx
-
 from onnx_upscale.errors import UsageError
+from onnx_upscale.files import write_files
 from onnx_upscale.modules import importable, load_attribute, said
 from onnx_upscale.optimizer.load import ModelSource
+from onnx_upscale.optimizer.load.model import stored_or_path
 
 Evaluate: TypeAlias = "str | Callable[[str], Any]"
 """A function from the path of an .onnx file to a number, or `MODULE:FUNCTION`."""
@@ -73,10 +73,11 @@ class Evaluation:
         """
         with tempfile.TemporaryDirectory(prefix="onnx-upscale-") as folder:
             path = os.fspath(Path(folder) / "model.onnx")
-            if isinstance(model, onnx.ModelProto):
-                Path(path).write_bytes(model.SerializeToString(deterministic=True))
+            held = stored_or_path(model)
+            if isinstance(held, str):
+                path = held
             else:
-                path = os.fspath(model)
+                write_files(held.files(path))
             given = self._call(path, what)
         try:
             number = math.nan if isinstance(given, str | bytes) else float(given)

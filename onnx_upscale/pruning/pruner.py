@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import onnx
 
 from onnx_upscale.api import optimize
 from onnx_upscale.benchmark import Comparison
@@ -37,6 +36,7 @@ from onnx_upscale.recovery.weights import check_weights
 from onnx_upscale.report import VERSION
 from onnx_upscale.result import Result
 from onnx_upscale.samples import SampleSource, batches, open_source, split
+from onnx_upscale.storage import Stored
 from onnx_upscale.words import some
 from onnx_upscale.workers import Team, gather
 
@@ -102,15 +102,16 @@ class Pruner:
         progress: Progress | None = None,
         least_score: Goal | None = None,
     ) -> None:
-        self._graph = load(model, sizes=settings.inputs).graph
-        self._model, self._set = self._graph.model, settings
+        loaded = load(model, sizes=settings.inputs, mapped=True)
+        self._graph, self._set = loaded.graph, settings
+        self._model = Stored(self._graph.model, loaded.files)
         self._tell = progress or (lambda what, done, of: None)
         check_weights(self._graph)
         self._prices = load_prices(settings.target)
         self._structure = find_structure(self._graph).with_whole_heads
         self._selected = select(self._structure, settings.layers, settings.mode == "agreement")
         self._families = self._selected.families
-        self._samples = open_source(samples, self._model, settings.count)
+        self._samples = open_source(samples, self._model.model, settings.count)
         if self._samples.count < 2:
             raise DataError("one sample is not enough: give at least 2, better some hundreds")
         self._score = self._original_score(model, least_score)
@@ -162,7 +163,7 @@ class Pruner:
             for read in segment.readers
             if read.layer.node.index in wanted
         ]
-        probes = [b.inputs for b in batches(self._samples, fitting[:_PROBED], self._model)]
+        probes = [b.inputs for b in batches(self._samples, fitting[:_PROBED], self._model.model)]
         moved = sensitivities(
             self._graph,
             ordered,
@@ -173,7 +174,7 @@ class Pruner:
         moments = SecondMoments(
             self._graph,
             ordered,
-            lambda: batches(self._samples, fitting, self._model),
+            lambda: batches(self._samples, fitting, self._model.model),
             seed,
             lambda done: self._tell("Looking at what channels matter", done, len(ordered)),
             self._team,
@@ -202,7 +203,7 @@ class Pruner:
         for number, (candidate, recovered) in enumerate(
             zip(waiting, self._team.spread(repair_share, items), strict=True), 1
         ):
-            candidate.recovered = recovered
+            candidate.recovered = replace(recovered, sources=self._model.sources)
             self._tell("Repairing", number, len(found))
         for goal, candidate in zip(goals, found, strict=True):
             yield self._finished(goal, candidate)
@@ -259,7 +260,7 @@ class Pruner:
 
         def measure(choice: Choice) -> float:
             made = self.optimized(self._model, choice.masks, verify=False)
-            return self._share(made.model)
+            return self._share(made.stored)
 
         return aim(goal, wanted, self.chosen, measure)
 
@@ -289,7 +290,7 @@ class Pruner:
         return fastest(
             yes,
             lambda each: each.choice.share,
-            lambda each: self._share(self.optimized(self._model, each.choice.masks, False).model),
+            lambda each: self._share(self.optimized(self._model, each.choice.masks, False).stored),
         )
 
     def recovered(self, choice: Choice) -> Recovered:
@@ -305,13 +306,13 @@ class Pruner:
             progress=lambda done, of: self._tell("Repairing", done, of),
         )
 
-    def optimized(self, model: onnx.ModelProto, masks: Any, verify: bool = True) -> Result:
+    def optimized(self, model: ModelSource, masks: Any, verify: bool = True) -> Result:
         """What the optimizer makes of a model."""
         self._tell("Optimizing and verifying" if verify else "Optimizing", 0, 1)
         target, inputs = self._set.target, self._set.inputs
         return optimize(model, masks, target=target, inputs=inputs, verify=verify)
 
-    def evaluated(self, model: onnx.ModelProto) -> float | None:
+    def evaluated(self, model: ModelSource) -> float | None:
         """Its score, if there is a measure."""
         if self._set.evaluation is None:
             return None
@@ -321,7 +322,7 @@ class Pruner:
     def _finished(self, goal: Goal, candidate: Candidate) -> Pruned:
         choice, recovered, result = candidate.choice, candidate.recovered, candidate.result
         score = candidate.score
-        measured = self._beside(result.model)
+        measured = self._beside(result.stored)
         before, after = result.report.input, result.report.output
         report = PruneReport(
             VERSION,
@@ -338,7 +339,7 @@ class Pruner:
             result.report.verify,
         )
         warnings = (
-            *format_warnings(self._model.graph.node),
+            *format_warnings(self._graph.model.graph.node),
             *self._left_alone(choice),
             *recovered.warnings,
             *measured.warnings,
@@ -360,10 +361,10 @@ class Pruner:
             names = some(tuple(last.values()))
             yield f"left alone, as right before an output unless `layers` names it: {names}"
 
-    def _share(self, emitted: onnx.ModelProto) -> float:
+    def _share(self, emitted: ModelSource) -> float:
         self._tell("Measuring", 0, 1)
         return self._timer.share(emitted)
 
-    def _beside(self, emitted: onnx.ModelProto) -> Comparison:
+    def _beside(self, emitted: ModelSource) -> Comparison:
         self._tell("Measuring", 0, 1)
         return self._timer.beside(emitted)

@@ -8,7 +8,7 @@ from typing import Any, overload
 
 import onnx
 
-from onnx_upscale.files import Saved
+from onnx_upscale.atomic import PathLike
 from onnx_upscale.pruning.plot import plot_format, plotted
 from onnx_upscale.pruning.report import PruneReport
 from onnx_upscale.recovery import Recovered
@@ -16,7 +16,7 @@ from onnx_upscale.result import Result
 
 
 @dataclass(frozen=True)
-class Pruned(Saved):
+class Pruned:
     """A pruned model, with what lies between.
 
     Attributes:
@@ -42,6 +42,18 @@ class Pruned(Saved):
     def content(self) -> bytes:
         """The emitted model as a file's content."""
         return self.result.content
+
+    def save(self, path: PathLike, *, external_data: str = "auto") -> None:
+        """Writes the emitted model, in full or not at all.
+
+        Args:
+            path: Where to.
+            external_data: As for `Result.save`.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        self.result.save(path, external_data=external_data)
 
     @property
     def row(self) -> dict[str, Any]:

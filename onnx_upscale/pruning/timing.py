@@ -5,9 +5,8 @@ from __future__ import annotations
 import functools
 import math
 
-import onnx
-
 from onnx_upscale.benchmark import Comparison, bench
+from onnx_upscale.optimizer.load import ModelSource
 from onnx_upscale.options import Sizes
 
 # A model is timed for so many seconds where that takes no more runs than the second number.
@@ -27,11 +26,11 @@ class Timer:
         inputs: Shapes of inputs by name, where dimensions are symbolic.
     """
 
-    def __init__(self, original: onnx.ModelProto, runs: int, inputs: Sizes | None) -> None:
+    def __init__(self, original: ModelSource, runs: int, inputs: Sizes | None) -> None:
         self._original, self._least, self._inputs = original, runs, inputs
         self._fastest = math.inf
 
-    def beside(self, model: onnx.ModelProto, times: int = 1) -> Comparison:
+    def beside(self, model: ModelSource, times: int = 1) -> Comparison:
         """Times the original and another model.
 
         Where the original takes longer than it did at other times, both are timed again:
@@ -56,7 +55,7 @@ class Timer:
         assert calmest is not None
         return calmest
 
-    def share(self, model: onnx.ModelProto) -> float:
+    def share(self, model: ModelSource) -> float:
         """The latency of a model as a share of the original's, measured again if unsure."""
         found = self.beside(model).models[1].ratio
         if found.high - found.low > _UNSURE * found.median:
@@ -69,6 +68,6 @@ class Timer:
         seconds = self._timed([self._original], 1).models[0].latency.median
         return max(self._least, min(_MOST_RUNS, math.ceil(_LONG_ENOUGH / seconds)))
 
-    def _timed(self, models: list[onnx.ModelProto], runs: int) -> Comparison:
+    def _timed(self, models: list[ModelSource], runs: int) -> Comparison:
         names = ["original", "pruned"][: len(models)]
         return bench(models, names=names, runs=runs, inputs=self._inputs, memory=False)

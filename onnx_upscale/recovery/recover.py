@@ -5,16 +5,17 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
 
+from onnx_upscale.emitted import Emitted
 from onnx_upscale.errors import DataError, UsageError, VerifySetupError
-from onnx_upscale.files import Saved
-from onnx_upscale.optimizer.load import MaskSource, ModelSource, load, read_model
+from onnx_upscale.optimizer.load import MaskSource, ModelSource, load
 from onnx_upscale.optimizer.load.graph import Use
+from onnx_upscale.optimizer.load.model import read_files
 from onnx_upscale.optimizer.load.values import Array
 from onnx_upscale.recovery.fidelity import Fidelity, compare_outputs
 from onnx_upscale.recovery.fit import Fit
@@ -37,20 +38,16 @@ STRENGTH = 1e-2
 
 
 @dataclass(frozen=True)
-class Recovered(Saved):
-    """A model whose readers were repaired.
+class Recovered(Emitted):
+    """A model whose readers were repaired, with the shapes of the original.
 
     Attributes:
-        model: The model, with the shapes of the original.
         report: What was done; it also reads like the dictionary of the report file.
         warnings: What could not be done.
-        content: The model as a file's content.
     """
 
-    model: onnx.ModelProto
     report: RecoverReport
     warnings: tuple[str, ...]
-    content: bytes = field(repr=False)
 
 
 def recover(
@@ -93,8 +90,8 @@ def recover(
         raise UsageError(f"`count` {count}: must be at least 1")
     if not 0 <= strength < float("inf"):
         raise UsageError(f"`strength` {strength}: must be 0 or more")
-    read = read_model(model)
-    opened = open_source(samples, read, count)
+    read = read_files(model, mapped=True)
+    opened = open_source(samples, read.model, count)
     fitting, _ = split(opened.count, count, seed)
     with gather(samples, opened, fitting, read, count, workers, ray) as team:
         return repair_model(read, masks, opened, team, count, strength, seed, progress)
@@ -129,7 +126,7 @@ def repair_model(
         UpscaleError: One of its subclasses says what is wrong with the input.
     """
     started = time.monotonic()
-    loaded = load(model, masks)
+    loaded = load(model, masks, mapped=True)
     graph = loaded.graph
     check_weights(graph)
     fitting, held_out = split(samples.count, count, seed)
@@ -176,8 +173,7 @@ def repair_model(
         tuple(_compared(*compared)),
         round(time.monotonic() - started, 3),
     )
-    content: bytes = repaired.model.SerializeToString(deterministic=True)
-    return Recovered(repaired.model, report, tuple(explained(left)), content)
+    return Recovered(repaired.model, report, tuple(explained(left)), sources=loaded.files)
 
 
 def repair_share(share: Share, how: tuple[Mapping[str, Any], int, float, int]) -> Recovered:

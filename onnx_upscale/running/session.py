@@ -15,13 +15,17 @@ import onnxruntime
 from onnx import TensorProto, helper
 
 from onnx_upscale.errors import VerifySetupError
-from onnx_upscale.mapped import array_of, place_of
+from onnx_upscale.mapped import Place, array_of, place_of, refer, size_of
+from onnx_upscale.protobuf import copy_fields
 from onnx_upscale.running import parts
 from onnx_upscale.running.parts import InParts, mapped_bytes, parts_of
+from onnx_upscale.storage import Stored
 
 THREADS = "ONNX_UPSCALE_THREADS"
 """The environment variable that says how many threads sessions have that leave it open."""
 _ONLY_FATAL = 4
+_LENT = 1 << 20
+"""Bytes from which on weights of a model too large for one file stay where they are in memory."""
 _CPU = "CPUExecutionProvider"
 # Where the values that a provider works on live; TensorRT's live where CUDA's do.
 _DEVICES = {"CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider": "cuda"}
@@ -204,11 +208,10 @@ def _load(
 ) -> onnxruntime.InferenceSession:
     try:
         if isinstance(model, onnx.ModelProto):
-            mapped = [t for t in model.graph.initializer if place_of(t) is not None]
-            names = [tensor.name for tensor in mapped]
-            arrays = [array_of(tensor) for tensor in mapped]
+            model, lent = _lending(model)
+            arrays = [array_of(tensor) for tensor in lent]
             values = list(map(onnxruntime.OrtValue.ortvalue_from_numpy, arrays))
-            options.add_external_initializers(names, values)
+            options.add_external_initializers([tensor.name for tensor in lent], values)
         # Without the fallback, which prints to standard output and hides what went wrong.
         return onnxruntime.InferenceSession(
             model.SerializeToString() if isinstance(model, onnx.ModelProto) else model,
@@ -219,6 +222,26 @@ def _load(
         )
     except Exception as error:  # onnxruntime raises classes of its own that share no base.
         raise VerifySetupError(f"onnxruntime cannot load it: {_first_line(error)}") from None
+
+
+def _lending(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[TensorProto]]:
+    """A model as it can be handed over as bytes, and the weights that are handed over beside it."""
+    tensors = model.graph.initializer
+    if not Stored(model).is_large:
+        return model, [tensor for tensor in tensors if place_of(tensor) is not None]
+    light = onnx.ModelProto()
+    copy_fields(model, light, leave={"graph"})
+    copy_fields(model.graph, light.graph, leave={"initializer"})
+    lent = []
+    for tensor in tensors:
+        if place_of(tensor) is None and size_of(tensor) < _LENT:
+            light.graph.initializer.append(tensor)
+            continue
+        named = light.graph.initializer.add()
+        copy_fields(tensor, named, leave={"raw_data", "data_location", "external_data"})
+        refer(named, Place("lent", 0, size_of(tensor)))
+        lent.append(tensor)
+    return light, lent
 
 
 def _first_line(error: Exception) -> str:

@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 import onnx
 
-from onnx_upscale.errors import DataError
+from onnx_upscale.errors import DataError, UsageError
+from onnx_upscale.mapped import embedded
 from onnx_upscale.optimizer.load.graph import IntArray
 from onnx_upscale.optimizer.load.values import Array
 from onnx_upscale.samples.arrays import Samples
 from onnx_upscale.samples.batches import Batch, batches, divide
 from onnx_upscale.samples.images import Images
 from onnx_upscale.samples.source import SampleSource, open_source
+from onnx_upscale.storage import Stored
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def tickets_for(
     source: SampleSource,
     samples: Samples,
     indices: IntArray,
-    model: onnx.ModelProto,
+    model: Stored,
     most: int,
     parts: int,
     everywhere: IntArray | None = None,
@@ -129,14 +131,19 @@ def tickets_for(
 
     Returns:
         At most as many tickets.
+
+    Raises:
+        UsageError: The model is too large to travel.
     """
-    content = model.SerializeToString(deterministic=True)
+    if model.is_large:
+        raise UsageError("`workers`: models above 2 GB are looked at by one process")
+    content = embedded(model.model).SerializeToString(deterministic=True)
     given: str | Images | Some | None = _described(source)
     if given is None and everywhere is not None:
         given = _some(samples, everywhere)
     return [
         Ticket(content, given or _some(samples, own), samples.count, most, own, first)
-        for own, first in divide(samples, indices, model, parts)
+        for own, first in divide(samples, indices, model.model, parts)
     ]
 
 

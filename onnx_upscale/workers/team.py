@@ -6,11 +6,10 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
-import onnx
-
 from onnx_upscale.errors import UsageError
 from onnx_upscale.optimizer.load.graph import IntArray
 from onnx_upscale.samples import Samples, SampleSource, tickets_for
+from onnx_upscale.storage import Stored
 
 T = TypeVar("T")
 
@@ -57,7 +56,7 @@ def gather(
     source: SampleSource,
     samples: Samples,
     indices: IntArray,
-    model: onnx.ModelProto,
+    model: Stored,
     most: int,
     workers: int | None = None,
     ray: str | None = None,

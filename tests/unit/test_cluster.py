@@ -15,6 +15,7 @@ from test_workers import MASKS, assert_alike, calls, pid, refuse, residual, samp
 import onnx_upscale
 from onnx_upscale import DataError, UsageError, WorkerError
 from onnx_upscale.samples import Share, open_source
+from onnx_upscale.storage import Stored
 from onnx_upscale.workers import Team, gather
 
 ray: Any = pytest.importorskip("ray")
@@ -40,7 +41,7 @@ def cluster() -> Iterator[None]:
 def team_of(workers: int | None) -> Any:
     data, model, all_of_them = samples(), residual(), np.arange(60)
     opened = open_source(data, model, 60)
-    return gather(data, opened, all_of_them, model, 60, workers, "local")
+    return gather(data, opened, all_of_them, Stored(model), 60, workers, "local")
 
 
 def leave(share: Share) -> None:

@@ -22,6 +22,7 @@ from onnx_upscale.optimizer.load.layers import layers
 from onnx_upscale.pruning.second import SecondMoments
 from onnx_upscale.samples import Images, Share, batches, divide, open_source, tickets_for
 from onnx_upscale.samples.parts import Some
+from onnx_upscale.storage import Stored
 from onnx_upscale.workers import gather
 
 MASKS = {"version": 1, "masks": {f"w{index}": {"input": [index, 3]} for index in (1, 2)}}
@@ -73,7 +74,7 @@ def test_files_are_opened_by_each_and_all_else_is_read_once(tmp_path: Path) -> N
     source: Any
     for source, kind in ((tmp_path / "a.npy", str), (samples(), Some), (stream(), Some)):
         opened = open_source(source, model, 60)
-        tickets = tickets_for(source, opened, indices, model, 60, 2)
+        tickets = tickets_for(source, opened, indices, Stored(model), 60, 2)
         assert all(isinstance(ticket.source, kind) for ticket in tickets)
         shares = [ticket.open() for ticket in tickets]
         assert [share.first for share in shares] == [0, 2]
@@ -87,7 +88,7 @@ def test_samples_that_changed_meanwhile(tmp_path: Path) -> None:
     path = tmp_path / "a.npy"
     np.save(path, samples())
     opened = open_source(path, residual(), 60)
-    (ticket,) = tickets_for(path, opened, np.arange(8), residual(), 60, 1)
+    (ticket,) = tickets_for(path, opened, np.arange(8), Stored(residual()), 60, 1)
     np.save(path, samples(20))
     with pytest.raises(DataError, match="a worker finds 20 of them, the main process 60"):
         ticket.open()
@@ -101,7 +102,7 @@ def test_a_folder_is_named_in_full(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     Image.new("RGB", (12, 12)).save("images/a.png")
     source = Images("images")
     (ticket,) = tickets_for(
-        source, open_source(source, residual(), 1), np.arange(1), residual(), 1, 1
+        source, open_source(source, residual(), 1), np.arange(1), Stored(residual()), 1, 1
     )
     assert isinstance(ticket.source, Images)
     assert os.path.isabs(ticket.source.folder)
@@ -166,7 +167,7 @@ def test_a_team() -> None:
     model, data = residual(), samples()
     opened, graph = open_source(data, model, 60), load(model).graph
     indices = np.arange(60)
-    with gather(data, opened, indices, model, 60, 2) as team:
+    with gather(data, opened, indices, Stored(model), 60, 2) as team:
         assert team is not None
         assert team.size == 2
         pids = list(team.ask(pid))
@@ -192,7 +193,7 @@ def test_nobody_goes_on_when_the_work_is_broken_off() -> None:
     pids: list[int] = []
     with (
         pytest.raises(KeyboardInterrupt),
-        gather(data, open_source(data, model, 60), np.arange(60), model, 60, 2) as team,
+        gather(data, open_source(data, model, 60), np.arange(60), Stored(model), 60, 2) as team,
     ):
         assert team is not None
         pids += team.ask(pid)
@@ -208,7 +209,9 @@ def test_nobody_goes_on_when_the_work_is_broken_off() -> None:
 def test_one_worker_needs_no_team() -> None:
     model, data = residual(), samples(9)
     for workers in (None, 1):
-        with gather(data, open_source(data, model, 9), np.arange(9), model, 9, workers) as team:
+        with gather(
+            data, open_source(data, model, 9), np.arange(9), Stored(model), 9, workers
+        ) as team:
             assert team is None
 
 

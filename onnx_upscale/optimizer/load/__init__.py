@@ -54,7 +54,7 @@ def load(
     """Reads a model and its masks.
 
     Args:
-        model: A path or a `ModelProto`.
+        model: A path or a `ModelProto`, or what `read_files` gave.
         masks: A path, a dictionary, or None (or `-`) to use only the zeros in the weights.
         sizes: Shapes of inputs with symbolic dimensions, at which the model may run where nothing
             but a run shows its shapes.
@@ -68,9 +68,9 @@ def load(
         ModelError: The model cannot be read.
         MaskError: The masks cannot be read or do not fit the model.
     """
-    read, files = read_files(model, mapped)
-    graph = build_graph(read, sizes, runs)
+    read = read_files(model, mapped)
+    graph = build_graph(read.model, sizes, runs)
     stated = read_masks(masks)
     resolved = resolve_masks(graph, stated)
     given = masks is not None and masks != "-"
-    return Loaded(mask_graph(graph, resolved), resolved, stated, given, files)
+    return Loaded(mask_graph(graph, resolved), resolved, stated, given, read.sources)

@@ -11,12 +11,12 @@ from google.protobuf.message import DecodeError
 from onnx import helper
 
 from onnx_upscale.errors import ModelError
-from onnx_upscale.mapped import load_or_map
+from onnx_upscale.mapped import embedded, load_or_map
 from onnx_upscale.optimizer.load.inlining import inline_functions
 from onnx_upscale.optimizer.load.order import sort_nodes
-from onnx_upscale.storage import external_files
+from onnx_upscale.storage import Stored, external_files
 
-ModelSource = str | os.PathLike[str] | onnx.ModelProto
+ModelSource = str | os.PathLike[str] | onnx.ModelProto | Stored
 
 
 def read_model(source: ModelSource) -> onnx.ModelProto:
@@ -24,6 +24,7 @@ def read_model(source: ModelSource) -> onnx.ModelProto:
 
     Args:
         source: A path, or a model in memory, which is copied so that the caller's stays as it is.
+            One that `read_files` gave may have weights in files.
 
     Returns:
         A model that nobody else holds, its nodes in topological order, its functions inlined.
@@ -31,12 +32,10 @@ def read_model(source: ModelSource) -> onnx.ModelProto:
     Raises:
         ModelError: There is no such file, or it is no ONNX model, or a broken one.
     """
-    return read_files(source)[0]
+    return read_files(source).model
 
 
-def read_files(
-    source: ModelSource, mapped: bool = False
-) -> tuple[onnx.ModelProto, frozenset[Path]]:
+def read_files(source: ModelSource, mapped: bool = False) -> Stored:
     """Reads an ONNX model, and says in which external files its weights lie.
 
     Args:
@@ -50,7 +49,9 @@ def read_files(
         ModelError: As `read_model`.
     """
     model = onnx.ModelProto()
-    files = frozenset[Path]()
+    if isinstance(source, Stored):
+        model.CopyFrom(source.model)
+        return Stored(model if mapped else embedded(model), source.sources)
     if isinstance(source, onnx.ModelProto):
         model.CopyFrom(source)
         _check(model, "the model")
@@ -61,7 +62,7 @@ def read_files(
             )
         inline_functions(model)
         sort_nodes(model.graph)
-        return model, files
+        return Stored(model)
     path = Path(source)
     try:
         model.ParseFromString(path.read_bytes())
@@ -86,7 +87,14 @@ def read_files(
     _check_weights(model, str(path))
     inline_functions(model)
     sort_nodes(model.graph)
-    return model, files
+    return Stored(model, files)
+
+
+def stored_or_path(source: ModelSource) -> Stored | str:
+    """A model that is in memory already, or the path of one that is not."""
+    if isinstance(source, onnx.ModelProto):
+        return Stored(source)
+    return source if isinstance(source, Stored) else os.fspath(source)
 
 
 def why_invalid(source: ModelSource) -> str | None:
@@ -100,8 +108,9 @@ def why_invalid(source: ModelSource) -> str | None:
     Returns:
         The first line of its complaint, or None if it has none.
     """
+    held = stored_or_path(source)
     try:
-        onnx.checker.check_model(source if isinstance(source, onnx.ModelProto) else str(source))
+        onnx.checker.check_model(held if isinstance(held, str) else embedded(held.model))
     except Exception as error:  # It and protobuf raise classes of their own that share no base.
         return str(error).strip().partition("\n")[0] or type(error).__name__
     return None
