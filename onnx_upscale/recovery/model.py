@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from onnx import numpy_helper
 
-from onnx_upscale.mapped import array_of
 from onnx_upscale.optimizer.apply.emit import emit
 from onnx_upscale.optimizer.apply.surgery import Surgery
 from onnx_upscale.optimizer.apply.weights import Cut, write_constants
@@ -51,7 +50,7 @@ class Repaired:
 
     def value(self, use: Use) -> Array:
         """The constant at a place that belongs to a reader."""
-        return array_of(self._tensors[self._names[use]])
+        return numpy_helper.to_array(self._tensors[self._names[use]])
 
     def write(self, use: Use, values: Array) -> None:
         """Replaces such a constant by one of the same shape."""
@@ -60,8 +59,6 @@ class Repaired:
         tensor.ClearField("float_data")
         tensor.ClearField("double_data")
         tensor.ClearField("int32_data")
-        tensor.ClearField("external_data")
-        tensor.ClearField("data_location")
         tensor.raw_data = made.raw_data
 
 
