@@ -1,0 +1,348 @@
+"""Layers in the bodies of If, Loop and Scan: masked by their path, and channels leave."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import onnx_upscale
+from bodies_net import IMAGE, Masks, Part, choice, lent, looped, nested, scanned
+from build import Array, assert_close, run
+from onnx_upscale import tables
+from onnx_upscale.errors import MaskError, VerifyError
+from onnx_upscale.optimizer.load import load
+from onnx_upscale.optimizer.load.keys import layer_key
+from onnx_upscale.optimizer.load.layers import layers
+from targets import TARGETS
+
+Build = Callable[[Masks], onnx.ModelProto]
+
+TRIED = ("as built in", "copies free, blocks of 1", "copies dear", "multiply-adds free")
+WAYS = [*(("auto", each) for each in TRIED), ("upscale", TRIED[0]), ("gather", TRIED[0])]
+YES, NO = "choice/then_branch", "choice/else_branch"
+CASES: dict[str, tuple[Build, Masks]] = {
+    "one branch": (choice, {f"{YES}/y2.input": [0, 3, 5], f"{YES}/y3.input": [0, 3, 5]}),
+    "the other": (choice, {f"{NO}/n1.output": [1, 4, 9], f"{NO}/n2.input": [0]}),
+    "both": (choice, {f"{YES}/y1.output": [2, 11], f"{NO}/n2.input": [3, 4, 5]}),
+    "both and around": (
+        choice,
+        {
+            f"{YES}/y2.input": range(6),
+            f"{YES}/y3.input": range(4, 10),
+            f"{NO}/n1.output": range(5),
+            "stem.output": [1],
+            "last.input": [0, 2],
+        },
+    ),
+    "all of a layer": (choice, {f"{YES}/y1.output": range(12), f"{NO}/n2.input": range(10)}),
+    "carried": (looped, {"loop/body/l2.input": [0, 1, 2], "loop/body/s1.output": [7, 8]}),
+    "readers differ": (
+        looped,
+        {"loop/body/s2.input": [0, 2, 4, 6, 8], "loop/body/s3.input": [0, 1, 2, 10]},
+    ),
+    "no shapes": (
+        lambda masks: looped(masks, None),
+        {"loop/body/l1.output": [0, 1, 2], "loop/body/s2.input": [1], "loop/body/s3.input": [1]},
+    ),
+    "scanned": (scanned, {"scan/body/up.output": [0, 5], "scan/body/down.input": range(7, 16)}),
+    "lent to one": (lent, {"alone.output": [0, 7], f"{YES}/b.input": [1, 2]}),
+    "lent to both": (lent, {"both.input": [1, 2, 3], "both.output": [3]}),
+    "lent and read around": (
+        lent,
+        {"main.output": [0, 1], "last.input": [2], f"{NO}/d.input": [5]},
+    ),
+    "lent to one of two": (
+        lent,
+        {f"{NO}/c.output": [4, 5], f"{YES}/b.input": [0], "last.input": [3]},
+    ),
+    "lent and turned": (lent, {"turned.input": [0, 5], f"{YES}/a.output": [9]}),
+    "nested": (
+        nested,
+        {
+            "loop/body/inner/then_branch/deep.input": [0, 1, 2, 3],
+            "loop/body/inner/then_branch/up.output": [9],
+            "loop/body/inner/else_branch/of_wide.input": [4],
+            "loop/body/narrow.input": [4, 5],
+        },
+    ),
+}
+
+
+def document(masks: Masks) -> dict[str, Any]:
+    """Masks in the form of a mask file."""
+    found: dict[str, dict[str, list[int]]] = {}
+    for key, channels in masks.items():
+        name, _, side = key.rpartition(".")
+        found.setdefault(name, {})[side] = list(channels)
+    return {"version": 1, "masks": found}
+
+
+def inputs(model: onnx.ModelProto) -> Iterator[dict[str, Array]]:
+    """Inputs that take both branches."""
+    for seed in range(2):
+        rng, values = np.random.default_rng(seed), {}
+        for value in model.graph.input:
+            shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+            flag = value.type.tensor_type.elem_type == TensorProto.BOOL
+            values[value.name] = (
+                np.array(seed == 1) if flag else rng.standard_normal(shape).astype(np.float32)
+            )
+        yield values
+
+
+def assert_equal(wanted: onnx.ModelProto, got: onnx.ModelProto) -> None:
+    onnx.checker.check_model(got, full_check=True)
+    assert_nothing_is_hidden(got.graph, frozenset())
+    for values in inputs(wanted):
+        assert_close(run(wanted, values), run(got, values))
+
+
+def assert_nothing_is_hidden(graph: onnx.GraphProto, around: frozenset[str]) -> None:
+    """No graph makes a name that it can read from outside."""
+    own = [value.name for value in graph.input] + [tensor.name for tensor in graph.initializer]
+    own += [name for node in graph.node for name in node.output if name]
+    assert len(set(own)) == len(own)
+    assert around.isdisjoint(own)
+    for each in bodies(graph):
+        assert_nothing_is_hidden(each, around.union(own))
+
+
+def bodies(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    return (a.g for node in graph.node for a in node.attribute if a.HasField("g"))
+
+
+def weights(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
+    """The shapes of all initializers, wherever they are."""
+    found = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    for each in bodies(graph):
+        found.update(weights(each))
+    return found
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_emitted_equals_the_masked_model(case: str) -> None:
+    build, masks = CASES[case]
+    original, wanted = build({}), build(masks)
+    content = original.SerializeToString(deterministic=True)
+    for strategy, target in WAYS:
+        made = onnx_upscale.optimize(
+            original, document(masks), strategy=strategy, target=TARGETS[target]
+        )
+        assert made.report.verify.ok
+        assert not made.report.verify.warnings
+        assert_equal(wanted, made.model)
+    # Zeros in the weights do the same without masks.
+    assert_equal(wanted, onnx_upscale.optimize(wanted, strategy="gather").model)
+    assert original.SerializeToString(deterministic=True) == content
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_grown_masks_agree_in_bodies_as_well(case: str) -> None:
+    build, masks = CASES[case]
+    made = onnx_upscale.optimize(build({}), document(masks), strategy="constrained")
+    assert made.report.verify.ok
+    assert made.report.copies.count == 0
+    onnx.checker.check_model(made.model, full_check=True)
+
+
+def test_channels_leave_by_count() -> None:
+    build, masks = CASES["both"]
+    made = onnx_upscale.optimize(build({}), document(masks), strategy="gather")
+    found = weights(made.model.graph)
+    assert [found[f"{name}.weight"][:2] for name in ("y1", "y2", "y3")] == [
+        (10, 3),
+        (4, 10),
+        (4, 10),
+    ]
+    assert (found["n1.weight"][0], found["n2.weight"][1]) == (7, 7)
+    assert made.report.masks == onnx_upscale.report.MaskCounts(2, 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("way", "target"), [("slice", "copies free, blocks of 1"), ("zero-fill", "copies dear")]
+)
+def test_readers_in_bodies_get_along_in_every_way(way: str, target: str) -> None:
+    masks = {f"{YES}/y2.input": range(6), f"{YES}/y3.input": range(6, 12)}
+    made = onnx_upscale.optimize(choice({}), document(masks), target=TARGETS[target])
+    readers = {each.node: each for segment in made.report.segments for each in segment.readers}
+    assert {readers[f"{YES}/y2"].realization, readers[f"{YES}/y3"].realization} == {way}
+    assert_equal(choice(masks), made.model)
+
+
+def test_a_model_without_masks_stays_as_it_is() -> None:
+    for build in (choice, looped, scanned, nested):
+        assert onnx_upscale.optimize(build({}), strategy="gather").model == build({})
+
+
+def test_what_only_a_body_read_does_not_stay_outside() -> None:
+    """Neither an initializer, nor the node that made a constant of one, with that."""
+    masks = document({"deep.weight.input": [0, 1, 2, 3]})
+    made = onnx_upscale.optimize(nested({}), masks, strategy="gather")
+    found = weights(made.model.graph)
+    assert "deep.weight" not in found
+    assert made.report.input.params - made.report.output.params == 4 * (3 + 1 + 3)
+    made = onnx_upscale.optimize(lent({}), document({"turned.input": [0, 5]}), strategy="gather")
+    assert "turned" not in weights(made.model.graph)
+    assert not [node for node in made.model.graph.node if node.op_type == "Transpose"]
+
+
+def test_what_others_read_stays_outside_as_it_is() -> None:
+    made = onnx_upscale.optimize(lent({}), document({f"{NO}/c.output": [4, 5]}), strategy="gather")
+    found = weights(made.model.graph)
+    assert found["main"] == (10, 3, 1, 1)
+    assert (8, 3, 1, 1) in found.values()
+
+
+def test_bodies_that_make_the_same_of_a_weight_share_it() -> None:
+    masks = {"both.input": [1, 2, 3], f"{YES}/a.output": [1, 2, 3], f"{NO}/c.output": [1, 2, 3]}
+    made = onnx_upscale.optimize(lent({}), document(masks), strategy="gather")
+    assert list(weights(made.model.graph).values()).count((4, 7, 1, 1)) == 1
+    assert_equal(lent(masks), made.model)
+
+
+@pytest.mark.parametrize("case", ["both and around", "readers differ", "nested", "lent to one"])
+def test_new_names_are_new_everywhere(case: str) -> None:
+    build, masks = CASES[case]
+
+    def crowded(names: set[str], masks: Masks) -> onnx.ModelProto:
+        model = build(masks)
+        for name in sorted(names):
+            model.graph.node.append(helper.make_node("Identity", ["x"], [name], f"{name}!"))
+            model.graph.output.append(helper.make_tensor_value_info(name, 1, IMAGE))
+        return model
+
+    for strategy, target in WAYS:
+        options: dict[str, Any] = {"strategy": strategy, "target": TARGETS[target]}
+        plain = onnx_upscale.optimize(build({}), document(masks), **options)
+        names = all_names(plain.model.graph) - all_names(build({}).graph)
+        assert names or strategy == "auto"
+        made = onnx_upscale.optimize(crowded(names, {}), document(masks), **options)
+        assert_equal(crowded(names, masks), made.model)
+
+
+def test_a_body_hides_no_new_name_of_the_main_graph() -> None:
+    """Where a body makes a tensor of the name that the main graph would give to a new one."""
+    masks = {"loop/body/s2.input": [0], "beside.output": [1]}
+
+    def build(masks: Masks, name: str = "") -> onnx.ModelProto:
+        model = looped(masks)
+        part = Part(masks)
+        first = part("Relu", part.conv("x", "beside", 3, 8), name="beside.act")
+        second = part("Add", part.conv(first, "p", 8, 2), part.conv(first, "q", 8, 2), name="pq")
+        model.graph.node.extend(part.nodes)
+        model.graph.initializer.extend(part.weights)
+        model.graph.output.append(helper.make_tensor_value_info(second, 1, (1, 2, 6, 6)))
+        if name:
+            body = next(bodies(model.graph))
+            body.node.append(helper.make_node("Relu", ["state"], [name], "idle"))
+        return model
+
+    own = {"p.input": [0, 1, 2], "q.input": [5, 6]}
+    plain = onnx_upscale.optimize(build({}), document({**masks, **own}), strategy="gather")
+    (copy, *_) = [n.output[0] for n in plain.model.graph.node if n.op_type in ("Slice", "Gather")]
+    made = onnx_upscale.optimize(build({}, copy), document({**masks, **own}), strategy="gather")
+    assert_equal(build({**masks, **own}, copy), made.model)
+
+
+def all_names(graph: onnx.GraphProto) -> set[str]:
+    names = {tensor.name for tensor in graph.initializer}
+    names |= {name for node in graph.node for name in (node.name, *node.output)}
+    return names.union(*map(all_names, bodies(graph)))
+
+
+@pytest.mark.parametrize("key", ["y2", "y2.weight", "y2.out"])
+def test_layers_are_named_as_outside_behind_the_path(key: str) -> None:
+    one = onnx_upscale.optimize(choice({}), document({f"{YES}/{key}.input": [0, 3]}))
+    other = onnx_upscale.optimize(choice({}), document({f"{YES}/y2.input": [0, 3]}))
+    assert one.content == other.content
+    assert one.report.masks.targets == 1
+
+
+def test_nodes_without_a_name_are_called_by_what_they_make() -> None:
+    def unnamed(masks: Masks) -> onnx.ModelProto:
+        model = choice({key.replace("choice.out", "choice"): each for key, each in masks.items()})
+        for node in (*model.graph.node, *(n for each in bodies(model.graph) for n in each.node)):
+            node.ClearField("name")
+        return model
+
+    masks = {
+        "choice.out/then_branch/y1.out.output": [1, 2],
+        "choice.out/else_branch/n2.out.input": [1],
+    }
+    made = onnx_upscale.optimize(unnamed({}), document(masks), strategy="gather")
+    named = {f"{YES}/y1.output": [1, 2], f"{NO}/n2.input": [1]}
+    assert_equal(unnamed(named), made.model)
+    written = {each.node for segment in made.report.segments for each in segment.writers}
+    assert "choice.out/then_branch/y1.out" in written
+
+
+REFUSED: dict[str, tuple[str, Any, str]] = {
+    "length": (
+        f"{YES}/y2",
+        {"input": {"mask": [1, 0]}},
+        "mask has 2 entries, but the layer has 12 channels",
+    ),
+    "range": (f"{NO}/n1", {"output": [10]}, "channel 10 is out of range: use 0 to 9"),
+    "no layer": (
+        f"{YES}/y.act",
+        {"input": [0]},
+        "node 'y.act' is a Relu, which has no channels to mask",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_does_not_fit_is_refused_as_outside(case: str) -> None:
+    key, sides, said = REFUSED[case]
+    with pytest.raises(MaskError) as caught:
+        onnx_upscale.optimize(choice({}), {"version": 1, "masks": {key: sides}})
+    (side,) = sides
+    assert str(caught.value) == f"mask '{key}', side '{side}': {said}"
+
+
+def test_the_closest_names_may_be_in_a_body() -> None:
+    with pytest.raises(MaskError, match=f"no such layer in the model; closest: {YES}/y2"):
+        onnx_upscale.optimize(choice({}), document({f"{YES}/y2.wieght.input": [0]}))
+
+
+def test_why_nothing_leaves_a_body_is_said() -> None:
+    made = onnx_upscale.optimize(choice({}), document({f"{YES}/y1.input": [0]}))
+    (warning,) = made.report.warnings
+    assert f"{YES}/y1 (input): it reads an input" in warning
+
+
+def test_an_error_in_a_body_is_found() -> None:
+    masks = document({f"{YES}/y2.input": [0, 3]})
+    made = onnx_upscale.optimize(choice({}), masks).model
+    assert onnx_upscale.verify(choice({}), masks, made).ok
+    body = next(each for each in bodies(made.graph) if each.name == "yes")
+    bias = next(tensor for tensor in body.initializer if tensor.name == "y1.bias")
+    bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + 1, bias.name))
+    with pytest.raises(VerifyError):
+        onnx_upscale.verify(choice({}), masks, made)
+
+
+def test_a_weight_that_bodies_read_is_no_name_of_a_layer_outside() -> None:
+    graph = load(lent({})).graph
+    assert [layer_key(graph, layer) for layer in layers(graph)] == ["e", "last.weight"]
+
+
+def test_recovery_refuses_masks_in_bodies() -> None:
+    samples = [{"x": np.ones(IMAGE, np.float32)}] * 8
+    masks, said = document({"loop/body/s2.input": [0]}), "mask on 's2' in 'loop/body': what the"
+    with pytest.raises(MaskError, match=said):
+        onnx_upscale.recover(looped({}), masks, samples)
+    with pytest.raises(MaskError, match=said):
+        onnx_upscale.optimize(looped({}), masks, recover=samples)
+
+
+def test_bodies_are_analyzed() -> None:
+    analyzed = onnx_upscale.analyze(choice({}), document({f"{YES}/y2.input": [0, 3]}))
+    rows = tables.analysis_rows(analyzed, "cpu-avx512")
+    assert [row["id"] for row in rows] == list(range(len(rows)))
+    assert {f"{YES}/y2": 10, f"{YES}/y3": 12} in [row["readers"] for row in rows]
