@@ -18,6 +18,7 @@ from onnx_upscale.errors import MaskError, VerifyError
 from onnx_upscale.optimizer.load import load
 from onnx_upscale.optimizer.load.keys import layer_key
 from onnx_upscale.optimizer.load.layers import layers
+from onnx_upscale.running import input_sizes, random_inputs
 from targets import TARGETS
 
 Build = Callable[[Masks], onnx.ModelProto]
@@ -346,3 +347,63 @@ def test_bodies_are_analyzed() -> None:
     rows = tables.analysis_rows(analyzed, "cpu-avx512")
     assert [row["id"] for row in rows] == list(range(len(rows)))
     assert {f"{YES}/y2": 10, f"{YES}/y3": 12} in [row["readers"] for row in rows]
+
+
+def stored_outside(model: onnx.ModelProto, ir_version: int) -> onnx.ModelProto:
+    """A model of another version, whose bodies have no weights of their own."""
+    older = onnx.ModelProto()
+    older.CopyFrom(model)
+    older.ir_version, older.opset_import[0].version = ir_version, 9
+    for body in bodies(older.graph):
+        older.graph.initializer.extend(body.initializer)
+        del body.initializer[:]
+    if ir_version < 4:
+        older.graph.input.extend(
+            helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            for tensor in older.graph.initializer
+        )
+    return older
+
+
+@pytest.mark.parametrize("ir_version", [3, 4])
+def test_bodies_of_old_models_get_no_initializers(ir_version: int) -> None:
+    """Before IR version 4 they would have to be inputs, which would change the body."""
+    masks = {f"{YES}/y2.input": [0, 3], f"{YES}/y3.input": [5], f"{NO}/n1.output": [1]}
+    for strategy in ("gather", "auto"):
+        model = stored_outside(choice({}), ir_version)
+        made = onnx_upscale.optimize(model, document(masks), strategy=strategy)
+        for seed, values in enumerate(inputs(choice({}))):
+            wanted = run(stored_outside(choice(masks), ir_version), values)
+            assert_close(wanted, run(made.model, values), str(seed))
+        if ir_version < 4:
+            assert not [body for body in bodies(made.model.graph) if body.initializer]
+        assert made.report.output.params < made.report.input.params + 64
+
+
+def test_quantized_weights_outside_are_cut_quantized() -> None:
+    model = choice({})
+    yes = next(body for body in bodies(model.graph) if body.name == "yes")
+    weight = next(tensor for tensor in yes.initializer if tensor.name == "y1.weight")
+    whole = np.round(numpy_helper.to_array(weight) * 50).astype(np.int8)
+    yes.initializer.remove(weight)
+    for name, value in (("q", whole), ("scale", np.float32(0.02)), ("zero", np.int8(0))):
+        model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+    dequantize = helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["y1.weight"], "dq")
+    model.graph.node.insert(0, dequantize)
+    gone = [0, 3]
+    masks = {f"{YES}/y2": {"input": gone}, f"{YES}/y3": {"input": gone}}
+    made = onnx_upscale.optimize(model, {"version": 1, "masks": masks}, strategy="gather")
+    cut = {t.name: t for body in bodies(made.model.graph) for t in body.initializer}["q.cut"]
+    np.testing.assert_array_equal(numpy_helper.to_array(cut), np.delete(whole, gone, 0))
+    assert "q" not in weights(made.model.graph)
+    assert not [node for node in made.model.graph.node if node.op_type == "DequantizeLinear"]
+
+
+def test_single_flags_take_both_values_in_turn() -> None:
+    model = choice({})
+    model.graph.input.append(helper.make_tensor_value_info("other", TensorProto.BOOL, [1]))
+    sizes = input_sizes(model)
+    drawn = [random_inputs(model, sizes, seed) for seed in (4, 5)]
+    for name in ("flag", "other"):
+        assert {bool(values[name]) for values in drawn} == {False, True}
+    assert drawn[0]["flag"].shape == ()

@@ -91,7 +91,9 @@ def _emitted(
     graph: Graph, change: _Change, bodies: Sequence[tuple[Body, Graph, _Change]]
 ) -> Emitted:
     """Emits a graph, the innermost bodies first, so that it is known what they still read."""
-    shared = Shared(all_names(graph.model.graph))
+    # Before version 4 initializers are inputs, which bodies have no place for.
+    old = graph.model.ir_version < 4
+    shared = Shared(all_names(graph.model.graph), only_main=old)
 
     def emit_at(place: Place, offset: int, graph: Graph, change: _Change) -> Emitted:
         surgery, added = Surgery(graph, shared.taken), list[str]()

@@ -18,11 +18,13 @@ class Shared:
 
     Attributes:
         taken: Names that something in the model has; new ones are added.
+        only_main: Whether new initializers must go to the main graph.
         constants: What bodies made of constants that are lent to them, by the names of these and
             the content. It belongs to the main graph, so that bodies that make the same share it.
     """
 
     taken: set[str]
+    only_main: bool = False
     constants: dict[tuple[str, bytes], onnx.TensorProto] = field(default_factory=dict)
 
 
@@ -45,10 +47,13 @@ def as_body(body: Body, emitted: onnx.GraphProto, shared: Shared) -> onnx.GraphP
     made.input.extend(body.own.input)
     made.value_info.extend(value for value in emitted.value_info if value.name not in outside)
     lent = {t.name: t for t in body.graph.model.graph.initializer if t.name in body.lent}
+    own = {tensor.name for tensor in body.own.initializer}
     renamed: dict[str, str] = {}
     for tensor in emitted.initializer:
-        if tensor.name not in lent:
+        if tensor.name in own or not (shared.only_main or tensor.name in lent):
             made.initializer.append(tensor)
+        elif tensor.name not in lent:
+            shared.constants[tensor.name, b""] = tensor
         elif tensor != lent[tensor.name]:
             renamed[tensor.name] = _share(tensor, shared)
     for node in emitted.node:

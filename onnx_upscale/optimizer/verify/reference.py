@@ -228,18 +228,24 @@ def _multiply(
         graph.node.append(helper.make_node(op, inputs, [result], **attributes))
         return result
 
+    def store(values: Array, name: str) -> None:
+        tensor = numpy_helper.from_array(values, name)
+        if place:  # Bodies have no initializers before IR version 4.
+            add("Constant", [], name, value=tensor)
+        else:
+            graph.initializer.append(tensor)
+
     def multiply(tensor: str, factor: _Factor, result: str) -> None:
         name = fresh(f"{result}.factors")
         replaced = factor.kind.itemsize == 1  # onnxruntime multiplies no such numbers.
         values = factor.flags if replaced else factor.flags.astype(factor.kind)
-        graph.initializer.append(numpy_helper.from_array(values, name))
+        store(values, name)
         if not replaced:
             add("Mul", [tensor, name], result)
             return
         zero = factor.zero or fresh(f"{result}.zero")
         if not factor.zero:
-            point = numpy_helper.from_array(np.zeros((), factor.kind), zero)
-            graph.initializer.append(point)
+            store(np.zeros((), factor.kind), zero)
         wide = [
             add("Cast", [each], fresh(f"{result}.wide"), to=onnx.TensorProto.INT32)
             for each in (tensor, zero)
