@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import onnx_upscale
-from bodies_net import IMAGE, Masks, Part, choice, lent, looped, nested, scanned
+from bodies_net import FLAG, IMAGE, Masks, Part, choice, lent, looped, nested, scanned
 from build import Array, assert_close, run
 from onnx_upscale import tables
 from onnx_upscale.errors import MaskError, VerifyError
@@ -176,7 +176,7 @@ def test_readers_in_bodies_get_along_in_every_way(way: str, target: str) -> None
 
 
 def test_a_model_without_masks_stays_as_it_is() -> None:
-    for build in (choice, looped, scanned, nested):
+    for build in (choice, looped, scanned, nested, lent):
         assert onnx_upscale.optimize(build({}), strategy="gather").model == build({})
 
 
@@ -407,3 +407,38 @@ def test_single_flags_take_both_values_in_turn() -> None:
     for name in ("flag", "other"):
         assert {bool(values[name]) for values in drawn} == {False, True}
     assert drawn[0]["flag"].shape == ()
+
+
+def test_the_name_of_a_weight_behind_a_path_means_layers_there_alone() -> None:
+    masks = document({f"{YES}/both.input": [1, 2]})
+    made = onnx_upscale.optimize(lent({}), masks, strategy="gather")
+    assert made.report.masks.targets == 1
+    assert_equal(lent({f"{YES}/b.input": [1, 2]}), made.model)
+
+
+def test_layers_say_the_rank_of_what_a_body_does_not_declare() -> None:
+    masks = document({"loop/body/s2.input": [0, 1], "loop/body/s3.input": [1, 0]})
+    made = onnx_upscale.optimize(looped({}, None), masks, strategy="gather")
+    assert weights(made.model.graph)["s1.weight"] == (10, 3, 3, 3)
+    assert next(bodies(made.model.graph)).input == next(bodies(looped({}, None).graph)).input
+
+
+def test_sizes_of_what_a_body_captures_are_known() -> None:
+    def flattened(masks: Masks) -> onnx.ModelProto:
+        main = Part(masks)
+        data = main("Relu", "x", name="act")
+        graphs = {}
+        for key, name in (("then_branch", "y"), ("else_branch", "n")):
+            body = main.body(f"choice/{key}")
+            inner = body("Relu", body.conv(data, f"{name}1", 3, 4), name=f"{name}.act")
+            sizes = body.store(f"{name}.sizes", [1, 144], np.int64)
+            flat = body("Reshape", inner, sizes, name=f"{name}.flat")
+            out = body.matmul(flat, f"{name}2", 144, 2)
+            graphs[key] = body.graph(name, {}, {out: (1, 2)})
+        made = main("If", "flag", name="choice", **graphs)
+        return main.model({"flag": FLAG, "x": IMAGE}, {made: (1, 2)})
+
+    masks = {f"{YES}/y2.input": range(36, 72)}
+    made = onnx_upscale.optimize(flattened({}), document(masks), strategy="gather")
+    assert weights(made.model.graph)["y1.weight"] == (3, 3, 1, 1)
+    assert_equal(flattened(masks), made.model)
