@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,13 +11,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import onnx_upscale
+from bodies_checks import NO, YES, all_names, assert_equal, bodies, document, inputs, weights
 from bodies_net import FLAG, IMAGE, Masks, Part, choice, lent, looped, nested, scanned
-from build import Array, assert_close, run
-from onnx_upscale import tables
-from onnx_upscale.errors import MaskError, VerifyError
-from onnx_upscale.optimizer.load import load
-from onnx_upscale.optimizer.load.keys import layer_key
-from onnx_upscale.optimizer.load.layers import layers
+from build import assert_close, run
 from onnx_upscale.running import input_sizes, random_inputs
 from targets import TARGETS
 
@@ -25,7 +21,6 @@ Build = Callable[[Masks], onnx.ModelProto]
 
 TRIED = ("as built in", "copies free, blocks of 1", "copies dear", "multiply-adds free")
 WAYS = [*(("auto", each) for each in TRIED), ("upscale", TRIED[0]), ("gather", TRIED[0])]
-YES, NO = "choice/then_branch", "choice/else_branch"
 CASES: dict[str, tuple[Build, Masks]] = {
     "one branch": (choice, {f"{YES}/y2.input": [0, 3, 5], f"{YES}/y3.input": [0, 3, 5]}),
     "the other": (choice, {f"{NO}/n1.output": [1, 4, 9], f"{NO}/n2.input": [0]}),
@@ -72,57 +67,6 @@ CASES: dict[str, tuple[Build, Masks]] = {
         },
     ),
 }
-
-
-def document(masks: Masks) -> dict[str, Any]:
-    """Masks in the form of a mask file."""
-    found: dict[str, dict[str, list[int]]] = {}
-    for key, channels in masks.items():
-        name, _, side = key.rpartition(".")
-        found.setdefault(name, {})[side] = list(channels)
-    return {"version": 1, "masks": found}
-
-
-def inputs(model: onnx.ModelProto) -> Iterator[dict[str, Array]]:
-    """Inputs that take both branches."""
-    for seed in range(2):
-        rng, values = np.random.default_rng(seed), {}
-        for value in model.graph.input:
-            shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-            flag = value.type.tensor_type.elem_type == TensorProto.BOOL
-            values[value.name] = (
-                np.array(seed == 1) if flag else rng.standard_normal(shape).astype(np.float32)
-            )
-        yield values
-
-
-def assert_equal(wanted: onnx.ModelProto, got: onnx.ModelProto) -> None:
-    onnx.checker.check_model(got, full_check=True)
-    assert_nothing_is_hidden(got.graph, frozenset())
-    for values in inputs(wanted):
-        assert_close(run(wanted, values), run(got, values))
-
-
-def assert_nothing_is_hidden(graph: onnx.GraphProto, around: frozenset[str]) -> None:
-    """No graph makes a name that it can read from outside."""
-    own = [value.name for value in graph.input] + [tensor.name for tensor in graph.initializer]
-    own += [name for node in graph.node for name in node.output if name]
-    assert len(set(own)) == len(own)
-    assert around.isdisjoint(own)
-    for each in bodies(graph):
-        assert_nothing_is_hidden(each, around.union(own))
-
-
-def bodies(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    return (a.g for node in graph.node for a in node.attribute if a.HasField("g"))
-
-
-def weights(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
-    """The shapes of all initializers, wherever they are."""
-    found = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
-    for each in bodies(graph):
-        found.update(weights(each))
-    return found
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -250,105 +194,6 @@ def test_a_body_hides_no_new_name_of_the_main_graph() -> None:
     assert_equal(build({**masks, **own}, copy), made.model)
 
 
-def all_names(graph: onnx.GraphProto) -> set[str]:
-    names = {tensor.name for tensor in graph.initializer}
-    names |= {name for node in graph.node for name in (node.name, *node.output)}
-    return names.union(*map(all_names, bodies(graph)))
-
-
-@pytest.mark.parametrize("key", ["y2", "y2.weight", "y2.out"])
-def test_layers_are_named_as_outside_behind_the_path(key: str) -> None:
-    one = onnx_upscale.optimize(choice({}), document({f"{YES}/{key}.input": [0, 3]}))
-    other = onnx_upscale.optimize(choice({}), document({f"{YES}/y2.input": [0, 3]}))
-    assert one.content == other.content
-    assert one.report.masks.targets == 1
-
-
-def test_nodes_without_a_name_are_called_by_what_they_make() -> None:
-    def unnamed(masks: Masks) -> onnx.ModelProto:
-        model = choice({key.replace("choice.out", "choice"): each for key, each in masks.items()})
-        for node in (*model.graph.node, *(n for each in bodies(model.graph) for n in each.node)):
-            node.ClearField("name")
-        return model
-
-    masks = {
-        "choice.out/then_branch/y1.out.output": [1, 2],
-        "choice.out/else_branch/n2.out.input": [1],
-    }
-    made = onnx_upscale.optimize(unnamed({}), document(masks), strategy="gather")
-    named = {f"{YES}/y1.output": [1, 2], f"{NO}/n2.input": [1]}
-    assert_equal(unnamed(named), made.model)
-    written = {each.node for segment in made.report.segments for each in segment.writers}
-    assert "choice.out/then_branch/y1.out" in written
-
-
-REFUSED: dict[str, tuple[str, Any, str]] = {
-    "length": (
-        f"{YES}/y2",
-        {"input": {"mask": [1, 0]}},
-        "mask has 2 entries, but the layer has 12 channels",
-    ),
-    "range": (f"{NO}/n1", {"output": [10]}, "channel 10 is out of range: use 0 to 9"),
-    "no layer": (
-        f"{YES}/y.act",
-        {"input": [0]},
-        "node 'y.act' is a Relu, which has no channels to mask",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", REFUSED)
-def test_what_does_not_fit_is_refused_as_outside(case: str) -> None:
-    key, sides, said = REFUSED[case]
-    with pytest.raises(MaskError) as caught:
-        onnx_upscale.optimize(choice({}), {"version": 1, "masks": {key: sides}})
-    (side,) = sides
-    assert str(caught.value) == f"mask '{key}', side '{side}': {said}"
-
-
-def test_the_closest_names_may_be_in_a_body() -> None:
-    with pytest.raises(MaskError, match=f"no such layer in the model; closest: {YES}/y2"):
-        onnx_upscale.optimize(choice({}), document({f"{YES}/y2.wieght.input": [0]}))
-
-
-def test_why_nothing_leaves_a_body_is_said() -> None:
-    made = onnx_upscale.optimize(choice({}), document({f"{YES}/y1.input": [0]}))
-    (warning,) = made.report.warnings
-    assert f"{YES}/y1 (input): it reads an input" in warning
-
-
-def test_an_error_in_a_body_is_found() -> None:
-    masks = document({f"{YES}/y2.input": [0, 3]})
-    made = onnx_upscale.optimize(choice({}), masks).model
-    assert onnx_upscale.verify(choice({}), masks, made).ok
-    body = next(each for each in bodies(made.graph) if each.name == "yes")
-    bias = next(tensor for tensor in body.initializer if tensor.name == "y1.bias")
-    bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + 1, bias.name))
-    with pytest.raises(VerifyError):
-        onnx_upscale.verify(choice({}), masks, made)
-
-
-def test_a_weight_that_bodies_read_is_no_name_of_a_layer_outside() -> None:
-    graph = load(lent({})).graph
-    assert [layer_key(graph, layer) for layer in layers(graph)] == ["e", "last.weight"]
-
-
-def test_recovery_refuses_masks_in_bodies() -> None:
-    samples = [{"x": np.ones(IMAGE, np.float32)}] * 8
-    masks, said = document({"loop/body/s2.input": [0]}), "mask on 's2' in 'loop/body': what the"
-    with pytest.raises(MaskError, match=said):
-        onnx_upscale.recover(looped({}), masks, samples)
-    with pytest.raises(MaskError, match=said):
-        onnx_upscale.optimize(looped({}), masks, recover=samples)
-
-
-def test_bodies_are_analyzed() -> None:
-    analyzed = onnx_upscale.analyze(choice({}), document({f"{YES}/y2.input": [0, 3]}))
-    rows = tables.analysis_rows(analyzed, "cpu-avx512")
-    assert [row["id"] for row in rows] == list(range(len(rows)))
-    assert {f"{YES}/y2": 10, f"{YES}/y3": 12} in [row["readers"] for row in rows]
-
-
 def stored_outside(model: onnx.ModelProto, ir_version: int) -> onnx.ModelProto:
     """A model of another version, whose bodies have no weights of their own."""
     older = onnx.ModelProto()
@@ -407,13 +252,6 @@ def test_single_flags_take_both_values_in_turn() -> None:
     for name in ("flag", "other"):
         assert {bool(values[name]) for values in drawn} == {False, True}
     assert drawn[0]["flag"].shape == ()
-
-
-def test_the_name_of_a_weight_behind_a_path_means_layers_there_alone() -> None:
-    masks = document({f"{YES}/both.input": [1, 2]})
-    made = onnx_upscale.optimize(lent({}), masks, strategy="gather")
-    assert made.report.masks.targets == 1
-    assert_equal(lent({f"{YES}/b.input": [1, 2]}), made.model)
 
 
 def test_layers_say_the_rank_of_what_a_body_does_not_declare() -> None:
