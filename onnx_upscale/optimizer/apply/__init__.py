@@ -9,7 +9,7 @@ from typing import TypeAlias
 import onnx
 
 from onnx_upscale.optimizer.analyze.facts import Facts
-from onnx_upscale.optimizer.apply.bodies import Shared, as_body
+from onnx_upscale.optimizer.apply.bodies import Shared, as_body, give_back_names
 from onnx_upscale.optimizer.apply.convolve import convolve
 from onnx_upscale.optimizer.apply.copies import Copies
 from onnx_upscale.optimizer.apply.editor import NodeEditor
@@ -109,7 +109,9 @@ def _emitted(
         model, new = emit(surgery, change(surgery))
         return Emitted(model, (*added, *new))
 
-    return emit_at((), 0, graph, change)
+    emitted = emit_at((), 0, graph, change)
+    give_back_names(emitted.model.graph, shared)
+    return emitted
 
 
 def _carry_out(plan: Plan) -> _Change:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import onnx
 
 from onnx_upscale.optimizer.apply.surgery import fresh_name
 from onnx_upscale.optimizer.load.bodies import Body
-from onnx_upscale.optimizer.load.subgraphs import names_captured
+from onnx_upscale.optimizer.load.subgraphs import names_captured, subgraphs
 from onnx_upscale.protobuf import copy_fields
 
 
@@ -73,3 +74,34 @@ def _share(tensor: onnx.TensorProto, shared: Shared) -> str:
         shared.constants[key].CopyFrom(tensor)
         shared.constants[key].name = name
     return shared.constants[key].name
+
+
+def give_back_names(graph: onnx.GraphProto, shared: Shared) -> None:
+    """Lets what bodies made of a constant have its name, where nobody reads that one any more.
+
+    Args:
+        graph: The main graph as it was emitted; it is changed.
+        shared: What the graphs of the model share.
+    """
+    stored = {tensor.name for tensor in graph.initializer}
+    made: dict[str, list[str]] = {}
+    for (name, content), tensor in shared.constants.items():
+        if content and name not in stored and tensor.name in stored:
+            made.setdefault(name, []).append(tensor.name)
+    renamed = {names[0]: name for name, names in made.items() if len(names) == 1}
+    if not renamed:
+        return
+    for tensor in graph.initializer:
+        tensor.name = renamed.get(tensor.name, tensor.name)
+    for value in graph.input:  # Where initializers are listed.
+        value.name = renamed.get(value.name, value.name)
+    _rename(graph, renamed)
+
+
+def _rename(graph: onnx.GraphProto, renamed: Mapping[str, str]) -> None:
+    for node in graph.node:
+        for slot, name in enumerate(node.input):
+            if name in renamed:
+                node.input[slot] = renamed[name]
+        for inner in subgraphs(node):
+            _rename(inner, renamed)
