@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from onnx_upscale.blame import blaming_the_model
-from onnx_upscale.main_job import grown_analysis, optimize_with, raise_if_different
+from onnx_upscale.main_job import optimize_with, raise_if_different
 from onnx_upscale.optimizer.analyze import Analysis
 from onnx_upscale.optimizer.analyze import analyze as analyze_graph
+from onnx_upscale.optimizer.bodies import PlannedBody, grown_analysis, plan_bodies
 from onnx_upscale.optimizer.load import Loaded, MaskSource, ModelSource, load
 from onnx_upscale.optimizer.load.formats import format_warnings
 from onnx_upscale.optimizer.plan import Plan, plan
@@ -42,6 +43,10 @@ class Analyzed:
         """What a strategy would do."""
         analysis, _ = grown_analysis(self.analysis, strategy)
         return plan(analysis, strategy, load_prices(target))
+
+    def plan_bodies(self, strategy: str, target: str = "cpu") -> tuple[PlannedBody, ...]:
+        """What a strategy would do in the bodies of If, Loop and Scan."""
+        return plan_bodies(self.loaded.bodies, strategy, load_prices(target))
 
 
 def optimize(
@@ -176,8 +181,10 @@ def verify_with(
     other = load(emitted, mapped=True).graph.model
     analysis, grown = grown_analysis(analyze_graph(loaded.graph), options.strategy)
     # Where the channels of an earlier result are is not known, but a wrong claim shows.
-    claimed = plan(analysis, options.strategy, load_prices(options.target))
-    found = prove(loaded, grown, other, claimed, options)
+    prices = load_prices(options.target)
+    claimed = plan(analysis, options.strategy, prices)
+    bodies = plan_bodies(loaded.bodies, options.strategy, prices)
+    found = prove(loaded, grown, other, claimed, bodies, options)
     if not found.ok and found.pieces:
         hint = "it may have been made with another strategy or target, or with `tune`"
         found = replace(found, failure=f"{found.failure}; or {hint}")

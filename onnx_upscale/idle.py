@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from onnx_upscale.optimizer.analyze.facts import Facts, Read
+from onnx_upscale.optimizer.bodies import PlannedBody
 from onnx_upscale.optimizer.load import Loaded
 from onnx_upscale.optimizer.load.graph import IntArray
 from onnx_upscale.optimizer.load.masking import LayerMask
@@ -16,30 +19,39 @@ _SHOWN = 3
 _GROUPED = "only whole groups can leave, or as many channels of every group"
 
 
-def why_nothing_leaves(loaded: Loaded, plan: Plan) -> tuple[str, ...]:
+def why_nothing_leaves(
+    loaded: Loaded, plan: Plan, bodies: Sequence[PlannedBody] = ()
+) -> tuple[str, ...]:
     """Says why a plan removes nothing, layer by layer.
 
     Args:
         loaded: The model and its masks.
         plan: The plan.
+        bodies: The plans of its bodies.
 
     Returns:
         One warning if masks were given and nothing leaves, or if callers may override all weights.
     """
-    if not _is_idle(plan):
+    scopes = [("", plan, loaded.masks)]
+    scopes += [(f"{each.body.path}/", each.plan, each.body.masks) for each in bodies]
+    if not all(_is_idle(each) for _, each, _ in scopes):
         return ()
-    structure = plan.analysis.structure
-    none = None if structure.layers else why_no_layers(structure.graph)
+    layers = any(each.analysis.structure.layers for _, each, _ in scopes)
+    none = None if layers else why_no_layers(plan.analysis.structure.graph)
     if none is not None:
         return (f"nothing is removed: {none}",)
     if not loaded.given:
         return ()
-    if not loaded.masks:
+    if not any(masks for _, _, masks in scopes):
         return ("the masks name no layer, so nothing is removed",)
-    masks = [mask for mask in loaded.masks if len(mask.pruned)]
-    if not masks:
+    why = [
+        f"{path}{mask.layer.node.title} ({mask.side}): {_reason(each, mask)}"
+        for path, each, masks in scopes
+        for mask in masks
+        if len(mask.pruned)
+    ]
+    if not why:
         return ("the masks prune no channel of any layer they name, so nothing is removed",)
-    why = [f"{mask.layer.node.title} ({mask.side}): {_reason(plan, mask)}" for mask in masks]
     more = f"; and {len(why) - _SHOWN} more" if why[_SHOWN:] else ""
     return (f"nothing that is masked leaves the model: {'; '.join(why[:_SHOWN])}{more}",)
 

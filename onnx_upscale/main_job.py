@@ -13,21 +13,21 @@ from onnx_upscale.blame import blaming_the_model
 from onnx_upscale.errors import VerifyError, VerifySetupError
 from onnx_upscale.idle import why_nothing_leaves
 from onnx_upscale.log import log_details
-from onnx_upscale.optimizer.analyze import Analysis
 from onnx_upscale.optimizer.analyze import analyze as analyze_graph
 from onnx_upscale.optimizer.apply import apply
+from onnx_upscale.optimizer.bodies import grown_analysis, plan_bodies
 from onnx_upscale.optimizer.load import Loaded, MaskSource, ModelSource, load
 from onnx_upscale.optimizer.load.formats import format_warnings
 from onnx_upscale.optimizer.load.keys import united
-from onnx_upscale.optimizer.load.masking import LayerMask, mask_graph
 from onnx_upscale.optimizer.load.model import stored_or_path
-from onnx_upscale.optimizer.plan import grow_masks, plan
+from onnx_upscale.optimizer.plan import plan
 from onnx_upscale.optimizer.verify import Verification
 from onnx_upscale.options import Options, Sizes
 from onnx_upscale.prices import load_prices, target_warnings
 from onnx_upscale.proof import prove
 from onnx_upscale.recovery import recover as recover_model
 from onnx_upscale.recovery.recover import Progress
+from onnx_upscale.recovery.weights import check_masks
 from onnx_upscale.report import VERSION, Copies, Report
 from onnx_upscale.reporting import (
     mask_counts,
@@ -73,13 +73,14 @@ def optimize_with(
             planned = tuned_plan(analysis, prices, sizes)
         else:
             planned = plan(analysis, options.strategy, prices)
+        bodies = plan_bodies(loaded.bodies, options.strategy, prices)
     with clock.stage("apply"):
-        emitted = apply(planned)
+        emitted = apply(planned, bodies)
     verification = None
     if options.verify:
         with clock.stage("verify"):
             try:
-                verification = prove(loaded, grown, emitted.model, planned, options)
+                verification = prove(loaded, grown, emitted.model, planned, bodies, options)
             except VerifySetupError as error:
                 raise VerifySetupError(f"{error}; `verify=False` does without") from None
     before = measure(loaded.graph.model, sizes, runs=options.verify)
@@ -98,9 +99,9 @@ def optimize_with(
             *format_warnings(loaded.graph.model.graph.node),
             *target_warnings(options.target),
             *price_warnings(planned),
-            *why_nothing_leaves(loaded, planned),
+            *why_nothing_leaves(loaded, planned, bodies),
         ),
-        segments=segment_reports(planned),
+        segments=segment_reports(planned, bodies),
         copies=Copies(after.copies, after.copied_bytes),
         verify=verify_report(verification),
         seconds=clock.rounded(),
@@ -121,6 +122,7 @@ def _recovered(
     clock = _Clock()
     with clock.stage("recover"):
         loaded = load(model, masks, options.inputs, mapped=True)
+        check_masks(loaded)
         analysis, grown = grown_analysis(analyze_graph(loaded.graph), options.strategy)
         planned = plan(analysis, options.strategy, load_prices(options.target))
         wanted = united(loaded.graph, (*loaded.masks, *grown))
@@ -146,14 +148,6 @@ def _recovered(
     except VerifyError as error:
         raise VerifyError(str(error), error.report and told(error.report)) from None
     return replace(result, report=told(result.report))
-
-
-def grown_analysis(analysis: Analysis, strategy: str) -> tuple[Analysis, tuple[LayerMask, ...]]:
-    """What a strategy must equal: the analysis under its masks, and those that it adds."""
-    if strategy != "constrained":
-        return analysis, ()
-    grown = grow_masks(analysis)
-    return analyze_graph(mask_graph(analysis.graph, grown), analysis.structure), grown
 
 
 def raise_if_different(verification: Verification | None, report: Report | None) -> None:

@@ -9,7 +9,9 @@ import numpy as np
 import onnx
 
 from onnx_upscale.optimizer.apply import masked_model
+from onnx_upscale.optimizer.bodies import PlannedBody
 from onnx_upscale.optimizer.load import Loaded
+from onnx_upscale.optimizer.load.bodies import Place
 from onnx_upscale.optimizer.load.masking import LayerMask
 from onnx_upscale.optimizer.load.masks import Mask
 from onnx_upscale.optimizer.plan import Plan
@@ -30,6 +32,7 @@ def prove(
     grown: Sequence[LayerMask],
     emitted: onnx.ModelProto,
     planned: Plan,
+    bodies: Sequence[PlannedBody],
     options: Options,
 ) -> Verification:
     """Compares an emitted model with a reference that is made from the original alone.
@@ -39,6 +42,7 @@ def prove(
         grown: The masks that the strategy added.
         emitted: The emitted model.
         planned: Its plan, which says where its channels are.
+        bodies: The plans of its bodies.
         options: How to compare.
 
     Returns:
@@ -46,9 +50,10 @@ def prove(
     """
     original = loaded.graph.model
     inputs = random_inputs(original, input_sizes(original, options.inputs), options.seed)
-    added = [
-        NodeMask(each.layer.node.index, Mask("", each.side, "prune", each.pruned)) for each in grown
-    ]
+    added = [_node_mask(each) for each in grown]
+    for inside in bodies:
+        at, offset = inside.body.place, inside.body.offset
+        added += [_node_mask(each, at, offset) for each in inside.grown]
     reference = reference_model(original, loaded.stated, added, inputs)
 
     def compare(other: onnx.ModelProto, view: View, masks_matter: bool) -> Verification:
@@ -65,20 +70,31 @@ def prove(
             view=view,
         )
 
-    found = compare(emitted, planned.view, bool(loaded.masks) and not _only_zeros(loaded))
+    found = compare(emitted, planned.view, _masks_matter(loaded))
     if found.ok or reference is original:
         return found
     # Whose fault is it? The optimizer zeroes weights where the reference multiplies.
-    readings = compare(masked_model(planned.analysis.graph), unchanged, masks_matter=False)
+    seen = [(each.body, each.plan.analysis.graph) for each in bodies]
+    masked = masked_model(planned.analysis.graph, seen)
+    readings = compare(masked, unchanged, masks_matter=False)
     if readings.ok:
         return found
     failure = f"the masks themselves can be read in two ways: {readings.failure}"
     return replace(found, failure=failure)
 
 
-def _only_zeros(loaded: Loaded) -> bool:
-    """Whether masks name just what is zero in the weights already, as those of an export do."""
-    return any(len(mask.pruned) for mask in loaded.masks) and all(
+def _node_mask(grown: LayerMask, place: Place = (), offset: int = 0) -> NodeMask:
+    mask = Mask("", grown.side, "prune", grown.pruned)
+    return NodeMask(grown.layer.node.index - offset, mask, place)
+
+
+def _masks_matter(loaded: Loaded) -> bool:
+    """Whether masks name more than is zero in the weights already, as those of an export do."""
+    scopes = [(loaded.masks, loaded.graph), *((body.masks, body.graph) for body in loaded.bodies)]
+    if not any(len(mask.pruned) for masks, _ in scopes for mask in masks):
+        return any(masks for masks, _ in scopes)
+    return not all(
         np.array_equal(override.original, override.values)
-        for override in loaded.graph.overrides.values()
+        for _, graph in scopes
+        for override in graph.overrides.values()
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 
+from onnx_upscale.optimizer.bodies import PlannedBody
 from onnx_upscale.optimizer.load import Loaded
 from onnx_upscale.optimizer.plan import Plan
 from onnx_upscale.optimizer.plan.cost import Costs
@@ -33,46 +35,51 @@ def size_of(stats: Stats, path: str | None, sha256: str, size: int) -> Size:
 
 def mask_counts(loaded: Loaded) -> MaskCounts:
     """How much the masks prune."""
+    scopes = [loaded.masks, *(body.masks for body in loaded.bodies)]
     pruned = {
-        side: sum(len(mask.pruned) for mask in loaded.masks if mask.side == side)
+        side: sum(len(mask.pruned) for masks in scopes for mask in masks if mask.side == side)
         for side in ("input", "output")
     }
-    targets = len({mask.layer.node.index for mask in loaded.masks})
+    targets = sum(len({mask.layer.node.index for mask in masks}) for masks in scopes)
     return MaskCounts(targets, pruned["input"], pruned["output"])
 
 
-def segment_reports(plan: Plan) -> tuple[SegmentReport, ...]:
-    """Every segment with its writers and readers and how they get along."""
-    reports, costs = [], Costs(plan.analysis.structure, plan.prices)
+def segment_reports(plan: Plan, bodies: Sequence[PlannedBody]) -> tuple[SegmentReport, ...]:
+    """Every segment with its writers and readers and how they get along, then those of bodies."""
+    reports = [*_segment_reports(plan, "", 0)]
+    for each in bodies:
+        reports += _segment_reports(each.plan, f"{each.body.path}/", len(reports))
+    return tuple(reports)
+
+
+def _segment_reports(plan: Plan, path: str, first: int) -> Iterator[SegmentReport]:
+    costs = Costs(plan.analysis.structure, plan.prices)
     for segment in plan.analysis.structure.segments:
         writers = [(writer.node, plan.writers[writer.node.index]) for writer in segment.writers]
         readers = [plan.readers.get(read.layer.node.index) for read in segment.readers]
-        reports.append(
-            SegmentReport(
-                id=segment.id,
-                channels=len(segment.roots),
-                needed=int(plan.analysis.needs.labels[segment.roots].sum()),
-                kept=int(plan.kept.labels[segment.roots].sum()),
-                writers=tuple(
-                    WriterReport(node.title, len(chosen.positions), chosen.name)
-                    for node, chosen in writers
-                ),
-                readers=tuple(
-                    ReaderReport(
-                        node=chosen.read.layer.node.title,
-                        needed=chosen.needed,
-                        read=len(chosen.positions),
-                        realization=chosen.name,
-                        bytes_copied=chosen.bytes_copied(costs),
-                    )
-                    for chosen in readers
-                    if chosen is not None
-                ),
-                pinned=tuple(sorted({d.reason for d in segment.demands if d.ordered})),
-                needed_whole=tuple(sorted({d.reason for d in segment.demands if not d.ordered})),
-            )
+        yield SegmentReport(
+            id=first + segment.id,
+            channels=len(segment.roots),
+            needed=int(plan.analysis.needs.labels[segment.roots].sum()),
+            kept=int(plan.kept.labels[segment.roots].sum()),
+            writers=tuple(
+                WriterReport(f"{path}{node.title}", len(chosen.positions), chosen.name)
+                for node, chosen in writers
+            ),
+            readers=tuple(
+                ReaderReport(
+                    node=f"{path}{chosen.read.layer.node.title}",
+                    needed=chosen.needed,
+                    read=len(chosen.positions),
+                    realization=chosen.name,
+                    bytes_copied=chosen.bytes_copied(costs),
+                )
+                for chosen in readers
+                if chosen is not None
+            ),
+            pinned=tuple(sorted({d.reason for d in segment.demands if d.ordered})),
+            needed_whole=tuple(sorted({d.reason for d in segment.demands if not d.ordered})),
         )
-    return tuple(reports)
 
 
 def price_warnings(plan: Plan) -> tuple[str, ...]:

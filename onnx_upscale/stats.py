@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -13,6 +13,7 @@ from onnx_upscale.copies import COPIES
 from onnx_upscale.declared import Shape
 from onnx_upscale.optimizer.load.layers import multiply_adds, work_reads
 from onnx_upscale.optimizer.load.shapes import is_fixed, skeleton, with_shapes
+from onnx_upscale.optimizer.load.subgraphs import subgraphs
 from onnx_upscale.optimizer.load.tensors import derive
 from onnx_upscale.optimizer.load.witness import shapes_at
 
@@ -22,8 +23,8 @@ class Stats:
     """Size and work of a model, at given input sizes.
 
     Attributes:
-        nodes: Count of nodes.
-        params: Count of weights.
+        nodes: Count of nodes, those in bodies as well.
+        params: Count of weights, those in bodies as well.
         macs: Multiply-adds of convolutions and matrix products per inference.
         copies: Count of the nodes asked about.
         copied_bytes: What they write per inference.
@@ -54,16 +55,33 @@ def measure(
         Its size and work. What cannot be known counts as nothing.
     """
     names = set(copies)
-    added = [node for node in model.graph.node if node.name in names]
+    nodes = list(_all_nodes(model.graph))
+    added = [node for node in nodes if node.name in names]
     copied = [node.output[0] for node in added if node.op_type in COPIES]
     shapes, types = _shapes_at(model, sizes, copied, runs)
     return Stats(
-        nodes=len(model.graph.node),
-        params=sum(math.prod(tensor.dims) for tensor in model.graph.initializer),
+        nodes=len(nodes),
+        params=sum(math.prod(tensor.dims) for tensor in _weights(model.graph)),
         macs=sum(multiply_adds(node, shapes) for node in model.graph.node),
         copies=len(copied),
         copied_bytes=sum(_bytes(tensor, shapes, types) for tensor in copied),
     )
+
+
+def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """The nodes of a graph, and of those below."""
+    for node in graph.node:
+        yield node
+        for inner in subgraphs(node):
+            yield from _all_nodes(inner)
+
+
+def _weights(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """The initializers of a graph, and of those below."""
+    yield from graph.initializer
+    for node in graph.node:
+        for inner in subgraphs(node):
+            yield from _weights(inner)
 
 
 def _shapes_at(

@@ -63,9 +63,14 @@ def equality(samples: int, max_abs: float, max_rel: float) -> str:
 
 def analysis_rows(analyzed: Analyzed, target: str) -> list[dict[str, Any]]:
     """One entry per segment, with what each strategy would copy in it."""
-    plans = {strategy: segment_reports(analyzed.plan(strategy, target)) for strategy in STRATEGIES}
+    plans = {
+        strategy: segment_reports(
+            analyzed.plan(strategy, target), analyzed.plan_bodies(strategy, target)
+        )
+        for strategy in STRATEGIES
+    }
     rows = []
-    for number, segment in enumerate(segment_reports(analyzed.plan("gather", target))):
+    for number, segment in enumerate(plans["gather"]):
         copied = {
             strategy: sum(reader.bytes_copied for reader in segments[number].readers)
             for strategy, segments in plans.items()

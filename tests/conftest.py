@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-pytest.register_assert_rewrite("build", "rule_cases")
+pytest.register_assert_rewrite("bodies_checks", "build", "rule_cases")
 pytest_plugins = ["command"]
 
 _COMMON: dict[str, Any] = {

@@ -45,6 +45,10 @@ def found_masks(loaded: Loaded) -> dict[str, Any]:
     for (index, side), channels in sorted(pruned.items()):
         if len(channels):
             masks.setdefault(keys[index], {})[side] = channels.tolist()
+    for body in loaded.bodies:
+        for mask in body.masks:
+            name = f"{body.path}/{layer_key(body.graph, mask.layer)}"
+            masks.setdefault(name, {})[mask.side.value] = mask.pruned.tolist()
     return document(masks)
 
 

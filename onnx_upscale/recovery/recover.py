@@ -23,7 +23,7 @@ from onnx_upscale.recovery.levels import Levels, begin, moments_of_all
 from onnx_upscale.recovery.readers import explained
 from onnx_upscale.recovery.repair import Repair
 from onnx_upscale.recovery.report import Compared, RecoverReport, Refitted, Used
-from onnx_upscale.recovery.weights import check_weights
+from onnx_upscale.recovery.weights import check_masks, check_weights
 from onnx_upscale.report import VERSION
 from onnx_upscale.samples import Samples, SampleSource, Share, batches, open_source, split
 from onnx_upscale.workers import Team, gather
@@ -129,6 +129,7 @@ def repair_model(
     loaded = load(model, masks, mapped=True)
     graph = loaded.graph
     check_weights(graph)
+    check_masks(loaded)
     fitting, held_out = split(samples.count, count, seed)
     rows, done = list[Refitted](), 0
 

@@ -107,14 +107,18 @@ def random_inputs(
         seed: Seed; the same seed gives the same values.
 
     Returns:
-        Values by input name: normal numbers, small whole numbers, or flags, by type.
+        Values by input name: normal numbers, small whole numbers, or flags, by type. A single flag
+        changes from seed to seed, so that both branches of an If are taken.
 
     Raises:
         VerifySetupError: An input has a type or a size that cannot be made up.
     """
     rng = np.random.default_rng(seed)
     try:
-        return {value.name: _random(value, sizes[value.name], rng) for value in model_inputs(model)}
+        return {
+            value.name: _random(value, sizes[value.name], rng, seed + at)
+            for at, value in enumerate(model_inputs(model))
+        }
     except (ValueError, OverflowError, MemoryError):
         raise VerifySetupError(
             "the inputs are too large to be made up: give smaller sizes with `inputs`"
@@ -122,14 +126,15 @@ def random_inputs(
 
 
 def _random(
-    value: onnx.ValueInfoProto, shape: tuple[int, ...], rng: np.random.Generator
+    value: onnx.ValueInfoProto, shape: tuple[int, ...], rng: np.random.Generator, turn: int
 ) -> npt.NDArray[Any]:
     kind = value.type.tensor_type.elem_type
     if not kind:
         raise VerifySetupError(f"input '{value.name}' is no tensor, so no values can be made up")
     dtype = np.dtype(helper.tensor_dtype_to_np_dtype(kind))
     if dtype.kind == "b":
-        return rng.integers(0, 2, shape).astype(bool)
+        flags = rng.integers(0, 2, shape).astype(bool)
+        return flags if flags.size != 1 else np.full(shape, turn % 2 == 1)
     if dtype.kind in "iu":
         return rng.integers(0, 10, shape).astype(dtype)
     if kind == onnx.TensorProto.STRING:

@@ -13,13 +13,23 @@ Masks: TypeAlias = "dict[str, dict[str, list[int]]]"
 
 @dataclass(frozen=True)
 class Layer:
-    """A maskable node; axes count from the end, so that masks broadcast."""
+    """A maskable node; axes count from the end, so that masks broadcast.
+
+    `path` says in which body it is, `weight` is what masks call its weight.
+    """
 
     node: str
     weight: str | None
     data: tuple[str, int, int]
     result: tuple[str, int, int]
     rank: int
+    path: str = ""
+
+    @property
+    def keys(self) -> list[str]:
+        """What masks may call it."""
+        named = [self.path + self.node, self.path + self.result[0]]
+        return named if self.weight is None else [*named, self.weight]
 
 
 @dataclass(frozen=True)

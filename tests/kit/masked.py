@@ -7,6 +7,7 @@ are ignored (before a layer) or zero (before the activation).
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import onnx
@@ -18,12 +19,26 @@ from case import Case
 
 def masked(case: Case) -> onnx.ModelProto:
     """The masked model: the model with activations multiplied by 0 or 1."""
+    model = onnx.ModelProto()
+    model.CopyFrom(case.model)
+    _mask(model.graph, case, "", {})
+    return model
+
+
+def _mask(
+    graph: onnx.GraphProto, case: Case, path: str, around: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Multiplies in a graph and in its bodies, given the shapes of constants around it."""
+    constants = {**around, **{t.name: tuple(t.dims) for t in graph.initializer}}
+    for node in graph.node:
+        if node.op_type == "Constant":
+            constants[node.output[0]] = tuple(node.attribute[0].t.dims)
     before: dict[str, tuple[str, Array]] = {}
     behind: dict[str, Array] = {}
     biases: dict[str, Array] = {}
     for layer in case.layers:
-        for key in (layer.node, layer.weight, layer.result[0]):
-            sides = case.masks.get(key or "", {})
+        for key in layer.keys if layer.path == path else ():
+            sides = case.masks.get(key, {})
             if "input" in sides:
                 tensor, axis, channels = layer.data
                 keep = _zeros_at(sides["input"], axis, channels)
@@ -31,23 +46,25 @@ def masked(case: Case) -> onnx.ModelProto:
                 before[layer.node] = tensor, keep * others
             if "output" in sides:
                 tensor, axis, channels = layer.result
-                end = _end_of_affine(case.model, tensor, axis, channels, layer.rank)
+                end = _end_of_affine(graph, constants, tensor, axis, channels, layer.rank)
                 keep = _zeros_at(sides["output"], axis, channels)
                 behind[end] = behind.get(end, np.ones_like(keep)) * keep
-                activated = _biased(case.model, end)
+                activated = _biased(graph, end)
                 if activated is not None and axis == -1:
                     biases[activated.name] = biases.get(activated.name, np.ones_like(keep)) * keep
-    model = onnx.ModelProto()
-    model.CopyFrom(case.model)
-    del model.graph.node[:]
+    originals = list(graph.node)
+    del graph.node[:]
 
     def multiply(tensor: str, keep: Array, result: str) -> None:
-        model.graph.initializer.append(numpy_helper.from_array(keep, f"{result}.mask"))
-        model.graph.node.append(helper.make_node("Mul", [tensor, f"{result}.mask"], [result]))
+        graph.initializer.append(numpy_helper.from_array(keep, f"{result}.mask"))
+        graph.node.append(helper.make_node("Mul", [tensor, f"{result}.mask"], [result]))
 
-    for original in case.model.graph.node:
+    for original in originals:
         node = onnx.NodeProto()
         node.CopyFrom(original)
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                _mask(attribute.g, case, f"{path}{node.name}/{attribute.name}/", constants)
         if node.name in before:
             tensor, keep = before[node.name]
             multiply(tensor, keep, f"{node.name}.input")
@@ -58,10 +75,9 @@ def masked(case: Case) -> onnx.ModelProto:
         masked_outputs = [name for name in node.output if name in behind]
         for slot, name in enumerate(node.output):
             node.output[slot] = f"{name}.raw" if name in behind else name
-        model.graph.node.append(node)
+        graph.node.append(node)
         for name in masked_outputs:
             multiply(f"{name}.raw", behind[name], name)
-    return model
 
 
 def _zeros_at(indices: list[int], axis: int, channels: int) -> Array:
@@ -70,14 +86,16 @@ def _zeros_at(indices: list[int], axis: int, channels: int) -> Array:
     return keep.reshape(-1, *(1,) * (-axis - 1))
 
 
-def _end_of_affine(model: onnx.ModelProto, tensor: str, axis: int, channels: int, rank: int) -> str:
+def _end_of_affine(
+    graph: onnx.GraphProto,
+    constants: Mapping[str, tuple[int, ...]],
+    tensor: str,
+    axis: int,
+    channels: int,
+    rank: int,
+) -> str:
     """Where an output mask acts: behind the affine operations attached straight to a layer."""
-    graph = model.graph
     outputs = {value.name for value in graph.output}
-    constants = {t.name: tuple(t.dims) for t in graph.initializer}
-    for node in graph.node:
-        if node.op_type == "Constant":
-            constants[node.output[0]] = tuple(node.attribute[0].t.dims)
     while True:
         readers = [node for node in graph.node for name in _reads(node) if name == tensor]
         if len(readers) != 1 or tensor in outputs:
@@ -97,10 +115,10 @@ def _end_of_affine(model: onnx.ModelProto, tensor: str, axis: int, channels: int
         tensor = node.output[0]
 
 
-def _biased(model: onnx.ModelProto, tensor: str) -> onnx.NodeProto | None:
+def _biased(graph: onnx.GraphProto, tensor: str) -> onnx.NodeProto | None:
     """The activation that alone reads a tensor, if it adds a bias first."""
-    readers = [node for node in model.graph.node for name in _reads(node) if name == tensor]
-    if len(readers) != 1 or tensor in {value.name for value in model.graph.output}:
+    readers = [node for node in graph.node for name in _reads(node) if name == tensor]
+    if len(readers) != 1 or tensor in {value.name for value in graph.output}:
         return None
     (node,) = readers
     biased = node.op_type in ("BiasGelu", "FastGelu") and len(node.input) > 1

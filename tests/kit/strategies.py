@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from builder import Builder, Part
 from case import Case, Dims, Masks
-from parts import compounds, fused, layers, movement, space, values
+from parts import bodies, compounds, fused, layers, movement, space, values
 
 
 def chain(b: Builder, *parts: Part) -> None:
@@ -52,7 +52,8 @@ _PARTS: tuple[Part, ...] = (
     compounds.gate, values.foreign, values.subgraph, space.pool, space.pad, space.reduce,
     movement.flatten, movement.sequence, compounds.image, movement.shuffle, movement.pixels,
     space.resize, movement.expand, movement.tile, compounds.attention, layers.gemm, layers.matmul,
-    layers.left_matmul, compounds.products, layers.twins, compounds.transition,
+    layers.left_matmul, compounds.products, layers.twins, compounds.transition, bodies.branch,
+    bodies.loop,
 )  # fmt: skip
 _COMMON = (
     layers.some_conv, compounds.conv_bn, compounds.residual, compounds.join, compounds.concat,
@@ -112,15 +113,14 @@ def cases(draw: st.DrawFn, parts: st.SearchStrategy[list[Part]] = _ANY) -> Case:
     masks: Masks = {}
     ops = {node.name: node.op_type for node in model.graph.node}
     for layer in builder.layers:
-        if builder.undeclared and ops[layer.node] == "MatMul":
+        if builder.undeclared and ops.get(layer.node) == "MatMul":
             continue  # Its axes cannot be told without the rank of what it reads.
         if layer.result[0] in builder.given:
             sides = builder.given[layer.result[0]]
             if any(sides.values()):
                 masks[layer.result[0]] = sides
             continue
-        keys = [layer.node, layer.result[0], *([layer.weight] if layer.weight else [])]
-        key = draw(st.sampled_from(keys))
+        key = draw(st.sampled_from(layer.keys))
         sides = {}
         for side, (_, _, channels) in (("input", layer.data), ("output", layer.result)):
             pruned = np.flatnonzero(builder.some(channels))

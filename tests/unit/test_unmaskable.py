@@ -85,12 +85,28 @@ def branch(name: str) -> onnx.GraphProto:
 
 
 @pytest.mark.parametrize("key", ["yes.weight", "yes.layer", "no.out"])
-def test_a_layer_inside_a_subgraph_is_said_to_be_there(key: str) -> None:
+def test_a_layer_inside_a_body_is_called_by_its_path(key: str) -> None:
     net = Net(13, x=(1, 4))
     answer = net.constant(np.array(True))
     made = net("If", answer, name="choice", then_branch=branch("yes"), else_branch=branch("no"))
+    path = f"choice/{'then' if key.startswith('yes') else 'else'}_branch/{key}"
     assert refusal(net.model(made), key) == (
-        f"mask '{key}', side 'input': it is inside node 'choice' (If), where no mask can act"
+        f"mask '{key}', side 'input': it is inside the body of a node, and called {path}"
+    )
+    assert onnx_upscale.optimize(net.model(made), {"version": 1, "masks": {path: {"input": [0]}}})
+
+
+def test_a_layer_inside_another_subgraph_is_said_to_be_there() -> None:
+    """SequenceMap has a body too, but nothing is known here of what it does with it."""
+    net = Net(17, x=(1, 4))
+    inner = branch("inner")
+    inner.input.append(helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4]))
+    model = net.model(net("Relu", "x"))
+    sequence = helper.make_node("SequenceConstruct", ["x"], ["many"])
+    mapped = helper.make_node("SequenceMap", ["many"], ["made"], "each", body=inner)
+    model.graph.node.extend([sequence, mapped])
+    assert refusal(model, "inner.layer").endswith(
+        "it is inside node 'each' (SequenceMap), where no mask can act"
     )
 
 

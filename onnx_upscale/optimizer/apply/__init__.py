@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import onnx
 
 from onnx_upscale.optimizer.analyze.facts import Facts
+from onnx_upscale.optimizer.apply.bodies import Shared, as_body, give_back_names
 from onnx_upscale.optimizer.apply.convolve import convolve
 from onnx_upscale.optimizer.apply.copies import Copies
 from onnx_upscale.optimizer.apply.editor import NodeEditor
@@ -14,7 +17,10 @@ from onnx_upscale.optimizer.apply.emit import emit
 from onnx_upscale.optimizer.apply.pool import pool_first
 from onnx_upscale.optimizer.apply.surgery import Surgery
 from onnx_upscale.optimizer.apply.weights import Cut, cut_weights, write_constants
+from onnx_upscale.optimizer.bodies import PlannedBody
+from onnx_upscale.optimizer.load.bodies import Body, Place
 from onnx_upscale.optimizer.load.graph import Graph
+from onnx_upscale.optimizer.load.subgraphs import all_names
 from onnx_upscale.optimizer.plan import (
     Convolve,
     Plan,
@@ -42,48 +48,92 @@ class Emitted:
     added: tuple[str, ...]
 
 
-def masked_model(graph: Graph) -> onnx.ModelProto:
+def masked_model(graph: Graph, bodies: Iterable[tuple[Body, Graph]] = ()) -> onnx.ModelProto:
     """The original model with the masked weights zeroed, and nothing else changed.
 
     Args:
         graph: The graph seen through its masks.
+        bodies: Its bodies, each with its graph seen through its masks.
 
     Returns:
         A new model.
     """
-    surgery = Surgery(graph)
-    write_constants(surgery, {use: Cut() for use in graph.overrides})
-    model, _ = emit(surgery, ())
-    return model
+
+    def mask(surgery: Surgery) -> tuple[str, ...]:
+        write_constants(surgery, {use: Cut() for use in surgery.graph.overrides})
+        return ()
+
+    return _emitted(graph, mask, [(body, seen, mask) for body, seen in bodies]).model
 
 
-def apply(plan: Plan) -> Emitted:
+def apply(plan: Plan, bodies: Iterable[PlannedBody] = ()) -> Emitted:
     """Emits the model that a plan describes.
 
     Args:
         plan: The plan.
+        bodies: The plans of bodies in it; others stay as they are.
 
     Returns:
         A new model; the one that was read is left as it is.
 
     Raises:
-        PlanError: The plan contradicts itself.
+        PlanError: A plan contradicts itself.
     """
+    inside = [(each.body, each.plan.analysis.graph, _carry_out(each.plan)) for each in bodies]
+    return _emitted(plan.analysis.graph, _carry_out(plan), inside)
+
+
+_Change: TypeAlias = "Callable[[Surgery], Iterable[str]]"
+"""Changes a graph; gives the tensors whose shape is no longer the original one."""
+
+
+def _emitted(
+    graph: Graph, change: _Change, bodies: Sequence[tuple[Body, Graph, _Change]]
+) -> Emitted:
+    """Emits a graph, the innermost bodies first, so that it is known what they still read."""
+    # Before version 4 initializers are inputs, which bodies have no place for.
+    old = graph.model.ir_version < 4
+    shared = Shared(all_names(graph.model.graph), only_main=old)
+
+    def emit_at(place: Place, offset: int, graph: Graph, change: _Change) -> Emitted:
+        surgery, added = Surgery(graph, shared.taken), list[str]()
+        for body, inner, own_change in bodies:
+            if body.place[:-1] == place:
+                made = emit_at(body.place, body.offset, inner, own_change)
+                index, attribute = body.place[-1]
+                placed = surgery.bodies.setdefault(offset + index, {})
+                placed[attribute] = as_body(body, made.model.graph, shared)
+                added += made.added
+        if not place:
+            surgery.constants += shared.constants.values()
+        model, new = emit(surgery, change(surgery))
+        return Emitted(model, (*added, *new))
+
+    emitted = emit_at((), 0, graph, change)
+    give_back_names(emitted.model.graph, shared)
+    return emitted
+
+
+def _carry_out(plan: Plan) -> _Change:
     check_plan(plan)
-    structure, layout = plan.analysis.structure, plan.layout
-    surgery = Surgery(plan.analysis.graph)
-    copies = Copies(surgery)
-    surgery.removed |= {facts.node.index for facts in structure.facts if is_empty(facts, layout)}
-    live = [facts for facts in structure.facts if facts.node.index not in surgery.removed]
-    cut_weights(surgery, plan, (facts.node.index for facts in live))
-    for facts in live:
-        _fit(surgery, copies, facts, plan)
-    reshaped = [
-        name
-        for name, axes in structure.axes.items()
-        if any(len(layout.positions(labels)) != len(labels) for labels in axes.values())
-    ]
-    return Emitted(*emit(surgery, reshaped))
+
+    def change(surgery: Surgery) -> list[str]:
+        structure, layout = plan.analysis.structure, plan.layout
+        copies = Copies(surgery)
+        surgery.removed |= {
+            facts.node.index for facts in structure.facts if is_empty(facts, layout)
+        }
+        live = [facts for facts in structure.facts if facts.node.index not in surgery.removed]
+        cut_weights(surgery, plan, (facts.node.index for facts in live))
+        for facts in live:
+            _fit(surgery, copies, facts, plan)
+        return [
+            name
+            for name, axes in structure.axes.items()
+            if any(len(layout.positions(labels)) != len(labels) for labels in axes.values())
+        ]
+
+    return change
 
 
 def _fit(surgery: Surgery, copies: Copies, facts: Facts, plan: Plan) -> None:

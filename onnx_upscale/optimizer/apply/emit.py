@@ -10,7 +10,6 @@ import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
 from onnx_upscale.optimizer.apply.surgery import Surgery
-from onnx_upscale.optimizer.load.graph import Graph
 from onnx_upscale.optimizer.load.shapes import skeleton, with_shapes
 from onnx_upscale.protobuf import copy_fields
 
@@ -34,7 +33,7 @@ def emit(surgery: Surgery, reshaped: Iterable[str]) -> tuple[onnx.ModelProto, tu
     copy_fields(original, emitted, leave={"graph"})
     graph = emitted.graph
     copy_fields(original.graph, graph, leave={"node", "initializer", "value_info", "input"})
-    nodes = _without_dead(surgery.graph, surgery.in_order())
+    nodes = _without_dead(surgery)
     read: dict[str, gs.Constant] = {}
     for index, node in nodes:
         read.update({t.name: t for t in node.inputs if isinstance(t, gs.Constant)})
@@ -42,19 +41,20 @@ def emit(surgery: Surgery, reshaped: Iterable[str]) -> tuple[onnx.ModelProto, tu
             graph.node.append(OnnxExporter.export_node(node))
         else:
             _copy_node(surgery.graph.nodes[index].proto, node, graph.node.add())
-    _copy_initializers(surgery.graph, nodes, read, graph)
+            for attribute in graph.node[-1].attribute:
+                if attribute.name in surgery.bodies.get(index, ()):
+                    attribute.g.CopyFrom(surgery.bodies[index][attribute.name])
+    _copy_initializers(surgery, nodes, read, graph)
     _copy_inputs(original, graph)
     _refresh_shapes(original, emitted, set(reshaped))
     return emitted, tuple(node.name for index, node in nodes if index is None)
 
 
-def _without_dead(
-    graph: Graph, nodes: list[tuple[int | None, gs.Node]]
-) -> list[tuple[int | None, gs.Node]]:
+def _without_dead(surgery: Surgery) -> list[tuple[int | None, gs.Node]]:
     """Leaves out nodes that only served what was removed; those that served nobody before stay."""
-    read = set(graph.outputs) | set(graph.captured)
-    kept = []
-    for index, node in reversed(nodes):
+    graph = surgery.graph
+    read, kept = set(graph.outputs), []
+    for index, node in reversed(surgery.in_order()):
         idle = index is not None and not any(
             name in graph.readers or name in graph.outputs or name in graph.captured
             for name in graph.nodes[index].outputs
@@ -62,6 +62,7 @@ def _without_dead(
         if idle or any(tensor.name in read for tensor in node.outputs):
             kept.append((index, node))
             read.update(tensor.name for tensor in node.inputs)
+            read |= set() if index is None else surgery.captured(index)
     return kept[::-1]
 
 
@@ -81,14 +82,15 @@ def _copy_node(original: onnx.NodeProto, node: gs.Node, target: onnx.NodeProto) 
 
 
 def _copy_initializers(
-    graph: Graph,
+    surgery: Surgery,
     nodes: list[tuple[int | None, gs.Node]],
     new: dict[str, gs.Constant],
     target: onnx.GraphProto,
 ) -> None:
     """Initializers that are read, and those that no node read before either, in their old order."""
-    read = {tensor.name for _, node in nodes for tensor in node.inputs}
-    read |= set(graph.captured) | set(graph.outputs)
+    graph = surgery.graph
+    read = {tensor.name for _, node in nodes for tensor in node.inputs} | set(graph.outputs)
+    read = read.union(*(surgery.captured(index) for index, _ in nodes if index is not None))
     for annotation in graph.model.graph.quantization_annotation:
         read.update(entry.value for entry in annotation.quant_parameter_tensor_names)
     for tensor in graph.model.graph.initializer:
@@ -96,9 +98,12 @@ def _copy_initializers(
             replaced = target.initializer.add()
             replaced.CopyFrom(OnnxExporter.export_tensor_proto(new.pop(tensor.name)))
             copy_fields(tensor, replaced, leave=_TENSOR_CONTENT)
-        elif tensor.name in read or tensor.name not in graph.readers:
+        elif tensor.name in read or not (
+            tensor.name in graph.readers or tensor.name in graph.captured
+        ):
             target.initializer.append(tensor)
     target.initializer.extend(OnnxExporter.export_tensor_proto(tensor) for tensor in new.values())
+    target.initializer.extend(tensor for tensor in surgery.constants if tensor.name in read)
 
 
 _TENSOR_CONTENT = {

@@ -12,7 +12,18 @@ from onnx import numpy_helper
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from onnx_upscale.optimizer.load.graph import Graph
+from onnx_upscale.optimizer.load.subgraphs import all_names, names_captured
 from onnx_upscale.optimizer.load.values import Array
+
+
+def fresh_name(stem: str, taken: set[str]) -> str:
+    """A name that is not taken; now it is."""
+    name, number = stem, 0
+    while name in taken or not name:
+        number += 1
+        name = f"{stem}.{number}"
+    taken.add(name)
+    return name
 
 
 class Surgery:
@@ -21,14 +32,21 @@ class Surgery:
     graphsurgeon sees the wiring alone: names, inputs and outputs. Attributes and weights that
     nobody touches stay where they are, in the model, so that nothing can be lost on the way.
 
+    Args:
+        graph: The graph.
+        taken: Names that something in the model has, where the graph is not all of it; those of new
+            nodes and tensors are added.
+
     Attributes:
         nodes: Per original node, its editable counterpart; its `attrs` hold only what is changed.
         before: Per original node, the new nodes to run before it.
         after: Per original node, the new nodes to run after it.
         removed: Indices of original nodes to leave out.
+        bodies: Per original node, by attribute, the new graphs in place of its own.
+        constants: New initializers, for those of these graphs that read them.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, taken: set[str] | None = None) -> None:
         self.graph = graph
         wiring = onnx.ModelProto(ir_version=8, opset_import=graph.model.opset_import)
         wiring.graph.name = "wiring"
@@ -46,20 +64,14 @@ class Surgery:
         self.before: dict[int, list[gs.Node]] = {}
         self.after: dict[int, list[gs.Node]] = {}
         self.removed: set[int] = set()
-        self._names = {name for node in graph.nodes for name in (*node.inputs, *node.outputs)}
-        self._names |= {node.proto.name for node in graph.nodes} | set(graph.captured)
-        self._names |= {tensor.name for tensor in graph.model.graph.initializer}
-        self._names |= {value.name for value in graph.model.graph.input}
+        self.bodies: dict[int, dict[str, onnx.GraphProto]] = {}
+        self.constants: list[onnx.TensorProto] = []
+        self._taken = all_names(graph.model.graph) if taken is None else taken
         self._shared: dict[tuple[str, bytes], gs.Constant] = {}
 
     def fresh_name(self, stem: str) -> str:
         """A name that nothing in the model has."""
-        name, number = stem, 0
-        while name in self._names or not name:
-            number += 1
-            name = f"{stem}.{number}"
-        self._names.add(name)
-        return name
+        return fresh_name(stem, self._taken)
 
     def constant(self, name: str, values: Array) -> gs.Constant:
         """A new constant under a name that must be free to use."""
@@ -111,6 +123,14 @@ class Surgery:
         while len(node.inputs) <= slot:
             node.inputs.append(gs.Variable.empty())
         node.inputs[slot] = tensor
+
+    def captured(self, index: int) -> set[str]:
+        """What the graphs of a node will read from outside."""
+        found, made = set[str](), self.bodies.get(index, {})
+        for attribute in self.graph.nodes[index].proto.attribute:
+            own = [made.get(attribute.name, attribute.g)] if attribute.HasField("g") else []
+            found = found.union(*map(names_captured, (*own, *attribute.graphs)))
+        return found
 
     def in_order(self) -> list[tuple[int | None, gs.Node]]:
         """All nodes that remain, in an order that runs, with their original indices (or None)."""

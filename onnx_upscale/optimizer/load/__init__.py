@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from onnx_upscale.optimizer.load import contractions, einsum, fused, quantized
+from onnx_upscale.optimizer.load.bodies import Body
 from onnx_upscale.optimizer.load.graph import Graph, build_graph
-from onnx_upscale.optimizer.load.masking import LayerMask, mask_graph, resolve_masks
+from onnx_upscale.optimizer.load.masking import LayerMask
 from onnx_upscale.optimizer.load.masks import Mask, MaskSource, read_masks
 from onnx_upscale.optimizer.load.model import ModelSource, read_files, read_model
+from onnx_upscale.optimizer.load.scopes import lay_masks
 from onnx_upscale.optimizer.load.witness import Sizes
 
 __all__ = [
@@ -31,10 +33,11 @@ class Loaded:
 
     Attributes:
         graph: The model seen through its masks: the masked model.
-        masks: The masks, by layer and side.
+        masks: The masks on layers of the main graph, by layer and side.
         stated: The same as they were read, before anybody looked up what their keys mean.
         given: Whether anybody gave masks, be they empty.
         files: The external files in which weights of the model lie.
+        bodies: The bodies of If, Loop and Scan that have layers, seen through masks of their own.
     """
 
     graph: Graph
@@ -42,6 +45,7 @@ class Loaded:
     stated: tuple[Mask, ...]
     given: bool = True
     files: frozenset[Path] = frozenset()
+    bodies: tuple[Body, ...] = ()
 
 
 def load(
@@ -71,6 +75,6 @@ def load(
     read = read_files(model, mapped)
     graph = build_graph(read.model, sizes, runs)
     stated = read_masks(masks)
-    resolved = resolve_masks(graph, stated)
+    seen, resolved, bodies = lay_masks(graph, stated)
     given = masks is not None and masks != "-"
-    return Loaded(mask_graph(graph, resolved), resolved, stated, given, read.sources)
+    return Loaded(seen, resolved, stated, given, read.sources, bodies)

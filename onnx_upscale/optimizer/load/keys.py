@@ -32,6 +32,8 @@ def layer_key(graph: Graph, layer: Layer) -> str:
     while not graph.constants.is_initializer(stored) and stored in graph.producers:
         stored = graph.producers[stored].input(0)  # Behind Transpose, DequantizeLinear and so on.
     for name in (stored, node.proto.name, node.outputs[0]):
+        if graph.constants.is_initializer(name) and _is_lent(graph, name):
+            continue
         try:
             named = layers_of(graph, name)
         except MaskError:
@@ -41,6 +43,18 @@ def layer_key(graph: Graph, layer: Layer) -> str:
     raise MaskError(
         f"no name means node '{node.title}' alone, so that no mask can: give it a name of its own"
     )
+
+
+def _is_lent(graph: Graph, weight: str) -> bool:
+    """Whether a body reads a weight or what is made from it, so that its name may mean more."""
+    pending = [weight]
+    while pending:
+        name = pending.pop()
+        if name in graph.captured:
+            return True
+        readers = (graph.nodes[index] for index, _ in graph.readers.get(name, ()))
+        pending += [made for node in readers for made in node.outputs if made in graph.constants]
+    return False
 
 
 def united(graph: Graph, masks: Iterable[LayerMask]) -> dict[str, Any]:

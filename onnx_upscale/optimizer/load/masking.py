@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,12 +34,15 @@ class LayerMask:
     pruned: IntArray
 
 
-def resolve_masks(graph: Graph, masks: Iterable[Mask]) -> tuple[LayerMask, ...]:
+def resolve_masks(
+    graph: Graph, masks: Iterable[Mask], others: Callable[[], Iterable[str]] = tuple
+) -> tuple[LayerMask, ...]:
     """Finds the layers that masks speak of.
 
     Args:
         graph: The graph.
         masks: Masks as read from a file.
+        others: Gives more names of layers, for those who look for one that is not there.
 
     Returns:
         One mask per layer and side named.
@@ -47,7 +50,7 @@ def resolve_masks(graph: Graph, masks: Iterable[Mask]) -> tuple[LayerMask, ...]:
     Raises:
         MaskError: A key names nothing, or the mask does not fit what it names.
     """
-    names = _Names(graph)
+    names = Names(graph, others)
     resolved = []
     for mask in masks:
         for node in names.nodes(mask):
@@ -66,11 +69,16 @@ def resolve_masks(graph: Graph, masks: Iterable[Mask]) -> tuple[LayerMask, ...]:
     return tuple(resolved)
 
 
-class _Names:
-    """What a key can name: an initializer, a node, or a tensor; first match in that order."""
+class Names:
+    """What a key can name: an initializer, a node, or a tensor; first match in that order.
 
-    def __init__(self, graph: Graph) -> None:
-        self._graph = graph
+    Args:
+        graph: The graph.
+        others: As for `resolve_masks`.
+    """
+
+    def __init__(self, graph: Graph, others: Callable[[], Iterable[str]] = tuple) -> None:
+        self._graph, self._others = graph, others
         self._layers: dict[int, Layer | None] = {}
         self._by_name: dict[str, list[Node]] = {}
         for node in graph.nodes:
@@ -89,10 +97,23 @@ class _Names:
             self._layers[node.index] = layer_of(self._graph, node)
         return self._layers[node.index]
 
+    def is_weight(self, name: str) -> bool:
+        """Whether it is an initializer."""
+        return self._graph.constants.is_initializer(name)
+
+    def knows(self, name: str) -> bool:
+        """Whether anything has this name."""
+        return self.is_weight(name) or name in self._by_name or name in self._graph.producers
+
     def nodes(self, mask: Mask) -> list[Node]:
-        key = mask.key
-        if self._graph.constants.is_initializer(key):
-            found = self._readers_of_weight(key)
+        """The nodes that a mask speaks of.
+
+        Raises:
+            MaskError: There are none.
+        """
+        key = mask.name or mask.key
+        if self.is_weight(key):
+            found = self.using(key)
             if not found:
                 *others, last = (operator for _, operator in LAYER_OPERATORS)
                 known = f"{', '.join(others)} or {last}"
@@ -105,10 +126,10 @@ class _Names:
         reason = why_not_found(self._graph, key)
         if reason is not None:
             raise mask.error(reason)
-        closest = self._closest(key)
+        closest = self._closest(mask.key)
         raise MaskError(f"mask '{key}': no such layer in the model{closest}{self.hint}")
 
-    def _readers_of_weight(self, name: str) -> list[Node]:
+    def using(self, name: str) -> list[Node]:
         """Layers whose weight is the initializer, or is made from it before run time."""
         graph = self._graph
         found: dict[int, Node] = {}
@@ -124,14 +145,16 @@ class _Names:
                     pending += [out for out in node.outputs if out and out in graph.constants]
         return [found[index] for index in sorted(found)]
 
-    def _closest(self, key: str) -> str:
-        graph = self._graph
-        candidates: dict[str, None] = {}
-        for node in graph.nodes:
+    def layers(self) -> Iterator[str]:
+        """The names of layers."""
+        for node in self._graph.nodes:
             layer = self.layer(node)
             if layer is not None:
                 names = (node.input(layer.weight_slot), node.proto.name, node.outputs[0])
-                candidates.update(dict.fromkeys(name for name in names if name))
+                yield from filter(None, names)
+
+    def _closest(self, key: str) -> str:
+        candidates = dict.fromkeys((*self.layers(), *self._others()))
         close = difflib.get_close_matches(key, candidates, n=3, cutoff=0.4)
         close = close or list(candidates)[:3]
         return f"; closest: {', '.join(close)}" if close else " (it has no layers to mask)"

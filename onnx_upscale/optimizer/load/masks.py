@@ -42,12 +42,14 @@ class Mask:
         side: The side of the layer.
         form: `prune` or `keep` (then `values` are indices), or `mask` (then 0 is pruned).
         values: Indices or flags.
+        name: What the layer is called in the graph that it is in; empty where that is the key.
     """
 
     key: str
     side: Side
     form: str
     values: IntArray
+    name: str = ""
 
     def pruned(self, channels: int) -> IntArray:
         """The pruned channels of a side that has `channels` of them, in ascending order.

@@ -6,6 +6,9 @@ from collections.abc import Iterator
 
 import onnx
 
+_OWNERS = frozenset({"If", "Loop", "Scan"})
+"""What other operators do with their subgraphs is not known here."""
+
 
 def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
     """The graphs among a node's attributes."""
@@ -13,6 +16,12 @@ def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
         yield from attribute.graphs
         if attribute.HasField("g"):
             yield attribute.g
+
+
+def bodies_of(node: onnx.NodeProto) -> Iterator[tuple[str, onnx.GraphProto]]:
+    """The bodies of an If, Loop or Scan, by the attribute that holds them; others have none."""
+    if node.domain in ("", "ai.onnx") and node.op_type in _OWNERS:
+        yield from ((each.name, each.g) for each in node.attribute if each.HasField("g"))
 
 
 def names_read(graph: onnx.GraphProto) -> set[str]:
@@ -43,3 +52,13 @@ def reads(node: onnx.NodeProto) -> list[str]:
     for graph in subgraphs(node):
         names.update(dict.fromkeys(sorted(names_captured(graph))))
     return list(names)
+
+
+def all_names(graph: onnx.GraphProto) -> set[str]:
+    """Every name of a node or a tensor in a graph or below."""
+    names = names_given(graph) | {value.name for value in graph.output}
+    for node in graph.node:
+        names.update((node.name, *node.input, *node.output))
+        for inner in subgraphs(node):
+            names |= all_names(inner)
+    return names

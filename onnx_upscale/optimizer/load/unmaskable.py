@@ -9,7 +9,7 @@ import onnx
 
 from onnx_upscale.optimizer.load.graph import Graph, Node
 from onnx_upscale.optimizer.load.layers import LAYER_OPERATORS
-from onnx_upscale.optimizer.load.subgraphs import subgraphs
+from onnx_upscale.optimizer.load.subgraphs import bodies_of, subgraphs
 from onnx_upscale.words import some
 
 _CONVERTS = ("Cast", "DequantizeLinear", "Identity", "Transpose")
@@ -55,8 +55,11 @@ def why_not_found(graph: Graph, key: str) -> str | None:
     """Why a name that is in a model names no layer; None where it is not in it."""
     if key in graph.overridable:
         return _OVERRIDABLE.format("this weight")
+    paths = sorted(set(_paths_inside((node.proto for node in graph.nodes), key)))
+    if paths:
+        return f"it is inside the body of a node, and called {some(paths)}"
     for node in graph.nodes:
-        if any(key in _names(inner) for inner in subgraphs(node.proto)):
+        if key in set(_all_names([node.proto])):
             return f"it is inside node '{node.title}' ({node.op}), where no mask can act"
     own = re.compile(rf"{re.escape(key)}__\d+")  # As onnx names what it takes out of a function.
     names = [name for node in graph.nodes for name in (node.proto.name, *node.outputs)]
@@ -64,7 +67,7 @@ def why_not_found(graph: Graph, key: str) -> str | None:
     if inlined:
         return f"functions are inlined, and there it is called {some(inlined)}"
     for function in graph.model.functions:
-        if key in set(_names_of_nodes(function.node)):
+        if key in set(_all_names(function.node)):
             name = f"{function.domain}.{function.name}"
             return (
                 f"it is inside function '{name}', where no mask can act, as it is written in "
@@ -73,13 +76,26 @@ def why_not_found(graph: Graph, key: str) -> str | None:
     return None
 
 
+def _paths_inside(nodes: Iterable[onnx.NodeProto], key: str) -> Iterator[str]:
+    """What masks call the things of a name that are in the bodies of nodes."""
+    for node in nodes:
+        for attribute, body in bodies_of(node):
+            path = f"{node.name or next(filter(None, node.output), '')}/{attribute}"
+            if key in _names(body):
+                yield f"{path}/{key}"
+            yield from (f"{path}/{rest}" for rest in _paths_inside(body.node, key))
+
+
 def _names(graph: onnx.GraphProto) -> set[str]:
-    return {tensor.name for tensor in graph.initializer} | set(_names_of_nodes(graph.node))
+    """What a key of a mask file could mean."""
+    named = {name for node in graph.node for name in (node.name, *node.output)}
+    return named.union(tensor.name for tensor in graph.initializer) - {""}
 
 
-def _names_of_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[str]:
-    """What a key of a mask file could mean, in subgraphs as well."""
+def _all_names(nodes: Iterable[onnx.NodeProto]) -> Iterator[str]:
+    """The same, in subgraphs as well."""
     for node in nodes:
         yield from filter(None, (node.name, *node.output))
         for inner in subgraphs(node):
             yield from _names(inner)
+            yield from _all_names(inner.node)

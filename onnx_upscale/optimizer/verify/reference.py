@@ -5,8 +5,10 @@ with the reading of masks in `load.masking`, not with the zeroing of weights, no
 inference. It is meant to be checked by reading it, and `wiring` and `shown`, which it builds on.
 What a mask means:
 
-1. Its key names an initializer (then every layer that uses it as its weight), else a node, else a
-   node's output; the first of these that exists.
+1. Its key names an initializer (then every layer that uses it as its weight, in bodies of If, Loop
+   and Scan as well), else a node, else a node's output; the first of these that exists. Where there
+   is none in the main graph, the key is the path of a body (the titles of the nodes around it, each
+   with its attribute), a slash, and such a name in there.
 2. On the input side, what the layer reads is multiplied by 0 or 1 along the axis it contracts; for
    this layer only.
 3. On the output side, what the layer makes is multiplied by 0 or 1, behind the affine operations
@@ -23,7 +25,7 @@ What a mask means:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -34,7 +36,9 @@ from onnx import helper, numpy_helper
 
 from onnx_upscale.optimizer.load.masks import Mask
 from onnx_upscale.optimizer.load.sides import Side
-from onnx_upscale.optimizer.verify.shown import Shown
+from onnx_upscale.optimizer.verify.scopes import main_scope, with_bodies
+from onnx_upscale.optimizer.verify.shown import FreshNames, Shown, shown_by_run
+from onnx_upscale.optimizer.verify.told import told_by_onnx
 from onnx_upscale.optimizer.verify.wiring import (
     QUANTIZED,
     Wiring,
@@ -52,12 +56,14 @@ class NodeMask:
     """A mask on one node, as `constrained` grows them.
 
     Attributes:
-        node: Position of the node in the graph.
+        node: Position of the node in its graph.
         mask: The mask; its key does not matter.
+        place: Where its graph is, as for `Scope`.
     """
 
     node: int
     mask: Mask
+    place: tuple[tuple[int, str], ...] = ()
 
 
 def reference_model(
@@ -78,38 +84,74 @@ def reference_model(
         The model with multiplications by 0 and 1; without masks the original itself.
 
     Raises:
-        VerifySetupError: onnxruntime does not run the original.
+        VerifySetupError: onnxruntime does not run the original, or nothing tells the shapes in a
+            body.
     """
-    wiring = Wiring(model)
-    stated = [NodeMask(node, mask) for mask in masks for node in wiring.named(mask.key)]
-    stated += grown
+    masks, stated = tuple(masks), list(grown)
+    if not masks and not stated:
+        return model
+    wirings = [Wiring(scope) for scope in with_bodies(main_scope(model))]
+    stated += [each for mask in masks for each in _meant(wirings, mask)]
     if not stated:
         return model
-    shown = Shown(model, wiring, {each.node for each in stated}, inputs)
-    factors = _Factors({}, {})
-    for each in stated:
-        node = model.graph.node[each.node]
+    fresh, factors = FreshNames(model), {}
+    for wiring in wirings:
+        place, first = wiring.scope.place, wiring.scope.first
+        own = [(first + each.node, each.mask) for each in stated if each.place == place]
+        if own and place:
+            shown = told_by_onnx(model, wiring, {index for index, _ in own})
+            factors[place] = _factors(wiring, own, shown)
+        elif own:
+            shown = shown_by_run(model, wiring, {index for index, _ in own}, inputs, fresh)
+            factors[place] = _factors(wiring, own, shown)
+    masked = onnx.ModelProto()
+    masked.CopyFrom(model)
+    _multiply(masked.graph, (), factors, fresh)
+    return masked
+
+
+def _meant(wirings: Sequence[Wiring], mask: Mask) -> Iterator[NodeMask]:
+    """The nodes that a mask is about, in the main graph and in bodies."""
+    main, *bodies = wirings
+    inside = [each for each in bodies if mask.key.startswith(each.scope.path)]
+    for start in [main] if main.knows(mask.key) else inside:
+        name = mask.key.removeprefix(start.scope.path)
+        below = [start]
+        if name in start.initializers:
+            place = start.scope.place
+            below = [each for each in wirings if each.scope.place[: len(place)] == place]
+        for wiring in below:
+            scope = wiring.scope
+            yield from (NodeMask(at - scope.first, mask, scope.place) for at in wiring.named(name))
+
+
+def _factors(wiring: Wiring, masks: Iterable[tuple[int, Mask]], shown: Shown) -> _Factors:
+    """What to multiply by in a graph, for masks by the position of their node."""
+    factors, first = _Factors({}, {}), wiring.scope.first
+    for index, mask in masks:
+        node = wiring.nodes[index]
         weight_slot, data_slot = wiring.slots(node)
         _, read_zero, made_zero = QUANTIZED.get(operator_of(node), (1, -1, -1))
-        if each.mask.side is Side.INPUT:
-            kind, zero = shown.types[node.input[data_slot]], _input(node, read_zero)
-            flags = _flags(each.mask, *shown.input_axis(node, data_slot))
-            factors.add_before((each.node, data_slot), _Factor(flags, kind, zero))
+        if mask.side is Side.INPUT:
+            kind, zero = shown.type(node.input[data_slot]), _input(node, read_zero)
+            flags = _flags(mask, *shown.input_axis(node, data_slot))
+            factors.add_before((index - first, data_slot), _Factor(flags, kind, zero))
         elif is_closed(node):
-            kind = shown.types[node.output[0]]
-            for slot, flags in _weight_flags(each.mask, node, shown).items():
-                factors.add_before((each.node, slot), _Factor(flags, kind))
+            kind = shown.type(node.output[0])
+            for slot, flags in _weight_flags(mask, node, shown).items():
+                factors.add_before((index - first, slot), _Factor(flags, kind))
         else:
             axis, channels = shown.output_axis(node, weight_slot)
             end, last = shown.end_of_affine(node.output[0], axis, channels)
-            kind = shown.types[end]
+            kind = shown.type(end)
             zero = _input(node, made_zero) if last is None else _input(last, 7)
-            flags = _flags(each.mask, axis, channels)
+            flags = _flags(mask, axis, channels)
             factors.add_behind(end, _Factor(flags, kind, zero))
             bias = wiring.bias_behind(end)
             if bias is not None and axis == -1 and shown.shape(bias[2]) == (channels,):
-                factors.add_before(bias[:2], _Factor(flags, kind))
-    return _multiplied(model, factors, shown.fresh)
+                at, slot, _ = bias
+                factors.add_before((at - first, slot), _Factor(flags, kind))
+    return factors
 
 
 def _weight_flags(mask: Mask, node: onnx.NodeProto, shown: Shown) -> dict[int, Flags]:
@@ -171,30 +213,39 @@ class _Factors:
         self.behind[tensor] = factor.times(self.behind.get(tensor))
 
 
-def _multiplied(
-    model: onnx.ModelProto, factors: _Factors, fresh: Callable[[str], str]
-) -> onnx.ModelProto:
-    """The model with its masked tensors multiplied by 0 or 1."""
-    masked = onnx.ModelProto()
-    masked.CopyFrom(model)
-    del masked.graph.node[:]
+def _multiply(
+    graph: onnx.GraphProto,
+    place: tuple[tuple[int, str], ...],
+    everywhere: Mapping[tuple[tuple[int, str], ...], _Factors],
+    fresh: Callable[[str], str],
+) -> None:
+    """Multiplies the masked tensors of a graph, and of the bodies in it, by 0 or 1."""
+    factors = everywhere.get(place, _Factors({}, {}))
+    originals = list(graph.node)
+    del graph.node[:]
 
     def add(op: str, inputs: Sequence[str], result: str, **attributes: Any) -> str:
-        masked.graph.node.append(helper.make_node(op, inputs, [result], **attributes))
+        graph.node.append(helper.make_node(op, inputs, [result], **attributes))
         return result
+
+    def store(values: Array, name: str) -> None:
+        tensor = numpy_helper.from_array(values, name)
+        if place:  # Bodies have no initializers before IR version 4.
+            add("Constant", [], name, value=tensor)
+        else:
+            graph.initializer.append(tensor)
 
     def multiply(tensor: str, factor: _Factor, result: str) -> None:
         name = fresh(f"{result}.factors")
         replaced = factor.kind.itemsize == 1  # onnxruntime multiplies no such numbers.
         values = factor.flags if replaced else factor.flags.astype(factor.kind)
-        masked.graph.initializer.append(numpy_helper.from_array(values, name))
+        store(values, name)
         if not replaced:
             add("Mul", [tensor, name], result)
             return
         zero = factor.zero or fresh(f"{result}.zero")
         if not factor.zero:
-            point = numpy_helper.from_array(np.zeros((), factor.kind), zero)
-            masked.graph.initializer.append(point)
+            store(np.zeros((), factor.kind), zero)
         wide = [
             add("Cast", [each], fresh(f"{result}.wide"), to=onnx.TensorProto.INT32)
             for each in (tensor, zero)
@@ -202,9 +253,12 @@ def _multiplied(
         chosen = add("Where", [name, *wide], fresh(f"{result}.chosen"))
         add("Cast", [chosen], result, to=helper.np_dtype_to_tensor_dtype(factor.kind))
 
-    for index, original in enumerate(model.graph.node):
+    for index, original in enumerate(originals):
         node = onnx.NodeProto()
         node.CopyFrom(original)
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                _multiply(attribute.g, (*place, (index, attribute.name)), everywhere, fresh)
         for slot, name in enumerate(original.input):
             if (index, slot) in factors.before:
                 node.input[slot] = fresh(f"{name}.masked")
@@ -212,8 +266,7 @@ def _multiplied(
         for slot, name in enumerate(original.output):
             if name in factors.behind:
                 node.output[slot] = fresh(f"{name}.unmasked")
-        masked.graph.node.append(node)
+        graph.node.append(node)
         for raw, name in zip(node.output, original.output, strict=True):
             if raw != name:
                 multiply(raw, factors.behind[name], name)
-    return masked

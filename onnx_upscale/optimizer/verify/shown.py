@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
+import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import helper
 
+from onnx_upscale.errors import VerifySetupError
+from onnx_upscale.optimizer.verify.scopes import main_scope, with_bodies
 from onnx_upscale.optimizer.verify.wiring import (
     CONVOLUTIONS,
     EINSUM,
@@ -22,58 +25,44 @@ from onnx_upscale.optimizer.verify.wiring import (
 from onnx_upscale.running import Session
 
 Array: TypeAlias = "npt.NDArray[Any]"
+Types: TypeAlias = "Mapping[str, np.dtype[Any]]"
 
 
 class Shown:
-    """What is shown of what masked layers read and make, and of what is attached to them.
+    """What is known of what masked layers read and make, and of what is attached to them.
 
-    Attributes:
-        fresh: Gives names that nothing in the model has.
+    Args:
+        wiring: The graph.
+        shapes: Shapes, by tensor.
         types: Element types, by tensor.
     """
 
-    def __init__(
-        self,
-        model: onnx.ModelProto,
-        wiring: Wiring,
-        masked: Iterable[int],
-        inputs: Mapping[str, Array],
-    ) -> None:
-        self._wiring = wiring
-        nodes = [model.graph.node[index] for index in sorted(masked)]
-        tensors = {name for node in nodes for name in (*node.input, node.output[0]) if name}
-        for node in nodes:
-            for tensor, others in wiring.ends(node.output[0]):
-                bias = wiring.bias_behind(tensor)
-                tensors.update(others if bias is None else (*others, bias[2]))
-        probe = onnx.ModelProto()
-        probe.CopyFrom(model)
-        self.fresh = _FreshNames(model)
-        shape_names = {name: self.fresh(f"{name}.shape") for name in sorted(tensors)}
-        for name, shape in shape_names.items():
-            probe.graph.node.append(helper.make_node("Shape", [name], [shape]))
-        touched = {node.input[wiring.slots(node)[1]] for node in nodes}
-        touched |= {node.output[0] for node in nodes}
-        touched |= {
-            behind.output[0] for node in nodes for behind, _ in wiring.affine(node.output[0])
-        }
-        copies = {name: self.fresh(f"{name}.copy") for name in sorted(touched)}
-        for name, copy in copies.items():
-            probe.graph.node.append(helper.make_node("Identity", [name], [copy]))
-        wanted = (*shape_names.values(), *copies.values())
-        probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
-        session = Session(probe, optimized=False)
-        found = session.run(inputs, list(shape_names.values()))
-        self._shapes = {name: tuple(found[shape].tolist()) for name, shape in shape_names.items()}
-        self.types = {name: session.output_types[copy] for name, copy in copies.items()}
+    def __init__(self, wiring: Wiring, shapes: Mapping[str, tuple[int, ...]], types: Types) -> None:
+        self._wiring, self._shapes, self._types = wiring, shapes, types
 
     def shape(self, tensor: str) -> tuple[int, ...]:
-        """The shape of what a masked layer reads or makes."""
+        """The shape of what a masked layer reads or makes.
+
+        Raises:
+            VerifySetupError: It is not known.
+        """
+        if tensor not in self._shapes:
+            raise VerifySetupError(f"nothing tells the shape of '{tensor}', which a mask is about")
         return self._shapes[tensor]
+
+    def type(self, tensor: str) -> np.dtype[Any]:
+        """The element type of what a masked layer reads or makes.
+
+        Raises:
+            VerifySetupError: It is not known.
+        """
+        if tensor not in self._types:
+            raise VerifySetupError(f"nothing tells the type of '{tensor}', which a mask is about")
+        return self._types[tensor]
 
     def input_axis(self, node: onnx.NodeProto, slot: int) -> tuple[int, int]:
         """The axis of a layer's input that it contracts, from the end, and its channels."""
-        shape = self._shapes[node.input[slot]]
+        shape = self.shape(node.input[slot])
         if operator_of(node) in CONVOLUTIONS:
             axis = 1 - len(shape)
         elif operator_of(node) == EINSUM:
@@ -88,16 +77,16 @@ class Shown:
 
     def output_axis(self, node: onnx.NodeProto, weight_slot: int) -> tuple[int, int]:
         """The axis of a layer's result that holds its output channels, and how many there are."""
-        shape = self._shapes[node.output[0]]
+        shape = self.shape(node.output[0])
         if operator_of(node) in CONVOLUTIONS:
             axis = 1 - len(shape)
         elif operator_of(node) == EINSUM:
             made = _einsum_axes(node, -1, len(shape))
-            weight = _einsum_axes(node, weight_slot, len(self._shapes[node.input[weight_slot]]))
+            weight = _einsum_axes(node, weight_slot, len(self.shape(node.input[weight_slot])))
             data = _einsum_axes(node, 1 - weight_slot, 0)
             (axis,) = {made[letter] for letter in made.keys() & weight.keys() - data.keys()}
         else:
-            from_left = weight_slot == 0 and len(self._shapes[node.input[1]]) > 1
+            from_left = weight_slot == 0 and len(self.shape(node.input[1])) > 1
             axis = -2 if from_left else -1
         return axis, shape[axis]
 
@@ -108,7 +97,7 @@ class Shown:
 
         And the operation that makes it, if that works on whole numbers.
         """
-        rank, last = len(self._shapes[tensor]), None
+        rank, last = len(self.shape(tensor)), None
         for node, others in self._wiring.affine(tensor):
             if node.op_type == "BatchNormalization":
                 training = integer_attribute(node, "training_mode", 0) or len(node.output) > 1
@@ -120,7 +109,7 @@ class Shown:
         return tensor, last
 
     def _is_per_channel(self, others: list[str], rank: int, axis: int, channels: int) -> bool:
-        shape = self._shapes[others[0]] if len(others) == 1 else (channels,) * (rank + 1)
+        shape = self.shape(others[0]) if len(others) == 1 else (channels,) * (rank + 1)
         place = len(shape) + axis
         sizes = [size for at, size in enumerate(shape) if at != place or size != channels]
         return len(shape) <= rank and all(size == 1 for size in sizes)
@@ -135,17 +124,69 @@ def _einsum_axes(node: onnx.NodeProto, data: int, rank: int) -> dict[str, int]:
     return before | {letter: at - len(tail) for at, letter in enumerate(tail)}
 
 
-class _FreshNames:
+def shown_by_run(
+    model: onnx.ModelProto,
+    wiring: Wiring,
+    masked: Iterable[int],
+    inputs: Mapping[str, Array],
+    fresh: FreshNames,
+) -> Shown:
+    """What a run of a model shows.
+
+    Args:
+        model: The model.
+        wiring: Its main graph.
+        masked: The masked layers.
+        inputs: Values for its inputs.
+        fresh: Gives new names.
+
+    Raises:
+        VerifySetupError: It does not run.
+    """
+    nodes = [wiring.nodes[index] for index in sorted(masked)]
+    tensors = {name for node in nodes for name in (*node.input, node.output[0]) if name}
+    for node in nodes:
+        for tensor, others in wiring.ends(node.output[0]):
+            bias = wiring.bias_behind(tensor)
+            tensors.update(others if bias is None else (*others, bias[2]))
+    probe = onnx.ModelProto()
+    probe.CopyFrom(model)
+    shape_names = {name: fresh(f"{name}.shape") for name in sorted(tensors)}
+    for name, shape in shape_names.items():
+        probe.graph.node.append(helper.make_node("Shape", [name], [shape]))
+    touched = {node.input[wiring.slots(node)[1]] for node in nodes}
+    touched |= {node.output[0] for node in nodes}
+    touched |= {behind.output[0] for node in nodes for behind, _ in wiring.affine(node.output[0])}
+    copies = {name: fresh(f"{name}.copy") for name in sorted(touched)}
+    for name, copy in copies.items():
+        probe.graph.node.append(helper.make_node("Identity", [name], [copy]))
+    wanted = (*shape_names.values(), *copies.values())
+    probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
+    session = Session(probe, optimized=False)
+    found = session.run(inputs, list(shape_names.values()))
+    shapes = {name: tuple(found[shape].tolist()) for name, shape in shape_names.items()}
+    types = {name: session.output_types[copy] for name, copy in copies.items()}
+    return Shown(wiring, shapes, types)
+
+
+class FreshNames:
     """Names that nothing in a model has."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        graph = model.graph
-        self._taken = {name for node in graph.node for name in (*reads(node), *node.output)}
-        self._taken |= {value.name for value in graph.input}
-        self._taken |= {tensor.name for tensor in graph.initializer}
+        self._taken = {
+            name for scope in with_bodies(main_scope(model)) for name in _names_in(scope.graphs[-1])
+        }
 
     def __call__(self, stem: str) -> str:
+        """A name that begins like this."""
         names = (f"{stem}.{number}" for number in itertools.count())
         name = next(name for name in names if name not in self._taken)
         self._taken.add(name)
         return name
+
+
+def _names_in(graph: onnx.GraphProto) -> Iterator[str]:
+    yield from (tensor.name for tensor in graph.initializer)
+    yield from (value.name for value in (*graph.input, *graph.output))
+    for node in graph.node:
+        yield from (*reads(node), *node.output)

@@ -1,10 +1,12 @@
-"""Who makes and who reads each tensor of a model: which layers a mask means, what follows them."""
+"""Who makes and who reads each tensor of a graph: which layers a mask means, what follows them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 import onnx
+
+from onnx_upscale.optimizer.verify.scopes import Scope
 
 _MICROSOFT = "com.microsoft"
 CONVOLUTIONS = {
@@ -46,18 +48,23 @@ _NOT_CONSTANT = ("Random", "Bernoulli", "Multinomial", "Dropout")
 
 
 class Wiring:
-    """Who makes and who reads each tensor, and which are constant."""
+    """Who makes and who reads each tensor, and which are constant.
 
-    def __init__(self, model: onnx.ModelProto) -> None:
-        graph = model.graph
-        self.nodes: Sequence[onnx.NodeProto] = graph.node
-        listed = {value.name for value in graph.input} if model.ir_version >= 4 else set()
-        self.initializers = {tensor.name for tensor in graph.initializer} - listed
-        self.outputs = {value.name for value in graph.output}
+    Args:
+        scope: The graph; what runs before it counts as well, and positions of nodes are those of
+            both.
+    """
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+        self.nodes: Sequence[onnx.NodeProto] = scope.nodes
+        stored = (tensor.name for graph in scope.graphs for tensor in graph.initializer)
+        self.initializers = set(stored) - scope.defaults
+        self.outputs = {value.name for value in scope.graphs[-1].output}
         self.readers: dict[str, list[int]] = {}
         self.constants = set(self.initializers)
-        self.makers = {name: node for node in graph.node for name in node.output}
-        for index, node in enumerate(graph.node):
+        self.makers = {name: node for node in self.nodes for name in node.output}
+        for index, node in enumerate(self.nodes):
             for name in reads(node):
                 self.readers.setdefault(name, []).append(index)
             if (
@@ -75,12 +82,17 @@ class Wiring:
         left = operator_of(node) in _EITHER_WAY and node.input[1] not in self.constants
         return (0, 1) if left else (1, 0)
 
-    def named(self, key: str) -> list[int]:
-        """The nodes that a key of a mask file means."""
-        if key in self.initializers:
-            return self._using(key)
-        by_name = [index for index, node in enumerate(self.nodes) if node.name == key]
-        return by_name or [index for index, node in enumerate(self.nodes) if key in node.output]
+    def knows(self, name: str) -> bool:
+        """Whether a name means anything here."""
+        return name in self.initializers or bool(self.named(name))
+
+    def named(self, name: str) -> list[int]:
+        """The nodes of the graph itself that a name means."""
+        if name in self.initializers:
+            return self._using(name)
+        own = range(self.scope.first, len(self.nodes))
+        by_name = [index for index in own if self.nodes[index].name == name]
+        return by_name or [index for index in own if name in self.nodes[index].output]
 
     def _using(self, weight: str) -> list[int]:
         """The layers whose weight is an initializer, or is made from it and other constants.
@@ -102,7 +114,8 @@ class Wiring:
                 and node.input[self.slots(node)[0]] in made
             ):
                 found.append(index)
-        return found or tables
+        first = self.scope.first
+        return [at for at in found if at >= first] or [at for at in tables if at >= first]
 
     def affine(self, tensor: str) -> Iterator[tuple[onnx.NodeProto, list[str]]]:
         """The operations by constants in a row behind a tensor, with their constants."""
