@@ -103,7 +103,11 @@ def _heads_of(structure: Structure) -> Iterator[_Heads]:
             len(grid.factors) == 2 and np.array_equal(roots[grid.factors[0]], heads)
             for grid in grids
         )
-        once = all(uses[int(roots[grid.flat[0]])] == 1 for grid in grids)
+        once = all(
+            uses[int(roots[grid.flat[0]])] == 1
+            and len(np.unique(roots[grid.flat])) == len(grid.flat)  # None in a block with others.
+            for grid in grids
+        )
         if alike and once and uses[int(channels[0])] == len(grids):
             yield _Heads(heads, channels, tuple(grids))
 

@@ -10,9 +10,13 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnx_upscale.optimizer.analyze.facts import Read, same_axis
+from onnx_upscale.optimizer.apply.dequantized import Dequantized
 from onnx_upscale.optimizer.apply.surgery import Surgery
 from onnx_upscale.optimizer.apply.tied import gate_tied
 from onnx_upscale.optimizer.load.graph import IntArray, Node, Use
+from onnx_upscale.optimizer.load.layers import Layer
+from onnx_upscale.optimizer.load.packed import MATRIX, PRODUCT_OF_BITS, SIZES, packed
+from onnx_upscale.optimizer.load.scale_blocks import whole_blocks
 from onnx_upscale.optimizer.load.values import Array
 from onnx_upscale.optimizer.plan import Plan, Shift
 
@@ -84,6 +88,7 @@ def _collect(plan: Plan, index: int, cuts: dict[Use, Cut]) -> None:
     if reader is not None:
         layer = reader.read.layer
         takes.append((layer.weight_slot, layer.weight_input_axis, reader.positions))
+        takes += _scales(layer, reader.positions)
     if facts.grouped is not None:
         _cut_groups(plan, facts.grouped, cuts)
     for slot, axis, positions in takes:
@@ -91,6 +96,16 @@ def _collect(plan: Plan, index: int, cuts: dict[Use, Cut]) -> None:
         assert value is not None
         if not np.array_equal(positions, np.arange(value.shape[axis])):
             cuts.setdefault((index, slot), Cut()).takes[axis] = positions
+
+
+def _scales(layer: Layer, positions: IntArray) -> list[tuple[int, int, IntArray]]:
+    """What is left of scales that a node is told block by block, as slot, axis and places."""
+    in_order = np.array_equal(positions, np.arange(layer.inputs))
+    if layer.coding is None or layer.scale_blocks is None or in_order:
+        return []
+    blocks = whole_blocks(positions, layer.together)
+    assert blocks is not None
+    return [(slot, layer.weight_input_axis, blocks) for slot in layer.coding.slots]
 
 
 def _cut_groups(plan: Plan, read: Read, cuts: dict[Use, Cut]) -> None:
@@ -130,8 +145,7 @@ def _shift(surgery: Surgery, edit: Shift, cuts: dict[Use, Cut]) -> None:
         cut.values = _rounded(bias + edit.amounts / layer.bias_factor, bias.dtype)
         cut.takes[cut.values.ndim - 1] = edit.positions
         return
-    kind = weight.dtype if layer.quantization is None else np.dtype(np.int32)
-    own = _rounded(edit.amounts[edit.positions], kind)
+    own = _rounded(edit.amounts[edit.positions], layer.kind_of_sums(weight))
     if slot is not None:
         bias = surgery.constant(surgery.fresh_name(stem), own)
         surgery.replace_tensor(index, slot, bias)
@@ -176,6 +190,10 @@ class _Writer:
             node = self._surgery.graph.nodes[index]
             tensor = self._turned(node, slot, cut) or self._tensor(node, slot, cut)
             self._surgery.replace_tensor(index, slot, tensor)
+            if node.operator == PRODUCT_OF_BITS and slot == MATRIX:
+                lengths = {axis: len(positions) for axis, positions in cut.takes.items()}
+                sizes = {SIZES[axis]: length for axis, length in lengths.items()}
+                self._surgery.nodes[index].attrs.update(sizes)
 
     def _tensor(self, node: Node, slot: int, cut: Cut) -> gs.Tensor:
         # Masked constants may differ from node to node, so their content is part of the key.
@@ -223,8 +241,12 @@ class _Writer:
         dequantized = self._requantize(node, slot, cut)
         if dequantized is not None:
             return dequantized
-        name = self._free_name(node.inputs[slot])
-        return self._surgery.constant(name, self._result(node, slot, cut))
+        name = node.inputs[slot]
+        values = self._result(node, slot, cut)
+        if node.operator == PRODUCT_OF_BITS:
+            stored = self._surgery.graph.constants[name]
+            values = packed(node.attributes, slot, values, stored)
+        return self._surgery.constant(self._free_name(name), values)
 
     def _free_name(self, name: str) -> str:
         """The constant's own name if every reader of it gets a new one, else another."""
@@ -250,27 +272,19 @@ class _Writer:
         if cut.values is not None or source is None or source.op != "DequantizeLinear":
             return None
         override = graph.overrides.get((node.index, slot))
-        if source.attributes.get("block_size", 0):
-            return None
         if override is not None and override.stays is not None:
             return None  # Zeros that are no whole slices.
         if not all(name in graph.constants for name in source.inputs if name):
             return None
-        quantized = graph.constants[source.inputs[0]].copy()
-        params = [graph.constants[name] if name else None for name in source.inputs[1:]]
-        axis = int(source.attributes.get("axis", 1)) % max(quantized.ndim, 1)
-        zero = params[1] if len(params) > 1 else None
-        for zeroed_axis, indices in override.zeroed if override is not None else ():
-            _zero_quantized(quantized, zero, axis, zeroed_axis, indices)
-        for taken_axis, positions in cut.takes.items():
-            quantized = quantized.take(positions, taken_axis)
-            if taken_axis == axis:
-                params = [
-                    p.take(positions, 0) if p is not None and p.size > 1 else p for p in params
-                ]
+        whole = Dequantized.of(
+            source, [graph.constants[name] if name else None for name in source.inputs]
+        )
+        left = whole.zeroed(override.zeroed if override is not None else ()).taken(cut.takes)
+        if left is None:
+            return None
         stem = f"{source.inputs[0]}.cut"
-        inputs = [surgery.constant(surgery.fresh_name(stem), quantized)]
-        for name, param in zip(source.inputs[1:], params, strict=True):
+        inputs = [surgery.constant(surgery.fresh_name(stem), left.numbers)]
+        for name, param in zip(source.inputs[1:], (left.scale, left.zero), strict=False):
             empty = gs.Variable.empty()
             inputs.append(
                 empty
@@ -287,18 +301,3 @@ class _Writer:
 def _content(values: Array) -> bytes:
     # The shape belongs to it: zeros cut to 1 x 3 and to 3 x 1 are the same bytes.
     return repr(values.shape).encode() + values.tobytes()
-
-
-def _zero_quantized(
-    quantized: Array, zero: Array | None, axis: int, zeroed_axis: int, indices: IntArray
-) -> None:
-    """Writes the zero point, which stands for zero, over whole slices."""
-    shape = [1] * quantized.ndim
-    point = np.zeros((), quantized.dtype) if zero is None else zero
-    if point.size > 1:
-        shape[axis] = point.size
-    full = np.broadcast_to(
-        point.reshape(shape) if point.size > 1 else point.reshape(()), quantized.shape
-    )
-    where = (slice(None),) * zeroed_axis + (indices,)
-    quantized[where] = full[where]
