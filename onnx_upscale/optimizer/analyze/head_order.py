@@ -55,7 +55,7 @@ def with_own_orders(structure: Structure, values: Values, needs: Needs) -> Struc
     Returns:
         The structure, with other cells in its grids; the same where that gains nothing.
     """
-    wanted = _wanted(structure, needs)
+    wanted = _wanted(structure, values, needs)
     moved: dict[bytes, IntArray] = {}
     orders = list(structure.head_orders)
     for each in _heads_of(structure):
@@ -79,9 +79,13 @@ def _moved(facts: Facts, moved: Mapping[bytes, IntArray]) -> Facts:
     return replace(facts, grids=tuple(grids))
 
 
-def _wanted(structure: Structure, needs: Needs) -> BoolArray:
+def _wanted(structure: Structure, values: Values, needs: Needs) -> BoolArray:
     """Per root, whether somebody wants it for itself, not to make a grid whole."""
-    wanted = structure.demanded.copy()
+    wanted = np.zeros(len(structure.roots), bool)
+    for demand in structure.demands:
+        labels = demand.labels
+        nonzero = labels[values[labels] != 0] if demand.unless_zero else labels
+        wanted[structure.roots[nonzero]] = True
     for read, _, inputs in structure.backward:
         wanted[inputs[needs.reads[read.layer.node.index]]] = True
     return wanted

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from onnx_upscale.optimizer.load.graph import IntArray, Node
 from onnx_upscale.optimizer.load.scale_blocks import whole_blocks
 from onnx_upscale.optimizer.load.values import Array
+
+BoolArray = npt.NDArray[np.bool_]
+
+
+def along_rows(values: Array, places: IntArray) -> Array:
+    """Places of the second axis of an array, others for each place of the first.
+
+    Args:
+        values: The array.
+        places: Per place of the first axis, those of the second.
+    """
+    spread = places.reshape(*places.shape, *(1,) * (values.ndim - 2))
+    taken: Array = np.take_along_axis(values, spread, axis=1)
+    return taken
 
 
 @dataclass(frozen=True)
@@ -41,13 +56,34 @@ class Dequantized:
         block = int(node.attributes.get("block_size", 0))
         return cls(numbers, scale, rest[0] if rest else None, axis, block)
 
-    def zeroed(self, slices: Iterable[tuple[int, IntArray]]) -> Dequantized:
-        """With the zero point, which stands for zero, over whole slices."""
+    def zeroed(
+        self, slices: Iterable[tuple[int, IntArray]], stays: BoolArray | None = None
+    ) -> Dequantized:
+        """With the zero point, which stands for zero, over whole slices and where nothing stays.
+
+        Args:
+            slices: Axes and the places of each.
+            stays: Flags that broadcast with the numbers; None where all else stays.
+        """
         numbers, full = self.numbers.copy(), self._zeros()
         for axis, indices in slices:
             where = (slice(None),) * axis + (indices,)
             numbers[where] = full[where]
-        return Dequantized(numbers, self.scale, self.zero, self.axis, self.block)
+        if stays is not None:
+            gone = ~np.broadcast_to(stays, numbers.shape)
+            numbers[gone] = full[gone]
+        return replace(self, numbers=numbers)
+
+    def rearranged(self, own: IntArray | None) -> Dequantized | None:
+        """With places of the second axis of their own for each of the first (`along_rows`).
+
+        None where scales differ from place to place of the second axis.
+        """
+        if own is None:
+            return self
+        if self.block or (self.axis == 1 and self.scale.size > 1):
+            return None
+        return replace(self, numbers=along_rows(self.numbers, own))
 
     def _zeros(self) -> Array:
         """The zero points, in the shape of the numbers."""
@@ -78,7 +114,7 @@ class Dequantized:
                 along = axis if self.block else 0
                 scale = scale.take(own, along) if scale.size > 1 else scale
                 zero = zero.take(own, along) if zero is not None and zero.size > 1 else zero
-        return Dequantized(numbers, scale, zero, self.axis, self.block)
+        return replace(self, numbers=numbers, scale=scale, zero=zero)
 
     def _of_scales(self, axis: int, positions: IntArray) -> IntArray | None:
         """Which scales belong to positions of an axis; None where a block is not whole."""

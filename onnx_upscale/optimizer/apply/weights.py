@@ -10,7 +10,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnx_upscale.optimizer.analyze.facts import Read, same_axis
-from onnx_upscale.optimizer.apply.dequantized import Dequantized
+from onnx_upscale.optimizer.apply.dequantized import Dequantized, along_rows
 from onnx_upscale.optimizer.apply.surgery import Surgery
 from onnx_upscale.optimizer.apply.tied import gate_tied
 from onnx_upscale.optimizer.load.graph import IntArray, Node, Use
@@ -30,16 +30,18 @@ class Cut:
     Attributes:
         takes: Positions to keep, by axis.
         values: A new value to start from, or None for the masked one.
+        own: Per place of the first axis, which of the second to keep; before all others.
     """
 
     takes: dict[int, IntArray] = field(default_factory=dict)
     values: Array | None = None
+    own: IntArray | None = None
 
     def key(self) -> bytes:
         """Equal for cuts of the same constant that give the same result."""
         takes = [axis.to_bytes(2, "little") + p.tobytes() for axis, p in sorted(self.takes.items())]
-        own = b"" if self.values is None else self.values.tobytes()
-        return b"|".join([*takes, own])
+        arrays = (b"" if each is None else each.tobytes() for each in (self.values, self.own))
+        return b"|".join([*takes, *arrays])
 
 
 def cut_weights(surgery: Surgery, plan: Plan, live: Iterable[int]) -> None:
@@ -67,6 +69,7 @@ def cut_weights(surgery: Surgery, plan: Plan, live: Iterable[int]) -> None:
         if use in graph.overrides
         and not cut.takes
         and cut.values is None
+        and cut.own is None
         and not plan.edits.get(use[0])
     ]
     gated = gate_tied(surgery, plan.analysis.structure.layers, kept_whole, cuts)
@@ -110,9 +113,7 @@ def _scales(layer: Layer, positions: IntArray) -> list[tuple[int, int, IntArray]
 
 def _cut_groups(plan: Plan, read: Read, cuts: dict[Use, Cut]) -> None:
     """Takes from a grouped weight, group by group, the input channels that are left."""
-    layer, graph = read.layer, plan.analysis.graph
-    weight = graph.value(layer.node, layer.weight_slot)
-    assert weight is not None
+    layer = read.layer
     each = layer.inputs // layer.groups
     kept = plan.layout.positions(read.inputs)
     groups, counts = np.unique(kept // each, return_counts=True)
@@ -123,12 +124,9 @@ def _cut_groups(plan: Plan, read: Read, cuts: dict[Use, Cut]) -> None:
     if (places == places[0]).all():
         cut.takes[layer.weight_input_axis] = places[0]
         return
-    values = weight.copy()
-    rows = values.reshape(layer.groups, -1, *values.shape[1:])
-    for group, own in zip(kept[:: counts[0]] // each, places, strict=True):
-        rows[group, :, : len(own)] = rows[group][:, own]
-    cut.values = values
-    cut.takes[layer.weight_input_axis] = np.arange(counts[0])
+    own = np.zeros((layer.groups, counts[0]), np.int64)
+    own[kept[:: counts[0]] // each] = places
+    cut.own = own.repeat(layer.outputs // layer.groups, axis=0)
 
 
 def _shift(surgery: Surgery, edit: Shift, cuts: dict[Use, Cut]) -> None:
@@ -208,7 +206,9 @@ class _Writer:
         """A weight that others read before it is transposed, as an embedding: there it is cut."""
         surgery, graph = self._surgery, self._surgery.graph
         source = graph.producers.get(node.inputs[slot])
-        if source is None or source.op != "Transpose" or source.domain or cut.values is not None:
+        if source is None or source.op != "Transpose" or source.domain:
+            return None
+        if cut.values is not None or cut.own is not None:
             return None
         stored = source.inputs[0]
         uses = [use for use in graph.readers[stored] if use in self._cuts]
@@ -233,6 +233,8 @@ class _Writer:
     def _result(self, node: Node, slot: int, cut: Cut) -> Array:
         value = cut.values if cut.values is not None else self._surgery.graph.value(node, slot)
         assert value is not None
+        if cut.own is not None:
+            value = along_rows(value, cut.own)
         for axis, positions in cut.takes.items():
             value = value.take(positions, axis)
         return value
@@ -272,19 +274,19 @@ class _Writer:
         if cut.values is not None or source is None or source.op != "DequantizeLinear":
             return None
         override = graph.overrides.get((node.index, slot))
-        if override is not None and override.stays is not None:
-            return None  # Zeros that are no whole slices.
         if not all(name in graph.constants for name in source.inputs if name):
             return None
         whole = Dequantized.of(
             source, [graph.constants[name] if name else None for name in source.inputs]
         )
-        left = whole.zeroed(override.zeroed if override is not None else ()).taken(cut.takes)
-        if left is None:
+        left = whole if override is None else whole.zeroed(override.zeroed, override.stays)
+        cut_down = left.rearranged(cut.own)
+        cut_down = None if cut_down is None else cut_down.taken(cut.takes)
+        if cut_down is None:
             return None
         stem = f"{source.inputs[0]}.cut"
-        inputs = [surgery.constant(surgery.fresh_name(stem), left.numbers)]
-        for name, param in zip(source.inputs[1:], (left.scale, left.zero), strict=False):
+        inputs = [surgery.constant(surgery.fresh_name(stem), cut_down.numbers)]
+        for name, param in zip(source.inputs[1:], (cut_down.scale, cut_down.zero), strict=False):
             empty = gs.Variable.empty()
             inputs.append(
                 empty

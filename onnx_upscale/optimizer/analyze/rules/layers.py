@@ -52,13 +52,8 @@ def _grouped(node: Context, layer: Layer) -> None:
         return
     groups = node.unbound(layer.groups)
     made = node.make(1, layer.outputs)
-    weight = node.graph.producers.get(node.node.input(layer.weight_slot))
-    # What is quantized is cut by whole slices.
-    quantized = layer.quantization is not None or (
-        weight is not None and weight.op == "DequantizeLinear"
-    )
     single = layer.groups == max(layer.inputs, layer.outputs)
-    by_itself = not (node.whole_groups or layer.transposed or quantized or single)
+    by_itself = not (node.whole_groups or layer.transposed or single)
     for side in (labels, made):
         each = len(side) // layer.groups
         if by_itself and each > 1:
