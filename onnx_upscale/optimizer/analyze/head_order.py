@@ -96,9 +96,15 @@ def _heads_of(structure: Structure) -> Iterator[_Heads]:
     roots = structure.roots
     found: dict[bytes, list[Grid]] = {}
     uses: dict[int, int] = {}
-    for grid in (grid for facts in structure.facts for grid in facts.grids):
+    shared: set[bytes] = set()
+    for facts, grid in ((each, grid) for each in structure.facts for grid in each.grids):
         found.setdefault(roots[grid.factors[-1]].tobytes(), []).append(grid)
-        for axis in (*grid.factors, grid.flat):
+        flat = roots[grid.flat].tobytes()
+        # Grouped layers in a row have the same grid, which counts once.
+        again = facts.grouped is not None and flat in shared
+        if facts.grouped is not None:
+            shared.add(flat)
+        for axis in grid.factors if again else (*grid.factors, grid.flat):
             head = int(roots[axis[0]])
             uses[head] = uses.get(head, 0) + 1
     for grids in found.values():
