@@ -19,7 +19,7 @@ from onnx_upscale.optimizer import plan
 from onnx_upscale.optimizer.analyze import constants, context, needs
 from onnx_upscale.optimizer.analyze.rules import RULES, layers, normalization, selection, spatial
 from onnx_upscale.optimizer.analyze.weights import MaskedWeights
-from onnx_upscale.optimizer.apply import surgery, weights
+from onnx_upscale.optimizer.apply import dequantized, surgery, weights
 from onnx_upscale.optimizer.load import masking
 from onnx_upscale.optimizer.plan import layout, realizations
 
@@ -346,10 +346,10 @@ def _() -> Any:
 
 @error("weights: a masked quantized weight is zero, not its zero point")
 def _() -> Any:
-    def change(f: Any, quantized: Any, zero: Any, *rest: Any) -> None:
-        f(quantized, None, *rest)
+    def change(f: Any, made: Any) -> Any:
+        return f(dataclasses.replace(made, zero=None))
 
-    return wrapped(weights, "_zero_quantized", change)
+    return wrapped(dequantized.Dequantized, "_zeros", change)
 
 
 @error("weights: the input channels of a weight are cut to the first ones")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import test_dynamic
 import test_einsum
 import test_elementwise
+import test_few_bits
 import test_fused
 import test_layers
 import test_movement
@@ -42,6 +43,7 @@ def test_the_table_names_every_rule() -> None:
     }
     models = [case.model(name, {}) for name, case in test_quantized.CASES.items()]
     models += [case.model(name, {}) for name, case in test_dynamic.CASES.items()]
+    models += [test_few_bits.build(form, {}, False) for form in test_few_bits.FORMS.values()]
     seen |= {(node.domain, node.op_type) for model in models for node in model.graph.node}
     known = {(domain, op) for domain, op in RULES if domain or SINCE.get(op, UNKNOWN) <= NEWEST}
     # What has no kernel on a CPU, or reads integers, is tested by itself.

@@ -45,7 +45,7 @@ def test_the_page_is_what_the_tool_makes() -> None:
         ("ReduceSum", "channel by channel, needs whole"),
         ("Gather", "embeds, moves"),
         ("Shape", "reads sizes"),
-        ("MatMul", "contracts, joins, channel by channel"),
+        ("MatMul", "contracts, joins, groups, channel by channel"),
     ],
 )
 def test_what_a_rule_does_is_read_off_it(operator: str, does: str) -> None:

@@ -2,7 +2,9 @@
 
 Each group of a convolution may lose channels of its own, and have an order of its own, if the axis
 on either side is that of its groups everywhere: nobody takes a part of it, lays it beside another,
-repeats its channels or wants their order. Else the channels of a group stay together.
+repeats its channels or wants their order. Else the channels of a group stay together. Layers may
+have an axis in common, as two in a row, where it is the same groups to each: what leaves one of
+them, and the order of what stays, is then the same for all.
 """
 
 from __future__ import annotations
@@ -29,13 +31,19 @@ def in_whole_groups(
     Returns:
         The indices of their nodes.
     """
-    grids = [(each.node.index, roots[g.flat]) for each in facts if each.grouped for g in each.grids]
+    grids = [
+        (each.node.index, roots[g.flat], g.shape)
+        for each in facts
+        if each.grouped
+        for g in each.grids
+    ]
     found: set[int] = set()
     owner = np.full(len(roots), -1)
-    for number, (node, flat) in enumerate(grids):
-        others = np.unique(owner[flat])
-        found.update(grids[other][0] for other in others[others >= 0])
-        if (others >= 0).any() or len(np.unique(flat)) < len(flat):
+    for number, (node, flat, shape) in enumerate(grids):
+        others = [grids[other] for other in np.unique(owner[flat]).tolist() if other >= 0]
+        apart = [o for o in others if o[2] != shape or not np.array_equal(o[1], flat)]
+        found.update(other[0] for other in apart)
+        if apart or len(np.unique(flat)) < len(flat):
             found.add(node)
         owner[flat] = number
     arrays = [labels for each in axes.values() for labels in each.values()]

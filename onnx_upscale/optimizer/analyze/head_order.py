@@ -55,7 +55,7 @@ def with_own_orders(structure: Structure, values: Values, needs: Needs) -> Struc
     Returns:
         The structure, with other cells in its grids; the same where that gains nothing.
     """
-    wanted = _wanted(structure, needs)
+    wanted = _wanted(structure, values, needs)
     moved: dict[bytes, IntArray] = {}
     orders = list(structure.head_orders)
     for each in _heads_of(structure):
@@ -79,9 +79,13 @@ def _moved(facts: Facts, moved: Mapping[bytes, IntArray]) -> Facts:
     return replace(facts, grids=tuple(grids))
 
 
-def _wanted(structure: Structure, needs: Needs) -> BoolArray:
+def _wanted(structure: Structure, values: Values, needs: Needs) -> BoolArray:
     """Per root, whether somebody wants it for itself, not to make a grid whole."""
-    wanted = structure.demanded.copy()
+    wanted = np.zeros(len(structure.roots), bool)
+    for demand in structure.demands:
+        labels = demand.labels
+        nonzero = labels[values[labels] != 0] if demand.unless_zero else labels
+        wanted[structure.roots[nonzero]] = True
     for read, _, inputs in structure.backward:
         wanted[inputs[needs.reads[read.layer.node.index]]] = True
     return wanted
@@ -92,9 +96,15 @@ def _heads_of(structure: Structure) -> Iterator[_Heads]:
     roots = structure.roots
     found: dict[bytes, list[Grid]] = {}
     uses: dict[int, int] = {}
-    for grid in (grid for facts in structure.facts for grid in facts.grids):
+    shared: set[bytes] = set()
+    for facts, grid in ((each, grid) for each in structure.facts for grid in each.grids):
         found.setdefault(roots[grid.factors[-1]].tobytes(), []).append(grid)
-        for axis in (*grid.factors, grid.flat):
+        flat = roots[grid.flat].tobytes()
+        # Grouped layers in a row have the same grid, which counts once.
+        again = facts.grouped is not None and flat in shared
+        if facts.grouped is not None:
+            shared.add(flat)
+        for axis in grid.factors if again else (*grid.factors, grid.flat):
             head = int(roots[axis[0]])
             uses[head] = uses.get(head, 0) + 1
     for grids in found.values():
@@ -103,7 +113,11 @@ def _heads_of(structure: Structure) -> Iterator[_Heads]:
             len(grid.factors) == 2 and np.array_equal(roots[grid.factors[0]], heads)
             for grid in grids
         )
-        once = all(uses[int(roots[grid.flat[0]])] == 1 for grid in grids)
+        once = all(
+            uses[int(roots[grid.flat[0]])] == 1
+            and len(np.unique(roots[grid.flat])) == len(grid.flat)  # None in a block with others.
+            for grid in grids
+        )
         if alike and once and uses[int(channels[0])] == len(grids):
             yield _Heads(heads, channels, tuple(grids))
 

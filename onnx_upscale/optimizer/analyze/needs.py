@@ -107,4 +107,4 @@ def _needed_inputs(
 ) -> BoolArray:
     known = read.seen(values)
     absorbed = ~np.isnan(known) if read.absorbs else known == 0
-    return weights.reaching(read.layer, live) & ~absorbed
+    return read.layer.with_whole_blocks(weights.reaching(read.layer, live) & ~absorbed)

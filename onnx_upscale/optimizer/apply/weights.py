@@ -10,9 +10,13 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnx_upscale.optimizer.analyze.facts import Read, same_axis
+from onnx_upscale.optimizer.apply.dequantized import Dequantized, along_rows
 from onnx_upscale.optimizer.apply.surgery import Surgery
 from onnx_upscale.optimizer.apply.tied import gate_tied
 from onnx_upscale.optimizer.load.graph import IntArray, Node, Use
+from onnx_upscale.optimizer.load.layers import Layer
+from onnx_upscale.optimizer.load.packed import MATRIX, PRODUCT_OF_BITS, SIZES, packed
+from onnx_upscale.optimizer.load.scale_blocks import whole_blocks
 from onnx_upscale.optimizer.load.values import Array
 from onnx_upscale.optimizer.plan import Plan, Shift
 
@@ -26,16 +30,18 @@ class Cut:
     Attributes:
         takes: Positions to keep, by axis.
         values: A new value to start from, or None for the masked one.
+        own: Per place of the first axis, which of the second to keep; before all others.
     """
 
     takes: dict[int, IntArray] = field(default_factory=dict)
     values: Array | None = None
+    own: IntArray | None = None
 
     def key(self) -> bytes:
         """Equal for cuts of the same constant that give the same result."""
         takes = [axis.to_bytes(2, "little") + p.tobytes() for axis, p in sorted(self.takes.items())]
-        own = b"" if self.values is None else self.values.tobytes()
-        return b"|".join([*takes, own])
+        arrays = (b"" if each is None else each.tobytes() for each in (self.values, self.own))
+        return b"|".join([*takes, *arrays])
 
 
 def cut_weights(surgery: Surgery, plan: Plan, live: Iterable[int]) -> None:
@@ -63,6 +69,7 @@ def cut_weights(surgery: Surgery, plan: Plan, live: Iterable[int]) -> None:
         if use in graph.overrides
         and not cut.takes
         and cut.values is None
+        and cut.own is None
         and not plan.edits.get(use[0])
     ]
     gated = gate_tied(surgery, plan.analysis.structure.layers, kept_whole, cuts)
@@ -84,6 +91,7 @@ def _collect(plan: Plan, index: int, cuts: dict[Use, Cut]) -> None:
     if reader is not None:
         layer = reader.read.layer
         takes.append((layer.weight_slot, layer.weight_input_axis, reader.positions))
+        takes += _scales(layer, reader.positions)
     if facts.grouped is not None:
         _cut_groups(plan, facts.grouped, cuts)
     for slot, axis, positions in takes:
@@ -93,11 +101,19 @@ def _collect(plan: Plan, index: int, cuts: dict[Use, Cut]) -> None:
             cuts.setdefault((index, slot), Cut()).takes[axis] = positions
 
 
+def _scales(layer: Layer, positions: IntArray) -> list[tuple[int, int, IntArray]]:
+    """What is left of scales that a node is told block by block, as slot, axis and places."""
+    in_order = np.array_equal(positions, np.arange(layer.inputs))
+    if layer.coding is None or layer.scale_blocks is None or in_order:
+        return []
+    blocks = whole_blocks(positions, layer.together)
+    assert blocks is not None
+    return [(slot, layer.weight_input_axis, blocks) for slot in layer.coding.slots]
+
+
 def _cut_groups(plan: Plan, read: Read, cuts: dict[Use, Cut]) -> None:
     """Takes from a grouped weight, group by group, the input channels that are left."""
-    layer, graph = read.layer, plan.analysis.graph
-    weight = graph.value(layer.node, layer.weight_slot)
-    assert weight is not None
+    layer = read.layer
     each = layer.inputs // layer.groups
     kept = plan.layout.positions(read.inputs)
     groups, counts = np.unique(kept // each, return_counts=True)
@@ -108,12 +124,9 @@ def _cut_groups(plan: Plan, read: Read, cuts: dict[Use, Cut]) -> None:
     if (places == places[0]).all():
         cut.takes[layer.weight_input_axis] = places[0]
         return
-    values = weight.copy()
-    rows = values.reshape(layer.groups, -1, *values.shape[1:])
-    for group, own in zip(kept[:: counts[0]] // each, places, strict=True):
-        rows[group, :, : len(own)] = rows[group][:, own]
-    cut.values = values
-    cut.takes[layer.weight_input_axis] = np.arange(counts[0])
+    own = np.zeros((layer.groups, counts[0]), np.int64)
+    own[kept[:: counts[0]] // each] = places
+    cut.own = own.repeat(layer.outputs // layer.groups, axis=0)
 
 
 def _shift(surgery: Surgery, edit: Shift, cuts: dict[Use, Cut]) -> None:
@@ -130,8 +143,7 @@ def _shift(surgery: Surgery, edit: Shift, cuts: dict[Use, Cut]) -> None:
         cut.values = _rounded(bias + edit.amounts / layer.bias_factor, bias.dtype)
         cut.takes[cut.values.ndim - 1] = edit.positions
         return
-    kind = weight.dtype if layer.quantization is None else np.dtype(np.int32)
-    own = _rounded(edit.amounts[edit.positions], kind)
+    own = _rounded(edit.amounts[edit.positions], layer.kind_of_sums(weight))
     if slot is not None:
         bias = surgery.constant(surgery.fresh_name(stem), own)
         surgery.replace_tensor(index, slot, bias)
@@ -176,6 +188,10 @@ class _Writer:
             node = self._surgery.graph.nodes[index]
             tensor = self._turned(node, slot, cut) or self._tensor(node, slot, cut)
             self._surgery.replace_tensor(index, slot, tensor)
+            if node.operator == PRODUCT_OF_BITS and slot == MATRIX:
+                lengths = {axis: len(positions) for axis, positions in cut.takes.items()}
+                sizes = {SIZES[axis]: length for axis, length in lengths.items()}
+                self._surgery.nodes[index].attrs.update(sizes)
 
     def _tensor(self, node: Node, slot: int, cut: Cut) -> gs.Tensor:
         # Masked constants may differ from node to node, so their content is part of the key.
@@ -190,7 +206,9 @@ class _Writer:
         """A weight that others read before it is transposed, as an embedding: there it is cut."""
         surgery, graph = self._surgery, self._surgery.graph
         source = graph.producers.get(node.inputs[slot])
-        if source is None or source.op != "Transpose" or source.domain or cut.values is not None:
+        if source is None or source.op != "Transpose" or source.domain:
+            return None
+        if cut.values is not None or cut.own is not None:
             return None
         stored = source.inputs[0]
         uses = [use for use in graph.readers[stored] if use in self._cuts]
@@ -215,6 +233,8 @@ class _Writer:
     def _result(self, node: Node, slot: int, cut: Cut) -> Array:
         value = cut.values if cut.values is not None else self._surgery.graph.value(node, slot)
         assert value is not None
+        if cut.own is not None:
+            value = along_rows(value, cut.own)
         for axis, positions in cut.takes.items():
             value = value.take(positions, axis)
         return value
@@ -223,8 +243,12 @@ class _Writer:
         dequantized = self._requantize(node, slot, cut)
         if dequantized is not None:
             return dequantized
-        name = self._free_name(node.inputs[slot])
-        return self._surgery.constant(name, self._result(node, slot, cut))
+        name = node.inputs[slot]
+        values = self._result(node, slot, cut)
+        if node.operator == PRODUCT_OF_BITS:
+            stored = self._surgery.graph.constants[name]
+            values = packed(node.attributes, slot, values, stored)
+        return self._surgery.constant(self._free_name(name), values)
 
     def _free_name(self, name: str) -> str:
         """The constant's own name if every reader of it gets a new one, else another."""
@@ -250,27 +274,19 @@ class _Writer:
         if cut.values is not None or source is None or source.op != "DequantizeLinear":
             return None
         override = graph.overrides.get((node.index, slot))
-        if source.attributes.get("block_size", 0):
-            return None
-        if override is not None and override.stays is not None:
-            return None  # Zeros that are no whole slices.
         if not all(name in graph.constants for name in source.inputs if name):
             return None
-        quantized = graph.constants[source.inputs[0]].copy()
-        params = [graph.constants[name] if name else None for name in source.inputs[1:]]
-        axis = int(source.attributes.get("axis", 1)) % max(quantized.ndim, 1)
-        zero = params[1] if len(params) > 1 else None
-        for zeroed_axis, indices in override.zeroed if override is not None else ():
-            _zero_quantized(quantized, zero, axis, zeroed_axis, indices)
-        for taken_axis, positions in cut.takes.items():
-            quantized = quantized.take(positions, taken_axis)
-            if taken_axis == axis:
-                params = [
-                    p.take(positions, 0) if p is not None and p.size > 1 else p for p in params
-                ]
+        whole = Dequantized.of(
+            source, [graph.constants[name] if name else None for name in source.inputs]
+        )
+        left = whole if override is None else whole.zeroed(override.zeroed, override.stays)
+        cut_down = left.rearranged(cut.own)
+        cut_down = None if cut_down is None else cut_down.taken(cut.takes)
+        if cut_down is None:
+            return None
         stem = f"{source.inputs[0]}.cut"
-        inputs = [surgery.constant(surgery.fresh_name(stem), quantized)]
-        for name, param in zip(source.inputs[1:], params, strict=True):
+        inputs = [surgery.constant(surgery.fresh_name(stem), cut_down.numbers)]
+        for name, param in zip(source.inputs[1:], (cut_down.scale, cut_down.zero), strict=False):
             empty = gs.Variable.empty()
             inputs.append(
                 empty
@@ -287,18 +303,3 @@ class _Writer:
 def _content(values: Array) -> bytes:
     # The shape belongs to it: zeros cut to 1 x 3 and to 3 x 1 are the same bytes.
     return repr(values.shape).encode() + values.tobytes()
-
-
-def _zero_quantized(
-    quantized: Array, zero: Array | None, axis: int, zeroed_axis: int, indices: IntArray
-) -> None:
-    """Writes the zero point, which stands for zero, over whole slices."""
-    shape = [1] * quantized.ndim
-    point = np.zeros((), quantized.dtype) if zero is None else zero
-    if point.size > 1:
-        shape[axis] = point.size
-    full = np.broadcast_to(
-        point.reshape(shape) if point.size > 1 else point.reshape(()), quantized.shape
-    )
-    where = (slice(None),) * zeroed_axis + (indices,)
-    quantized[where] = full[where]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from onnx_upscale.optimizer.load import contractions, einsum, fused, quantized
+from onnx_upscale.optimizer.load import contractions, einsum, few_bits, fused, quantized
 from onnx_upscale.optimizer.load.bodies import Body
 from onnx_upscale.optimizer.load.graph import Graph, build_graph
 from onnx_upscale.optimizer.load.masking import LayerMask
@@ -20,6 +20,7 @@ __all__ = [
     "ModelSource",
     "contractions",
     "einsum",
+    "few_bits",
     "fused",
     "load",
     "quantized",

@@ -30,6 +30,7 @@ _RUNS_AS = {
     "FusedConv": "Conv",
     "FusedGemm": "Gemm",
     "FusedMatMul": "MatMul",
+    "MatMulNBits": "MatMul",
     "SkipLayerNormalization": "LayerNormalization",
 }
 

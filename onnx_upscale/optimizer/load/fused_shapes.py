@@ -54,6 +54,11 @@ def _operands(use: Use) -> tuple[tuple[Size, ...], tuple[Size, ...]] | None:
     return found[0], found[1]
 
 
+def _product_of_bits(use: Use) -> Shape | None:
+    before = use.shape()
+    return None if before is None else (*before[:-1], use.attributes.get("N"))
+
+
 def _half(use: Use) -> Shape | None:
     shape = use.shape()
     if shape is None or not isinstance(shape[-1], int):
@@ -90,6 +95,7 @@ FUSED_SHAPE_RULES: Mapping[Fused, ShapeRule] = {
     (MICROSOFT, "FusedConv"): _convolved,
     (MICROSOFT, "FusedGemm"): _gemm,
     (MICROSOFT, "FusedMatMul"): _product,
+    (MICROSOFT, "MatMulNBits"): _product_of_bits,
     (MICROSOFT, "QLinearAdd"): _broadcast_quantized,
     (MICROSOFT, "QLinearGlobalAveragePool"): _pooled_whole,
     (MICROSOFT, "QLinearMul"): _broadcast_quantized,

@@ -15,6 +15,7 @@ from onnx import helper
 
 from onnx_upscale.declared import Shape
 from onnx_upscale.optimizer.load.arithmetic import sizes_of
+from onnx_upscale.optimizer.load.packed import PRODUCT_OF_BITS, unpacked
 from onnx_upscale.optimizer.load.subgraphs import names_read, subgraphs
 from onnx_upscale.optimizer.load.tensors import Sizes, Tensors
 from onnx_upscale.optimizer.load.values import Array, Constants
@@ -36,6 +37,11 @@ class Node:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any]
+
+    @property
+    def operator(self) -> tuple[str, str]:
+        """Its domain and type."""
+        return self.domain, self.op
 
     @property
     def title(self) -> str:
@@ -154,11 +160,21 @@ class Graph:
         return seen
 
     def value(self, node: Node, slot: int) -> Array | None:
-        """The constant at an input slot as this node sees it, masks included, or None."""
+        """The constant at an input slot as this node sees it, masks included, or None.
+
+        One that is packed is seen as the numbers in it.
+        """
         override = self.overrides.get((node.index, slot))
         if override is not None:
             return override.values
-        return self.constants.get(node.input(slot))
+        stored = self.constants.get(node.input(slot))
+        if stored is None or node.operator != PRODUCT_OF_BITS:
+            return stored
+        return unpacked(node.attributes, slot, stored)
+
+    def is_constant(self, node: Node, slot: int) -> bool:
+        """Whether there is a constant at an input slot."""
+        return (node.index, slot) in self.overrides or node.input(slot) in self.constants
 
     def known(self, node: Node, slot: int) -> Array | None:
         """What `value` gives, or else what follows from shapes: no weight, but bounds and axes."""

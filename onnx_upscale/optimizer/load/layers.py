@@ -1,8 +1,8 @@
 """The layers that masks speak of: nodes that contract channels with a constant weight.
 
 `Layer` is the one place that knows how a weight is laid out. Which operators can be layers stands
-in `LAYER_OPERATORS`; those of `contractions`, `einsum`, `fused` and `quantized` register themselves
-there with `layer_operator`.
+in `LAYER_OPERATORS`; those of `contractions`, `einsum`, `few_bits`, `fused` and `quantized`
+register themselves there with `layer_operator`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import helper
 
@@ -22,9 +23,12 @@ from onnx_upscale.declared import Shape
 from onnx_upscale.optimizer.load.graph import Graph, IntArray, Node, Override, Use
 from onnx_upscale.optimizer.load.pointwise import Activation
 from onnx_upscale.optimizer.load.quantization import Quantization
+from onnx_upscale.optimizer.load.scale_blocks import BlockCoding, ScaleBlocks, scale_blocks
 from onnx_upscale.optimizer.load.shapes import is_fixed
 from onnx_upscale.optimizer.load.sides import Side
 from onnx_upscale.optimizer.load.values import Array
+
+BoolArray: TypeAlias = "npt.NDArray[np.bool_]"
 
 UNKNOWN_RANK = 0
 """The rank of a result of which no shape is known; no layer makes a single number."""
@@ -54,6 +58,8 @@ class Layer:
         sum_slot: Input slot of a tensor of the result's shape that is added to it, or None.
         activation: What the node makes of the sum at last, or None for the sum itself.
         quantization: What its whole numbers stand for, or None where it computes with real ones.
+        coding: What the numbers of its weight stand for, where it makes real ones of them itself.
+        scale_blocks: Which places of its weight leave together, as they share scales.
     """
 
     node: Node
@@ -72,6 +78,8 @@ class Layer:
     sum_slot: int | None = None
     activation: Activation | None = None
     quantization: Quantization | None = dataclasses.field(default=None, compare=False)
+    coding: BlockCoding | None = dataclasses.field(default=None, compare=False)
+    scale_blocks: ScaleBlocks | None = None
 
     @cached_property
     def inputs(self) -> int:
@@ -126,11 +134,32 @@ class Layer:
 
     def factors(self, weight: Array) -> Array:
         """What a weight is multiplied with data as: zero where nothing passes."""
-        return weight if self.quantization is None else self.quantization.centred(weight)
+        return self.real(weight) if self.quantization is None else self.quantization.centred(weight)
 
     def real(self, weight: Array) -> Array:
         """What a weight stands for."""
+        if self.coding is not None:
+            return self.coding.real(weight)
         return weight if self.quantization is None else self.quantization.real(weight)
+
+    @property
+    def together(self) -> int:
+        """How many adjacent input channels can leave only together."""
+        blocks = self.scale_blocks
+        return 1 if blocks is None or blocks.axis != self.weight_input_axis else blocks.size
+
+    def with_whole_blocks(self, inputs: BoolArray) -> BoolArray:
+        """Flags of input channels, where any of those that leave together sets all of them."""
+        if self.together == 1:
+            return inputs
+        found: BoolArray = inputs.reshape(-1, self.together).any(1).repeat(self.together)
+        return found
+
+    def kind_of_sums(self, weight: Array) -> np.dtype[Any]:
+        """The type of what it adds up, and of its bias."""
+        if self.quantization is not None:
+            return np.dtype(np.int32)
+        return weight.dtype if self.coding is None else self.coding.scale.dtype
 
     @property
     def stepping(self) -> tuple[str, int | None]:
@@ -171,6 +200,8 @@ class Layer:
         assert axis is not None
         if self.quantization is not None:
             weight = dataclasses.replace(weight, blank=self.quantization.weight_zero)
+        if self.coding is not None:
+            weight = dataclasses.replace(weight, blank=self.coding.blank(self.inputs))
         per_group = self.weight_shape[axis]
         if per_group == self.channels(side):
             return dataclasses.replace(weight, zeroed=(*weight.zeroed, (axis, channels)))
@@ -266,7 +297,7 @@ def layer_of(graph: Graph, node: Node) -> Layer | None:
     operator = LAYER_OPERATORS.get((node.domain, node.op))
     if operator is None:
         return None
-    constants = [slot for slot in operator.weight_slots if graph.value(node, slot) is not None]
+    constants = [slot for slot in operator.weight_slots if graph.is_constant(node, slot)]
     if len(constants) == 2 and node.outputs[0] not in graph.constants:
         constants = constants[1:]  # A layer on a constant: the second is its weight.
     if len(constants) != 1:
@@ -274,7 +305,21 @@ def layer_of(graph: Graph, node: Node) -> Layer | None:
     value = graph.value(node, constants[0])
     if value is None or not value.size:
         return None
-    return operator.rule(graph, node, constants[0], value.shape)
+    layer = operator.rule(graph, node, constants[0], value.shape)
+    return None if layer is None else _with_scale_blocks(graph, layer)
+
+
+def _with_scale_blocks(graph: Graph, layer: Layer) -> Layer:
+    """A layer, and in which blocks a DequantizeLinear makes its weight."""
+    maker = graph.producers.get(layer.node.input(layer.weight_slot))
+    if layer.groups > 1 or maker is None or maker.operator != ("", "DequantizeLinear"):
+        return layer
+    size = int(maker.attributes.get("block_size", 0))
+    if not size:
+        return layer
+    axis = int(maker.attributes.get("axis", 1)) % len(layer.weight_shape)
+    blocks = scale_blocks(axis, layer.weight_shape[axis], size)
+    return dataclasses.replace(layer, scale_blocks=blocks)
 
 
 def layers(graph: Graph) -> Iterator[Layer]:

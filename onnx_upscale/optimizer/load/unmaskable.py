@@ -9,6 +9,7 @@ import onnx
 
 from onnx_upscale.optimizer.load.graph import Graph, Node
 from onnx_upscale.optimizer.load.layers import LAYER_OPERATORS
+from onnx_upscale.optimizer.load.packed import PRODUCT_OF_BITS
 from onnx_upscale.optimizer.load.subgraphs import bodies_of, subgraphs
 from onnx_upscale.words import some
 
@@ -36,6 +37,11 @@ def why_no_layer(graph: Graph, node: Node) -> str:
     weight = overridable_weight(graph, node)
     if weight is not None:
         return _OVERRIDABLE.format(f"weight '{weight}' of node '{node.title}' ({node.op})")
+    if node.operator == PRODUCT_OF_BITS:
+        return (
+            f"node '{node.title}' ({node.op}) has inputs that only a run shows, a g_idx, or zero "
+            "points that are no whole numbers, so that no number of its matrix stands for zero"
+        )
     return (
         f"the weight of node '{node.title}' ({node.op}) is not constant, "
         "or the shapes it works on are not known"

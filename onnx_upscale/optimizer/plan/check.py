@@ -9,6 +9,7 @@ import numpy as np
 from onnx_upscale.optimizer.analyze import Analysis, Needs
 from onnx_upscale.optimizer.analyze.facts import Facts
 from onnx_upscale.optimizer.load.graph import IntArray
+from onnx_upscale.optimizer.load.scale_blocks import whole_blocks
 from onnx_upscale.optimizer.plan.edits import Edit, Select, Shift, Widen
 from onnx_upscale.optimizer.plan.layout import Layout
 from onnx_upscale.optimizer.plan.realizations import Reading, Writing
@@ -30,7 +31,8 @@ def check_reader(layout: Layout, kept: Needs, reading: Reading, edits: Iterable[
         edits: All edits of its node, in order.
 
     Raises:
-        PlanError: It does not get the channels that its weight is cut to, or lacks one it needs.
+        PlanError: It does not get the channels that its weight is cut to, or lacks one it needs,
+            or it reads a part of a block that shares scales.
     """
     read = reading.read
     carried = layout.positions(read.inputs)
@@ -43,6 +45,8 @@ def check_reader(layout: Layout, kept: Needs, reading: Reading, edits: Iterable[
     missing[carried] = False
     if missing[layout.positions(read.inputs)].any():
         raise PlanError(f"{_name(reading)} lacks a channel that it needs")
+    if whole_blocks(reading.positions, read.layer.together) is None:
+        raise PlanError(f"{_name(reading)} reads a part of the channels that share a scale")
 
 
 def check_node(layout: Layout, facts: Facts, edits: Iterable[Edit]) -> None:

@@ -93,9 +93,9 @@ class Costs:
     def liked(self, layer: Layer, needed: int) -> tuple[int, ...]:
         """How many channels a layer had better read that needs so many."""
         counts = self.prices.counts(needed, layer.product)
-        if layer.node.index in self.structure.poolings:
-            return counts.aligned, counts.whole
-        return (counts.aligned,)
+        pools = layer.node.index in self.structure.poolings
+        liked = (counts.aligned, counts.whole) if pools else (counts.aligned,)
+        return tuple(count + -count % layer.together for count in liked)
 
     def _either_first(self, layer: Layer, pool: Node, work: LayerWork) -> tuple[float, float]:
         """Seconds of a pointwise convolution and the average behind it, and of these in turn."""

@@ -307,6 +307,8 @@ class Pad(Writing):
             return  # What is added is as wide as the layout.
         if layer.quantization is not None:
             return  # A Pad adds numbers 0, which need not stand for zero.
+        if layer.scale_blocks is not None and layer.scale_blocks.axis == layer.weight_output_axis:
+            return  # A part of a block would be no longer quantized.
         start, end = int(wanted[0]), int(wanted[-1]) + 1
         width = min(costs.prices.counts(end - start, layer.product).aligned, size)
         start = min(start, size - width)

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 
 from onnx_upscale.errors import UsageError, VerifySetupError
+from onnx_upscale.optimizer.verify.accuracy import at_full_accuracy
 from onnx_upscale.optimizer.verify.difference import (
     Difference,
     Tolerance,
@@ -106,6 +107,8 @@ def verify(
         VerifySetupError: onnxruntime cannot run the reference.
     """
     tolerance = tolerance or Tolerance()
+    reference, emitted = at_full_accuracy(reference), at_full_accuracy(emitted)
+    original = None if original is None else at_full_accuracy(original)
     shapes = input_sizes(reference, sizes)
     inputs = [random_inputs(reference, shapes, seed + sample) for sample in range(samples)]
     comparison = _Comparison(reference, emitted, original, inputs, tolerance, at, view, seed)

@@ -24,6 +24,7 @@ PRODUCTS = {
     ("", "QLinearMatMul"),
     (_MICROSOFT, "FusedGemm"),
     (_MICROSOFT, "FusedMatMul"),
+    (_MICROSOFT, "MatMulNBits"),
     (_MICROSOFT, "QGemm"),
 }
 """Operators that multiply matrices; a `transA` of theirs transposes the first."""

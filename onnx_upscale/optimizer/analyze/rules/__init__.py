@@ -6,6 +6,7 @@
 from onnx_upscale.optimizer.analyze.rules import (
     einsum,
     elementwise,
+    few_bits,
     fused,
     layers,
     movement,
@@ -25,6 +26,7 @@ __all__ = [
     "UNRULED",
     "einsum",
     "elementwise",
+    "few_bits",
     "fused",
     "layers",
     "movement",

@@ -23,7 +23,8 @@ def _padded(node: Context, layer: Layer) -> bool:
     return layer.transposed or layer.bias_slot is None or has_padding(node)
 
 
-def _need_constant_bias(node: Context, layer: Layer) -> None:
+def need_constant_bias(node: Context, layer: Layer) -> None:
+    """Raises UnclearError for a layer whose bias only a run shows."""
     slot = layer.bias_slot
     if slot is not None and node.has(slot) and node.constant(slot) is None:
         raise UnclearError("its bias is not constant")
@@ -35,7 +36,7 @@ def convolution(node: Context) -> None:
     layer = layer_of(node.graph, node.node)
     if layer is None or node.inputs.keys() - {0, layer.sum_slot}:
         raise UnclearError("its weight is not constant")
-    _need_constant_bias(node, layer)
+    need_constant_bias(node, layer)
     if node.shape()[1] != layer.inputs:
         raise UnclearError("its weight does not fit its input")
     node.pin_others(0, {1}, "convolved over")
@@ -51,13 +52,8 @@ def _grouped(node: Context, layer: Layer) -> None:
         return
     groups = node.unbound(layer.groups)
     made = node.make(1, layer.outputs)
-    weight = node.graph.producers.get(node.node.input(layer.weight_slot))
-    # What is quantized is cut by whole slices.
-    quantized = layer.quantization is not None or (
-        weight is not None and weight.op == "DequantizeLinear"
-    )
     single = layer.groups == max(layer.inputs, layer.outputs)
-    by_itself = not (node.whole_groups or layer.transposed or quantized or single)
+    by_itself = not (node.whole_groups or layer.transposed or single)
     for side in (labels, made):
         each = len(side) // layer.groups
         if by_itself and each > 1:
@@ -86,7 +82,21 @@ def contract(node: Context, layer: Layer, padded: bool) -> None:
         made = node.make(layer.output_axis, layer.outputs)
         node.param(layer.weight_slot, layer.weight_output_axis, made)
         _per_output(node, layer, made)
+    _in_scale_blocks(node, layer, labels, made)
     node.contracts(layer, labels, made, padded)
+
+
+def _in_scale_blocks(
+    node: Context, layer: Layer, read: IntArray | None, made: IntArray | None
+) -> None:
+    """Couples the channels that share scales in the weight, so that they leave together."""
+    blocks = layer.scale_blocks
+    if blocks is None:
+        return
+    sides = {layer.weight_input_axis: read, layer.weight_output_axis: made}
+    side = sides.get(blocks.axis)
+    if side is not None:
+        node.tie(side, node.unbound(len(side) // blocks.size), inner=blocks.size)
 
 
 def _per_output(node: Context, layer: Layer, made: IntArray) -> None:
@@ -94,6 +104,8 @@ def _per_output(node: Context, layer: Layer, made: IntArray) -> None:
     for slot in layer.per_output:
         if node.constant(slot) is not None:
             node.param(slot, -1, made)
+    for slot in layer.coding.slots if layer.coding is not None else ():
+        node.param(slot, 0, made)
 
 
 @rule("Gemm")
@@ -102,7 +114,7 @@ def gemm(node: Context) -> None:
     layer = layer_of(node.graph, node.node)
     if layer is None or node.inputs.keys() - {layer.data_slot}:
         raise UnclearError("its matrix or bias is not constant")
-    _need_constant_bias(node, layer)
+    need_constant_bias(node, layer)
     node.pin_others(0, {layer.data_axis}, "rows of a Gemm")
     contract(node, layer, padded=layer.bias_factor == 0)
 

@@ -53,8 +53,8 @@ _MICROSOFT = {
     "QLinearConv QLinearReduceMean QLinearWhere QuantizeLinear ReduceSumInteger",
     "its weights are quantized in blocks or packed": "DequantizeBFP GatherBlockQuantized "
     "GatherPacked GemmFloat8 MatMulBlockQuantizedFp4Weight MatMulBlockQuantizedFp8Weight "
-    "MatMulBnb4 MatMulFpQ4 MatMulNBits MatMulNBitsMlp MatMulNBitsQLoRA MatMulNBitsQkv "
-    "MatMulPacked QMoE QuantizeBFP",
+    "MatMulBnb4 MatMulFpQ4 MatMulNBitsMlp MatMulNBitsQLoRA MatMulNBitsQkv MatMulPacked QMoE "
+    "QuantizeBFP",
     "its tensors are laid out for a device": "DequantizeWithOrder NhwcConv NhwcFusedConv "
     "NhwcMaxPool QOrderedAttention QOrderedGelu QOrderedLayerNormalization "
     "QOrderedLongformerAttention QOrderedMatMul QuantizeWithOrder",
