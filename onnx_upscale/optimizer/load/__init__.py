@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from onnx_upscale.optimizer.load import contractions, einsum, fused, quantized
+from onnx_upscale.optimizer.load import contractions, einsum, fused, quantized, recurrent
 from onnx_upscale.optimizer.load.graph import Graph, build_graph
 from onnx_upscale.optimizer.load.masking import LayerMask, mask_graph, resolve_masks
 from onnx_upscale.optimizer.load.masks import Mask, MaskSource, read_masks
@@ -22,6 +22,7 @@ __all__ = [
     "load",
     "quantized",
     "read_model",
+    "recurrent",
 ]
 
 

@@ -13,8 +13,10 @@ What a mask means:
    attached straight to it: each BatchNormalization, and each Add or Mul with a constant that is a
    scalar or has one value per channel, as long as nothing else reads the tensor in between and it
    is no graph output. Where an activation or a sum is fused into the layer, that comes too late:
-   its weight and its bias are multiplied in its place. A bias that an activation behind it adds
-   first is multiplied as well. QLinearAdd and QLinearMul count as Add and Mul; so do, behind a
+   its weight and its bias are multiplied in its place. So it is with the hidden units of LSTM, GRU
+   and RNN: all weights, biases and peepholes of a unit are multiplied, for every gate and in every
+   direction, but not those by which other units read it. A bias that an activation behind a layer
+   adds first is multiplied as well. QLinearAdd and QLinearMul count as Add and Mul; so do, behind a
    ConvInteger or MatMulInteger, the Cast and the Mul by the scale that DynamicQuantizeLinear found,
    or by that times a constant as above.
 4. Whole numbers that stand for real ones are replaced where those would be multiplied by 0: by the
@@ -37,6 +39,7 @@ from onnx_upscale.optimizer.load.sides import Side
 from onnx_upscale.optimizer.verify.shown import Shown
 from onnx_upscale.optimizer.verify.wiring import (
     QUANTIZED,
+    RECURRENT,
     Wiring,
     integer_attribute,
     is_closed,
@@ -95,6 +98,10 @@ def reference_model(
             kind, zero = shown.types[node.input[data_slot]], _input(node, read_zero)
             flags = _flags(each.mask, *shown.input_axis(node, data_slot))
             factors.add_before((each.node, data_slot), _Factor(flags, kind, zero))
+        elif operator_of(node) in RECURRENT:
+            kind = shown.types[node.input[data_slot]]
+            for slot, flags in _unit_flags(each.mask, node, shown).items():
+                factors.add_before((each.node, slot), _Factor(flags, kind))
         elif is_closed(node):
             kind = shown.types[node.output[0]]
             for slot, flags in _weight_flags(each.mask, node, shown).items():
@@ -120,6 +127,21 @@ def _weight_flags(mask: Mask, node: onnx.NodeProto, shown: Shown) -> dict[int, F
     found = {1: _flags(mask, axis, shape[axis])}
     if _input(node, 2):
         found[2] = _flags(mask, -1, shape[axis])
+    return found
+
+
+def _unit_flags(mask: Mask, node: onnx.NodeProto, shown: Shown) -> dict[int, Flags]:
+    """What stays of the constants that have a number, or a row, per hidden unit; by slot.
+
+    All of them hold one stretch of units after the other along the second of their axes.
+    """
+    units = shown.shape(node.input[2])[2]
+    stays = _flags(mask, -1, units)
+    found = {slot: np.tile(stays, shown.shape(node.input[slot])[1] // units) for slot in (1, 2)}
+    found = {slot: rows[:, np.newaxis] for slot, rows in found.items()}
+    for slot in (3, 7):
+        if _input(node, slot):
+            found[slot] = np.tile(stays, shown.shape(node.input[slot])[1] // units)
     return found
 
 

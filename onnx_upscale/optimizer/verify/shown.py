@@ -53,7 +53,7 @@ class Shown:
         for name, shape in shape_names.items():
             probe.graph.node.append(helper.make_node("Shape", [name], [shape]))
         touched = {node.input[wiring.slots(node)[1]] for node in nodes}
-        touched |= {node.output[0] for node in nodes}
+        touched |= {node.output[0] for node in nodes if node.output[0]}
         touched |= {
             behind.output[0] for node in nodes for behind, _ in wiring.affine(node.output[0])
         }
