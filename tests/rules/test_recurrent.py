@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnx.reference import ReferenceEvaluator
 
 import onnx_upscale
 from build import assert_close, input_values, node, run, shape_of, weight_shape
@@ -422,6 +423,69 @@ def test_stacked_layers_lose_units_each(op: str) -> None:
         assert weight_shape(result.model, "two")[2] == LEFT
 
 
+def _stack(op: str, masks: Masks, directions: int, indices: Sequence[Any]) -> onnx.ModelProto:
+    """As torch's exporters write a stack of which the ends are read."""
+    net = RecurrentNet(14, 11, masks)
+    read = net("Relu", net.product("x", "first", 3, READ))
+    one = net.recurrent(op, read, name="one", directions=directions)
+    behind = _squeezed if directions == 1 else _merged
+    read = behind(net, one)
+    two = net.recurrent(op, read, name="two", inputs=UNITS * directions, directions=directions)
+    ends = net("Concat", one[1], two[1], axis=0)
+    taken = [net("Gather", ends, np.array(index, np.int64), axis=0) for index in indices]
+    whole = net("Concat", *taken, axis=1) if taken[1:] else taken[0]
+    return net.model(net.product(whole, "last", UNITS * len(taken), 2))
+
+
+@pytest.mark.parametrize("op", GATES)
+def test_layers_of_which_one_end_is_read_lose_units_each(op: str) -> None:
+    for masks, left in (
+        ({"one.output": PRUNED, "two.output": (0, 2, 5)}, (LEFT, UNITS - 3)),
+        ({"one.output": PRUNED}, (LEFT, UNITS)),
+        ({"two.output": range(UNITS)}, None),
+        ({"one.output": range(UNITS)}, None),
+    ):
+        for directions, indices in ((1, [-1]), (1, [[1]]), (2, [-2, -1]), (2, [2])):
+            model = _stack(op, {}, directions, indices)
+            expected = _stack(op, masks, directions, indices)
+            for strategy in ("auto", "gather"):
+                result = onnx_upscale.optimize(model, document(masks), strategy=strategy)
+                _assert_equal(expected, result.model, strategy)
+                if left is not None:
+                    sizes = [hidden_size(result.model, name) for name in ("one", "two")]
+                    assert tuple(sizes) == left
+                    assert not any(
+                        each.op_type == "Concat" and each.input[0] == "one.1"
+                        for each in result.model.graph.node
+                    )
+
+
+@pytest.mark.parametrize("op", GATES)
+def test_layers_of_which_both_ends_are_read_lose_what_both_do(op: str) -> None:
+    """By place: of each layer one; and as they are, so that they must agree."""
+    masks = {"one.output": (1, 4), "two.output": (1, 2)}
+    model, expected = (_stack(op, each, 1, [0, -1]) for each in ({}, masks))
+    for strategy in ("auto", "gather"):
+        result = onnx_upscale.optimize(model, document(masks), strategy=strategy)
+        _assert_equal(expected, result.model, strategy)
+        assert hidden_size(result.model, "one") == UNITS - 2
+        assert hidden_size(result.model, "two") == UNITS - 2
+        together = onnx_upscale.optimize(_whole_stack(op, {}), document(masks), strategy=strategy)
+        _assert_equal(_whole_stack(op, masks), together.model, strategy)
+        assert hidden_size(together.model, "one") == UNITS - 1
+        assert hidden_size(together.model, "two") == UNITS - 1
+
+
+def _whole_stack(op: str, masks: Masks) -> onnx.ModelProto:
+    """A stack in which all ends go through the same layer."""
+    net = RecurrentNet(14, 11, masks)
+    read = net("Relu", net.product("x", "first", 3, READ))
+    one = net.recurrent(op, read, name="one")
+    two = net.recurrent(op, _squeezed(net, one), name="two", inputs=UNITS)
+    ends = net("Concat", one[1], two[1], axis=0)
+    return net.model(net.product(ends, "last", UNITS, 2))
+
+
 @pytest.mark.parametrize("op", GATES)
 def test_a_layer_that_starts_as_another_ends_loses_the_same_units(op: str) -> None:
     both = {"one.output": PRUNED, "two.output": PRUNED}
@@ -443,19 +507,117 @@ def test_zeros_that_are_in_the_weights_need_no_mask() -> None:
         assert weight_shape(result.model, "rnn")[2] == READ - 2
 
 
-def test_a_unit_that_is_zero_in_one_direction_only_stays() -> None:
-    case = CASES["LSTM-both-ways"]
-    model = case.model("LSTM-both-ways", {})
+def _changed(name: str, change: Callable[[list[Any]], None]) -> onnx.ModelProto:
+    """The model of a case, with other weights and biases of its recurrent layer, by block."""
+    model = CASES[name].model(name, {})
     found = node(model, "rnn")
     assert found is not None
-    for tensor in model.graph.initializer:
-        if tensor.name in found.input[1:4]:
-            values = onnx.numpy_helper.to_array(tensor).copy()
-            values.reshape(2, -1, UNITS, *values.shape[2:])[0, :, 2] = 0
-            tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
-    result = onnx_upscale.optimize(model)
+    stored = [
+        t for slot in (1, 2, 3) for t in model.graph.initializer if t.name == found.input[slot]
+    ]
+    values = [onnx.numpy_helper.to_array(tensor).copy() for tensor in stored]
+    change([each.reshape(len(each), -1, UNITS, *each.shape[2:]) for each in values])
+    for tensor, changed in zip(stored, values, strict=True):
+        tensor.CopyFrom(onnx.numpy_helper.from_array(changed, tensor.name))
+    return model
+
+
+@pytest.mark.parametrize(("name", "candidate"), [("LSTM", 3), ("GRU", 2), ("GRU-linear", 2)])
+def test_what_comes_in_makes_a_unit_zero_and_no_gate_does(name: str, candidate: int) -> None:
+    gates = GATES[CASES[name].op]
+    for gate in range(gates):
+
+        def silence(blocks: list[Any], gate: int = gate) -> None:
+            blocks[0][:, gate, 2] = 0
+            blocks[1][:, gate, 2] = 0
+            blocks[2][:, [gate, gates + gate], 2] = 0
+
+        result = onnx_upscale.optimize(_changed(name, silence))
+        assert result.report.verify.ok
+        assert hidden_size(result.model) == UNITS - (gate == candidate)
+
+
+@pytest.mark.parametrize("name", ["LSTM", "GRU", "GRU-linear", "RNN"])
+def test_whatever_comes_in_keeps_a_unit(name: str) -> None:
+    """From the input, from either half of the biases, or from a unit; but not from zeros."""
+
+    def silence(blocks: list[Any]) -> None:
+        for block in blocks:
+            block[:, :, [2, 3]] = 0
+
+    def of_input(blocks: list[Any]) -> None:
+        silence(blocks)
+        blocks[0][:, -1, 2, 0] = 0.5
+
+    def of_first_bias(blocks: list[Any]) -> None:
+        silence(blocks)
+        blocks[2][:, GATES[CASES[name].op] - 1, 2] = 0.5
+
+    def of_second_bias(blocks: list[Any]) -> None:
+        silence(blocks)
+        blocks[2][:, -1, 2] = 0.5
+
+    def of_unit(blocks: list[Any]) -> None:
+        silence(blocks)
+        blocks[1][:, -1, 2, 0] = 0.5
+
+    def of_zeros(blocks: list[Any]) -> None:
+        silence(blocks)
+        blocks[1][:, -1, 2, [2, 3]] = 0.5
+        blocks[1][:, -1, 3, 2] = 0.5
+
+    def of_each_other(blocks: list[Any]) -> None:
+        of_zeros(blocks)
+        blocks[1][:, -1, 2, 0] = 0.5
+
+    for change, kept in (
+        (silence, UNITS - 2),
+        (of_input, UNITS - 1),
+        (of_first_bias, UNITS - 1),
+        (of_second_bias, UNITS - 1),
+        (of_unit, UNITS - 1),
+        (of_zeros, UNITS - 2),
+        (of_each_other, UNITS),
+    ):
+        result = onnx_upscale.optimize(_changed(name, change))
+        assert result.report.verify.ok
+        assert hidden_size(result.model) == kept, change
+
+
+def test_a_unit_that_is_zero_in_one_direction_only_stays() -> None:
+    def silence(blocks: list[Any]) -> None:
+        for block in blocks:
+            block[0, :, 2] = 0
+
+    result = onnx_upscale.optimize(_changed("LSTM-both-ways", silence))
     assert hidden_size(result.model) == UNITS
     assert result.report.verify.ok
+
+
+@pytest.mark.parametrize("op", GATES)
+def test_batches_may_come_first(op: str) -> None:
+    """onnxruntime has no such kernels, so that ONNX's reference runs both models."""
+
+    def model(masks: Masks) -> onnx.ModelProto:
+        net = RecurrentNet(14, 13, masks)
+        read = net("Relu", net.product("x", "first", 3, READ))
+        made = net.recurrent(op, read, layout=1)
+        whole = net("ReduceSum", net.squeeze(made[0], 2), net.ints(1), keepdims=0)
+        read = net("Add", whole, net.squeeze(made[1], 1))
+        return net.model(net.product(read, "last", UNITS, 2))
+
+    masks = {"rnn.output": PRUNED, "rnn.input": (0, 1)}
+    expected = model(masks)
+    inputs = input_values(expected)
+    for strategy in ("auto", "gather"):
+        result = onnx_upscale.optimize(model({}), document(masks), strategy=strategy, verify=False)
+        assert hidden_size(result.model) == LEFT
+        assert weight_shape(result.model, "rnn")[2] == READ - 2
+        wanted, got = (
+            [np.asarray(made) for made in ReferenceEvaluator(each).run(None, inputs)]
+            for each in (expected, result.model)
+        )
+        assert_close(wanted, got, strategy)
 
 
 def test_an_output_of_the_model_keeps_all_units_in_their_order() -> None:
