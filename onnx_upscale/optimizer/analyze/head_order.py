@@ -84,8 +84,6 @@ def _wanted(structure: Structure, needs: Needs) -> BoolArray:
     wanted = structure.demanded.copy()
     for read, _, inputs in structure.backward:
         wanted[inputs[needs.reads[read.layer.node.index]]] = True
-    for _, units in structure.recurrences:
-        wanted[units] = True
     return wanted
 
 
