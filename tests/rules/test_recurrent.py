@@ -470,20 +470,25 @@ def test_layers_of_which_both_ends_are_read_lose_what_both_do(op: str) -> None:
         _assert_equal(expected, result.model, strategy)
         assert hidden_size(result.model, "one") == UNITS - 2
         assert hidden_size(result.model, "two") == UNITS - 2
-        together = onnx_upscale.optimize(_whole_stack(op, {}), document(masks), strategy=strategy)
-        _assert_equal(_whole_stack(op, masks), together.model, strategy)
-        assert hidden_size(together.model, "one") == UNITS - 1
-        assert hidden_size(together.model, "two") == UNITS - 1
+        for taken in (False, True):
+            whole, expected_whole = (_whole_stack(op, each, taken) for each in ({}, masks))
+            result = onnx_upscale.optimize(whole, document(masks), strategy=strategy)
+            _assert_equal(expected_whole, result.model, strategy)
+            assert hidden_size(result.model, "one") == UNITS - 1
+            assert hidden_size(result.model, "two") == UNITS - 1
 
 
-def _whole_stack(op: str, masks: Masks) -> onnx.ModelProto:
-    """A stack in which all ends go through the same layer."""
+def _whole_stack(op: str, masks: Masks, taken: bool = False) -> onnx.ModelProto:
+    """A stack in which all ends go through the same layer; one may be taken for another."""
     net = RecurrentNet(14, 11, masks)
     read = net("Relu", net.product("x", "first", 3, READ))
     one = net.recurrent(op, read, name="one")
     two = net.recurrent(op, _squeezed(net, one), name="two", inputs=UNITS)
     ends = net("Concat", one[1], two[1], axis=0)
-    return net.model(net.product(ends, "last", UNITS, 2))
+    made = [net.product(ends, "last", UNITS, 2)]
+    if taken:
+        made.append(net.product(net("Gather", ends, np.array(0), axis=0), "other", UNITS, 2))
+    return net.model(*made)
 
 
 @pytest.mark.parametrize("op", GATES)
