@@ -37,6 +37,11 @@ def _squeezed(n: RecurrentNet, made: list[str]) -> str:
     return n.squeeze(made[0], 1)
 
 
+def _shifted(n: RecurrentNet, made: list[str]) -> str:
+    """What is added behind a layer that goes on with its sums is none of its own."""
+    return n.squeeze(n("Add", made[0], n.random(UNITS)), 1)
+
+
 def _batch_first(n: RecurrentNet, made: list[str]) -> str:
     return n("Transpose", n.squeeze(made[0], 1), perm=[1, 0, 2])
 
@@ -168,6 +173,8 @@ CASES = {
     "LSTM-of-sigmoid": Case("LSTM", between="Sigmoid"),
     "LSTM-peepholes": Case("LSTM", _all_three, {"peepholes": True}, since=13),
     "LSTM-peepholes-starts": Case("LSTM", how={"peepholes": True}, starts=_zeros),
+    "LSTM-peepholes-numbers": Case("LSTM", how={"peepholes": True}, starts=_numbers, kept=UNITS),
+    "LSTM-shifted": Case("LSTM", _shifted),
     "LSTM-input-forget": Case("LSTM", how={"input_forget": 1}),
     "LSTM-clip": Case("LSTM", how={"clip": 0.5}),
     "LSTM-activations": Case("LSTM", how={"activations": ["Sigmoid", "Relu", "Softsign"]}),

@@ -14,7 +14,9 @@ from onnx_upscale.exporter.zeros import found_masks
 from onnx_upscale.optimizer.analyze import analyze
 from onnx_upscale.optimizer.load import load
 from onnx_upscale.optimizer.plan import plan
+from onnx_upscale.optimizer.plan.cost import Costs
 from onnx_upscale.prices import load_prices
+from onnx_upscale.pruning.families import find_families
 from onnx_upscale.pruning.gauge import gauge_of
 from onnx_upscale.stats import measure
 from recurrent_net import BATCH, GATES, READ, STEPS, UNITS, RecurrentNet, hidden_size
@@ -110,6 +112,21 @@ def test_a_goal_counts_what_units_read_of_each_other(goal: str) -> None:
     matrices = [t for t in emitted.graph.initializer if len(t.dims) > 1]
     matrices = [t for t in matrices if t.dims[1] != 6 * (UNITS - 1)]  # Biases are not counted.
     assert gauge.total(planned) == sum(int(np.prod(t.dims)) for t in matrices)
+
+
+@pytest.mark.parametrize("op", GATES)
+def test_neither_units_nor_what_they_read_are_units_of_prune(op: str) -> None:
+    structure = analyze(load(_model(op)).graph).structure
+    families = find_families(structure)
+    named = {
+        party.layer.node.title for each in families for party in (*each.readers, *each.writers)
+    }
+    assert named == {"first", "second", "hidden", "last"}
+    assert {len(each.roots) for each in families} == {READ}
+    costs = Costs(structure, load_prices(TARGETS["multiply-adds dear, blocks of 1"]))
+    (layer,) = (each for each in structure.layers.values() if each.recurrence is not None)
+    pairs = GATES[op] * UNITS * (READ + UNITS)
+    assert costs.layer(layer, READ, UNITS) == pytest.approx(STEPS * BATCH * pairs, rel=1e-3)
 
 
 def test_zeros_become_masks_of_the_input_side_only() -> None:

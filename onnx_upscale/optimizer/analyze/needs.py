@@ -60,11 +60,12 @@ def find_needs(
     live_before: dict[Use, int] = {}
     columns: dict[Use, BoolArray] = {}
     backward = structure.backward
-    recurrences = [(read, units, units) for read, units in structure.recurrences]
+    between_units = [(read, units, units) for read, units in structure.recurrences]
+    readers = (*between_units, *backward)
     changed = True
     while changed:
         changed = False
-        for read, made, inputs in (*recurrences, *backward):
+        for read, made, inputs in readers:
             use = read.layer.weight
             live = np.ones(read.layer.outputs, bool) if made is None else needed[made]
             count = int(np.count_nonzero(live))

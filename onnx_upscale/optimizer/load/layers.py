@@ -315,7 +315,7 @@ def work_reads(node: onnx.NodeProto) -> tuple[str, ...]:
     if operator is None or len(node.input) <= max(operator.operands):
         return ()
     one, other = operator.operands
-    return node.input[one], node.input[other], next(filter(None, node.output))
+    return node.input[one], node.input[other], next(filter(None, node.output), "")
 
 
 def multiply_adds(node: onnx.NodeProto, shapes: Mapping[str, Shape]) -> int:
