@@ -91,6 +91,14 @@ def _reason(plan: Plan, mask: LayerMask) -> str:
         if each.read is not None
         and np.isin(structure.roots[_needed(plan, each.read)], pruned).any()
     ]
+    within = [
+        each.recurrence.layer.node.title
+        for each in structure.facts
+        if each.recurrence is not None
+        and np.isin(structure.roots[each.recurrence.inputs], pruned).any()
+    ]
+    if within:
+        return f"other hidden units of {within[0]} read these at the next step"
     if others:
         return f"{others[0]} reads these channels, and a copy without them costs more than it saves"
     return "they fill up a block of channels that the target computes as a whole"

@@ -10,7 +10,7 @@ from onnx_upscale.optimizer.load.graph import Graph, Node
 from onnx_upscale.optimizer.load.layers import Layer
 
 _RECURRENT = frozenset(("GRU", "LSTM", "RNN"))
-"""Operators with weights of their own that are no layers."""
+"""Operators with weights of their own, which are no layers where these are not constant."""
 
 
 def is_arithmetic(weight: npt.NDArray[np.generic]) -> bool:

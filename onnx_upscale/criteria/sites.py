@@ -161,8 +161,8 @@ def _sides(structure: Structure, side: Side) -> Iterator[Site]:
     for layer in layers(graph):
         if layer.node.input(layer.data_slot) in graph.constants:
             continue
-        if side is Side.OUTPUT and layer.output_axis is None:
-            continue
+        if side is Side.OUTPUT and (layer.output_axis is None or not layer.node.outputs[0]):
+            continue  # A recurrent layer may make nothing but what it ends as.
         read, write = facts[layer.node.index].read, facts[layer.node.index].write
         if side is Side.INPUT:
             labels = None if read is None else read.inputs
@@ -211,7 +211,7 @@ def _becoming_outputs(graph: Graph) -> set[str]:
     becoming = set(graph.outputs)
     for node in reversed(graph.nodes):
         if _moves_only(graph, node) and any(name in becoming for name in node.outputs):
-            becoming.update(name for name in node.inputs if name not in graph.constants)
+            becoming.update(name for name in node.inputs if name and name not in graph.constants)
     return becoming
 
 

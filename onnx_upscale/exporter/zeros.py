@@ -58,7 +58,8 @@ def _masks_of(graph: Graph, layer: Layer) -> list[LayerMask]:
     nonzero = layer.by_group(layer.factors(weight)).astype(bool)
     inputs = LayerMask(layer, Side.INPUT, np.flatnonzero(~nonzero.any(axis=(1, 3))))
     outputs = LayerMask(layer, Side.OUTPUT, np.flatnonzero(~nonzero.any(axis=(2, 3))))
-    if layer.weight_output_axis is None:
+    # A hidden unit has more weights than these.
+    if layer.weight_output_axis is None or layer.recurrence is not None:
         return [inputs]
     return [inputs, _without_constants(graph, outputs)]
 

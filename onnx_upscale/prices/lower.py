@@ -5,7 +5,8 @@
 3. x * Sigmoid(x) is one kernel.
 4. Convolutions and pooling make blocked tensors where their counts let them; elementwise nodes and
    Concat keep the layout where all that they read is blocked; everything else reads plain tensors.
-5. Whoever wants the other layout has the tensor reordered, once for all who want it.
+5. Recurrent layers run as two products: with what they read, and with what they made a step before.
+6. Whoever wants the other layout has the tensor reordered, once for all who want it.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ _COSTLY = frozenset(
      "LayerNormalization", "GroupNormalization", "InstanceNormalization", "Pow", "Sqrt", "Elu"}
 )  # fmt: skip
 _BINARY = frozenset({"Add", "Mul", "Sub", "Div", "Sum"})
+_RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
 _POOLS = frozenset({"MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"})
 _BLOCKABLE = frozenset(
     {"Conv", "Concat", "BatchNormalization", *_POOLS, *_BLOCKED_ACTIVATIONS, *_FREE}
@@ -122,6 +124,8 @@ class _Lowering:
             self._convolution(step)
         elif step.op in ("MatMul", "Gemm"):
             self._product(step)
+        elif step.weighted and step.op in _RECURRENT:
+            self._recurrent(step)
         elif self._fused(step):
             self._alias(step)
         elif step.op in _POOLS and self._rank(step.inputs[0]) == 4:
@@ -153,6 +157,14 @@ class _Lowering:
         places = math.prod(made) // max(made[axis], 1)
         self._emit(Kernel("product", inputs, made[axis], places), step.outputs[0], False)
         self._convolved.add(step.outputs[0])
+
+    def _recurrent(self, step: Step) -> None:
+        """Products with what is read at all steps, and with what was made one step before."""
+        for name in step.inputs:
+            self._read(name, False)
+        source, units = self._shape(step.inputs[0]), self._shape(step.outputs[0])[-1]
+        rows, places = units * step.window, math.prod(source) // max(source[-1], 1)
+        self.kernels += [Kernel("product", inputs, rows, places) for inputs in (source[-1], units)]
 
     def _fused(self, step: Step) -> bool:
         """Whether the kernel before does a node's work as well."""

@@ -63,8 +63,8 @@ def find_families(
 
     These stay: channels of the model's inputs, which have no labels; those that a node or an output
     needs whole; those that a layer reads which is left alone, or whose weight is arithmetic (equal
-    steps) and was not learned, or is a batch of matrices, or which reads some channels more often
-    than others.
+    steps) and was not learned, or is a batch of matrices, or is recurrent, or which reads some
+    channels more often than others; hidden units, which read each other.
 
     Args:
         structure: The structure of the model.
@@ -84,6 +84,8 @@ def find_families(
             or _stays(graph, read, roots[read.inputs])
         ):
             stay[roots[read.inputs]] = True
+        if facts.recurrence is not None:  # No mask of those who read a unit frees it of the others.
+            stay[roots[facts.recurrence.inputs]] = True
     found: list[Family] = []
     for segment in structure.segments:
         found += _families(structure, segment, stay, len(found))
@@ -94,6 +96,8 @@ def _stays(graph: Graph, read: Read, inputs: IntArray) -> bool:
     layer = read.layer
     weight = graph.value(layer.node, layer.weight_slot)
     if weight is None or weight.dtype.kind != "f" or (layer.product and layer.window > 1):
+        return True
+    if layer.recurrence is not None:
         return True
     counts = np.bincount(inputs)
     return len(np.unique(counts[counts > 0])) != 1

@@ -79,6 +79,8 @@ class _Amounts(Gauge):
                 inputs = len(reading.chosen)
             elif facts.read is not None:
                 inputs = 0
+            if layer.recurrence is not None:
+                inputs += outputs
             total += self.per_pair(layer) * inputs * outputs
         return float(total)
 

@@ -1,7 +1,8 @@
 """The masked model as a user of the contract sees it, without anything of the package.
 
 It does not zero weights: it multiplies activations by 0 or 1 where the contract says that channels
-are ignored (before a layer) or zero (before the activation).
+are ignored (before a layer) or zero (before the activation). Only hidden units of recurrent layers,
+which are made inside, lose all that makes them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from onnx import helper, numpy_helper
 
 from build import Array
 from case import Case
+
+_GATES = {"GRU": 3, "LSTM": 4, "RNN": 1}
 
 
 def masked(case: Case) -> onnx.ModelProto:
@@ -36,6 +39,8 @@ def _mask(
     before: dict[str, tuple[str, Array]] = {}
     behind: dict[str, Array] = {}
     biases: dict[str, Array] = {}
+    operators = {node.name: node.op_type for node in case.model.graph.node}
+    units: dict[str, Array] = {}
     for layer in case.layers:
         for key in layer.keys if layer.path == path else ():
             sides = case.masks.get(key, {})
@@ -44,7 +49,10 @@ def _mask(
                 keep = _zeros_at(sides["input"], axis, channels)
                 _, others = before.get(layer.node, (tensor, keep))
                 before[layer.node] = tensor, keep * others
-            if "output" in sides:
+            if "output" in sides and operators[layer.node] in _GATES:
+                keep = _zeros_at(sides["output"], -1, layer.result[2])
+                units[layer.node] = units.get(layer.node, np.ones_like(keep)) * keep
+            elif "output" in sides:
                 tensor, axis, channels = layer.result
                 end = _end_of_affine(graph, constants, tensor, axis, channels, layer.rank)
                 keep = _zeros_at(sides["output"], axis, channels)
@@ -69,6 +77,13 @@ def _mask(
             tensor, keep = before[node.name]
             multiply(tensor, keep, f"{node.name}.input")
             node.input[list(node.input).index(tensor)] = f"{node.name}.input"
+        for slot in (1, 2, 3) if node.name in units else ():
+            if slot < len(node.input) and node.input[slot]:
+                times = _GATES[node.op_type] * (2 if slot == 3 else 1)
+                keep = np.tile(units[node.name], times)
+                name = f"{node.name}.{slot}"
+                multiply(node.input[slot], keep if slot == 3 else keep[:, np.newaxis], name)
+                node.input[slot] = name
         if node.name in biases:
             multiply(node.input[1], biases[node.name], f"{node.name}.bias")
             node.input[1] = f"{node.name}.bias"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from builder import Builder, Part
 from case import Case, Dims, Masks
-from parts import bodies, compounds, fused, layers, movement, space, values
+from parts import bodies, compounds, fused, layers, movement, recurrent, space, values
 
 
 def chain(b: Builder, *parts: Part) -> None:
@@ -93,6 +93,12 @@ def with_fused() -> st.SearchStrategy[list[Part]]:
     """Many of what onnxruntime's own tools write, with other parts around them."""
     around = (layers.some_conv, values.activation, movement.sequence, compounds.residual, chain)
     return st.lists(st.sampled_from([*fused.PARTS * 2, *around]), min_size=4, max_size=14)
+
+
+def with_recurrent() -> st.SearchStrategy[list[Part]]:
+    """Recurrent layers in a row and side by side, with other parts around them."""
+    around = (layers.matmul, layers.gemm, values.activation, compounds.products, compounds.join)
+    return st.lists(st.sampled_from([*recurrent.PARTS * 4, *around]), min_size=2, max_size=8)
 
 
 @st.composite

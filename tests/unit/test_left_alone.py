@@ -110,6 +110,9 @@ def test_recurrent_layers_are_learned() -> None:
     net.nodes.append(
         helper.make_node("LSTM", ["act.0", *weights], ["y"], name="lstm", hidden_size=2)
     )
+    assert titles(net.model("y")) == {"lstm"}
+    net.nodes[-1].input[1] = "given"  # Then it is no layer of its own.
+    net.inputs.append(helper.make_tensor_value_info("given", 1, [1, 8, 4]))
     assert titles(net.model("y")) == set()
 
 

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import onnx
 
 from onnx_upscale.optimizer.analyze.facts import Carry, Facts, Grid, How, Write, same_axis
+from onnx_upscale.optimizer.analyze.recurrence import known_units
 from onnx_upscale.optimizer.analyze.structure import Structure
 from onnx_upscale.optimizer.analyze.weights import MaskedWeights
 from onnx_upscale.optimizer.load.folding import evaluate
@@ -51,6 +52,8 @@ def _written(
 ) -> Values:
     layer = write.layer
     assert layer is not None
+    if layer.recurrence is not None:
+        return known_units(graph, facts, write, values)
     inputs = write.seen(values)
     variable = inputs != 0 if write.padded else np.isnan(inputs)
     unknown = weights.reached(layer, variable)

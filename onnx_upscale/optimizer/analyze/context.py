@@ -29,6 +29,7 @@ from onnx_upscale.optimizer.analyze.sized_inputs import WHERE_SINCE, SizedInputs
 from onnx_upscale.optimizer.analyze.sizes import Sizes
 from onnx_upscale.optimizer.load.graph import Graph, IntArray, Node
 from onnx_upscale.optimizer.load.layers import Layer
+from onnx_upscale.optimizer.load.recurrence import STATE_WEIGHT_SLOT
 from onnx_upscale.optimizer.load.values import Array
 
 # Each takes some dozens of bytes, and a few bytes of a model can ask for any number.
@@ -78,6 +79,7 @@ class Context:
         self._demands: list[Demand] = []
         self._read: Read | None = None
         self._write: Write | None = None
+        self._recurrence: Read | None = None
         self._concatenation: Concatenation | None = None
         self._grouped: Read | None = None
         self._group_labels: IntArray | None = None
@@ -261,6 +263,12 @@ class Context:
         if outputs is not None:
             self._write = Write(layer, inputs, outputs, padded)
 
+    def recurs(self, layer: Layer, units: IntArray) -> None:
+        """The hidden units that a layer makes read each other, one step later."""
+        state = self.constant(STATE_WEIGHT_SLOT)
+        assert state is not None
+        self._recurrence = Read(layer.between_units(state), units, units, padded=True)
+
     def contracts_in_groups(self, layer: Layer, inputs: IntArray, outputs: IntArray) -> None:
         """A grouped layer contracts what is there of each group; only zeros are absorbed."""
         self._grouped = Read(layer, inputs, outputs, padded=True)
@@ -350,6 +358,7 @@ class Context:
             demands=tuple(self._demands),
             read=self._read,
             write=self._write,
+            recurrence=self._recurrence,
             concatenation=self._concatenation,
             grouped=self._grouped,
             group_labels=self._group_labels,

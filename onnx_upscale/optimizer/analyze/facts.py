@@ -236,6 +236,7 @@ class Facts:
     Attributes:
         inputs: Labelled axes by input slot.
         outputs: Labelled axes by output.
+        recurrence: How the hidden units of a recurrent layer read each other.
         grouped: The reading side of a grouped layer whose groups lose channels each by itself.
         group_labels: One label per group of a grouped layer.
         rewrites: How the node itself changes with its channels.
@@ -251,6 +252,7 @@ class Facts:
     demands: tuple[Demand, ...] = ()
     read: Read | None = None
     write: Write | None = None
+    recurrence: Read | None = None
     concatenation: Concatenation | None = None
     grouped: Read | None = None
     group_labels: IntArray | None = None

@@ -11,7 +11,7 @@ from onnx_upscale.optimizer.analyze.constants import Values
 from onnx_upscale.optimizer.analyze.facts import Grid, Read
 from onnx_upscale.optimizer.analyze.structure import Structure
 from onnx_upscale.optimizer.analyze.weights import BoolArray, MaskedWeights
-from onnx_upscale.optimizer.load.graph import IntArray
+from onnx_upscale.optimizer.load.graph import IntArray, Use
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ def find_needs(
 
     A reader needs an input channel if a weight that is not zero connects it with an output
     channel that is needed itself, and its value is not one the bias can absorb. Channels that are
-    coupled are needed together, so that every kept channel is computed exactly.
+    coupled are needed together, so that every kept channel is computed exactly. Hidden units are
+    readers of each other in the same sense.
 
     Args:
         structure: Labels and facts.
@@ -56,21 +57,24 @@ def find_needs(
             nonzero = labels[values[labels] != 0]
             labels = nonzero if nonzero.size else labels[:1]
         needed[roots[labels]] = True
-    live_before: dict[int, int] = {}
-    columns: dict[int, BoolArray] = {}
+    live_before: dict[Use, int] = {}
+    columns: dict[Use, BoolArray] = {}
+    backward = structure.backward
+    between_units = [(read, units, units) for read, units in structure.recurrences]
+    readers = (*between_units, *backward)
     changed = True
     while changed:
         changed = False
-        for read, made, inputs in structure.backward:
-            index = read.layer.node.index
+        for read, made, inputs in readers:
+            use = read.layer.weight
             live = np.ones(read.layer.outputs, bool) if made is None else needed[made]
             count = int(np.count_nonzero(live))
-            if live_before.get(index) == count:
+            if live_before.get(use) == count:
                 continue  # What is needed only grows, so that equal counts are equal sets.
-            live_before[index] = count
-            columns[index] = _needed_inputs(read, live, values, weights)
-            if columns[index].any():
-                needed[inputs[columns[index]]] = True
+            live_before[use] = count
+            columns[use] = _needed_inputs(read, live, values, weights)
+            if columns[use].any():
+                needed[inputs[columns[use]]] = True
             elif live.any() and not needed[inputs].any():
                 needed[inputs[0]] = True  # ONNX has no useful tensors of width zero.
             changed = True
@@ -82,7 +86,8 @@ def find_needs(
         for axis in structure.measured:
             if not needed[axis].any():
                 needed[axis[0]] = changed = True
-    return Needs(needed[roots], columns)
+    reads = {read.layer.node.index: columns[read.layer.weight] for read, _, _ in backward}
+    return Needs(needed[roots], reads)
 
 
 def _close(grid: Grid, needed: BoolArray) -> bool:

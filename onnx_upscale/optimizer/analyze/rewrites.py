@@ -85,6 +85,12 @@ class Editor(Protocol):
     def bypass(self) -> None:
         """Takes the node away where its readers may read its first input in place of its result."""
 
+    def read_as(self, reader: Node, slot: int) -> None:
+        """Reads first what another node reads at some slot."""
+
+    def select_input(self, slot: int, axis: int, chosen: IntArray) -> None:
+        """Takes places of an axis of an input, before the node."""
+
     def gather_result(self, axis: int, chosen: IntArray) -> None:
         """Takes places of an axis of its first output, behind the node."""
 

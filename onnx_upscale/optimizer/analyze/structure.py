@@ -183,6 +183,12 @@ class Structure:
         )
 
     @cached_property
+    def recurrences(self) -> tuple[tuple[Read, IntArray], ...]:
+        """How hidden units read each other, from the last layer to the first, with their roots."""
+        found = (facts.recurrence for facts in reversed(self.facts))
+        return tuple((read, self.roots[read.inputs]) for read in found if read is not None)
+
+    @cached_property
     def grids(self) -> tuple[Grid, ...]:
         """All grids, in the order of the model; their labels stand for roots."""
         roots = self.roots

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from onnx_upscale.optimizer.load.graph import Graph
+from onnx_upscale.optimizer.load.graph import Graph, Use
 from onnx_upscale.optimizer.load.layers import Layer
 from onnx_upscale.optimizer.load.values import Array
 
@@ -28,10 +28,10 @@ class Weights:
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
-        self._connected: dict[int, BoolArray] = {}
-        self._packed: dict[int, tuple[npt.NDArray[np.uint8], tuple[int, ...]]] = {}
-        self._dense: dict[int, bool] = {}
-        self._sums: dict[int, Floats] = {}
+        self._connected: dict[Use, BoolArray] = {}
+        self._packed: dict[Use, tuple[npt.NDArray[np.uint8], tuple[int, ...]]] = {}
+        self._dense: dict[Use, bool] = {}
+        self._sums: dict[Use, Floats] = {}
 
     def _by_group(self, layer: Layer) -> Array:
         weight = self._graph.value(layer.node, layer.weight_slot)
@@ -40,38 +40,38 @@ class Weights:
 
     def connected(self, layer: Layer) -> BoolArray:
         """Which pairs a non-zero weight connects."""
-        index = layer.node.index
-        if index in self._packed:
-            packed, shape = self._packed[index]
+        use = layer.weight
+        if use in self._packed:
+            packed, shape = self._packed[use]
             bits = np.unpackbits(packed, count=math.prod(shape)).reshape(shape)
             flags: BoolArray = bits.view(np.bool_)
             return flags
-        if index not in self._connected:
+        if use not in self._connected:
             grouped = self._by_group(layer) != 0
             width = grouped.shape[-1]
             # A product of booleans is the fastest "any" that numpy has over short axes.
             any_of: BoolArray = grouped[..., 0] if width == 1 else grouped @ np.ones(width, bool)
-            self._dense[index] = bool(any_of.all())
-            if self._dense[index]:  # What is the same everywhere takes no memory that way.
+            self._dense[use] = bool(any_of.all())
+            if self._dense[use]:  # What is the same everywhere takes no memory that way.
                 any_of = np.broadcast_to(np.True_, any_of.shape)
             elif any_of.size >= _MANY:
-                self._packed[index] = np.packbits(any_of), any_of.shape
+                self._packed[use] = np.packbits(any_of), any_of.shape
                 return any_of
-            self._connected[index] = any_of
-        return self._connected[index]
+            self._connected[use] = any_of
+        return self._connected[use]
 
     def is_dense(self, layer: Layer) -> bool:
         """Whether every pair is connected, as in most layers."""
-        if layer.node.index not in self._dense:
+        if layer.weight not in self._dense:
             self.connected(layer)
-        return self._dense[layer.node.index]
+        return self._dense[layer.weight]
 
     def sums(self, layer: Layer) -> Floats:
         """The sum of the weights between each pair."""
-        index = layer.node.index
-        if index not in self._sums:
-            self._sums[index] = self._by_group(layer).sum(-1, dtype=np.float64)
-        return self._sums[index]
+        use = layer.weight
+        if use not in self._sums:
+            self._sums[use] = self._by_group(layer).sum(-1, dtype=np.float64)
+        return self._sums[use]
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class MaskedWeights:
 
     def __init__(self, weights: Weights, graph: Graph) -> None:
         self._weights, self._graph = weights, graph
-        self._known: dict[int, _Stays] = {}
+        self._known: dict[Use, _Stays] = {}
 
     def reached(self, layer: Layer, inputs: BoolArray) -> BoolArray:
         """Which output channels a non-zero weight connects with any of some input channels.
@@ -162,10 +162,10 @@ class MaskedWeights:
         return np.where(stays.outputs, total, 0.0) * layer.factor
 
     def _stays(self, layer: Layer) -> _Stays:
-        index = layer.node.index
-        if index not in self._known:
-            self._known[index] = self._find_stays(layer)
-        return self._known[index]
+        use = layer.weight
+        if use not in self._known:
+            self._known[use] = self._find_stays(layer)
+        return self._known[use]
 
     def _find_stays(self, layer: Layer) -> _Stays:
         inputs, outputs = np.ones(layer.inputs, bool), np.ones(layer.outputs, bool)
@@ -174,7 +174,7 @@ class MaskedWeights:
             return _Stays(inputs, outputs, None)
         flags = {layer.weight_input_axis: inputs, layer.weight_output_axis: outputs}
         for axis, indices in override.zeroed:
-            flags[axis][indices] = False
+            flags[axis][indices % len(flags[axis])] = False  # Hidden units have several rows each.
         if override.stays is None:
             return _Stays(inputs, outputs, None)
         shape = [size if axis in flags else 1 for axis, size in enumerate(override.original.shape)]

@@ -92,6 +92,18 @@ class NodeEditor:
             for reader in list(result.outputs):
                 reader.inputs = [source if tensor is result else tensor for tensor in reader.inputs]
 
+    def read_as(self, reader: Node, slot: int) -> None:
+        """Reads first what another node reads at some slot."""
+        source = self._surgery.nodes[reader.index].inputs[slot]
+        self._surgery.replace_tensor(self.node.index, 0, source)
+
+    def select_input(self, slot: int, axis: int, chosen: IntArray) -> None:
+        """Takes places of an axis of an input, before the node."""
+        surgery, index = self._surgery, self.node.index
+        copy = select_node(surgery, self._edited.inputs[slot], axis, chosen)
+        surgery.before.setdefault(index, []).append(copy)
+        surgery.replace_tensor(index, slot, copy.outputs[0])
+
     def gather_result(self, axis: int, chosen: IntArray) -> None:
         """Takes places of an axis of its first output, behind the node."""
         name = self.node.outputs[0]

@@ -75,10 +75,9 @@ class Surgery:
 
     def constant(self, name: str, values: Array) -> gs.Constant:
         """A new constant under a name that must be free to use."""
-        # numpy_helper packs the types that numpy lacks; graphsurgeon would not.
-        return gs.Constant(
-            name, LazyValues(numpy_helper.from_array(np.ascontiguousarray(values), name))
-        )
+        # numpy_helper packs the types that numpy lacks; graphsurgeon would not. A scalar stays one.
+        laid = np.asarray(values, order="C")
+        return gs.Constant(name, LazyValues(numpy_helper.from_array(laid, name)))
 
     def integers(self, stem: str, values: Sequence[int] | Array) -> gs.Constant:
         """A new constant of int64, shared with any of the same value."""

@@ -73,6 +73,7 @@ def _can_be_gated(graph: Graph, layer: Layer) -> bool:
         graph.opset >= _BROADCASTS_SINCE
         and not layer.node.domain
         and layer.groups == 1
+        and layer.recurrence is None
         and override.stays is None
         and override.original.dtype in (np.float16, np.float32, np.float64)
         and _touched(graph, layer, override) < override.original.size

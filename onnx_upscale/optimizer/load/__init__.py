@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from onnx_upscale.optimizer.load import contractions, einsum, few_bits, fused, quantized
+from onnx_upscale.optimizer.load import (
+    contractions,
+    einsum,
+    few_bits,
+    fused,
+    quantized,
+    recurrent,
+)
 from onnx_upscale.optimizer.load.bodies import Body
 from onnx_upscale.optimizer.load.graph import Graph, build_graph
 from onnx_upscale.optimizer.load.masking import LayerMask
@@ -25,6 +32,7 @@ __all__ = [
     "load",
     "quantized",
     "read_model",
+    "recurrent",
 ]
 
 

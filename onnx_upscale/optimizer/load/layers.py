@@ -1,8 +1,8 @@
 """The layers that masks speak of: nodes that contract channels with a constant weight.
 
 `Layer` is the one place that knows how a weight is laid out. Which operators can be layers stands
-in `LAYER_OPERATORS`; those of `contractions`, `einsum`, `few_bits`, `fused` and `quantized`
-register themselves there with `layer_operator`.
+in `LAYER_OPERATORS`; those of `contractions`, `einsum`, `few_bits`, `fused`, `quantized` and
+`recurrent` register themselves there with `layer_operator`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from onnx_upscale.declared import Shape
 from onnx_upscale.optimizer.load.graph import Graph, IntArray, Node, Override, Use
 from onnx_upscale.optimizer.load.pointwise import Activation
 from onnx_upscale.optimizer.load.quantization import Quantization
+from onnx_upscale.optimizer.load.recurrence import STATE_WEIGHT_SLOT, Recurrence
 from onnx_upscale.optimizer.load.scale_blocks import BlockCoding, ScaleBlocks, scale_blocks
 from onnx_upscale.optimizer.load.shapes import is_fixed
 from onnx_upscale.optimizer.load.sides import Side
@@ -60,6 +61,7 @@ class Layer:
         quantization: What its whole numbers stand for, or None where it computes with real ones.
         coding: What the numbers of its weight stand for, where it makes real ones of them itself.
         scale_blocks: Which places of its weight leave together, as they share scales.
+        recurrence: Its hidden units, which are its output channels, or None where it has none.
     """
 
     node: Node
@@ -80,6 +82,7 @@ class Layer:
     quantization: Quantization | None = dataclasses.field(default=None, compare=False)
     coding: BlockCoding | None = dataclasses.field(default=None, compare=False)
     scale_blocks: ScaleBlocks | None = None
+    recurrence: Recurrence | None = None
 
     @cached_property
     def inputs(self) -> int:
@@ -91,6 +94,8 @@ class Layer:
         """Count of output channels, over all groups."""
         if self.weight_output_axis is None:
             return 1
+        if self.recurrence is not None:
+            return self.recurrence.units
         return self.weight_shape[self.weight_output_axis] * (self.groups if self.transposed else 1)
 
     @property
@@ -107,7 +112,8 @@ class Layer:
     @property
     def is_closed(self) -> bool:
         """Whether more is fused into it, so that nothing behind it counts as a part of it."""
-        return self.sum_slot is not None or self.activation is not None
+        fused = self.sum_slot is not None or self.activation is not None
+        return fused or self.recurrence is not None
 
     @property
     def factor(self) -> float:
@@ -164,7 +170,7 @@ class Layer:
     @property
     def stepping(self) -> tuple[str, int | None]:
         """The tensor, and its axis of channels, at each of whose places the whole window works."""
-        if self.transposed:
+        if self.transposed or self.recurrence is not None:
             return self.node.inputs[self.data_slot], self.data_axis
         return self.node.outputs[0], self.output_axis
 
@@ -182,11 +188,21 @@ class Layer:
             A view of it where numpy can make one.
         """
         into, out = self.weight_input_axis, self.weight_output_axis
+        if self.recurrence is not None:
+            return self.recurrence.by_unit(weight)[np.newaxis]
         if out is None:
             weight, into, out = weight[np.newaxis], into + 1, 0
         rows, columns = (into, out) if self.transposed else (out, into)
         moved = np.moveaxis(weight, (rows, columns), (0, 1))
         return split_groups(moved, self.groups, self.transposed)
+
+    def between_units(self, weight: Array) -> Layer:
+        """The layer that hidden units are to those of the next step.
+
+        Args:
+            weight: What they are multiplied with.
+        """
+        return dataclasses.replace(self, weight_slot=STATE_WEIGHT_SLOT, weight_shape=weight.shape)
 
     def zeroed(self, weight: Override, side: Side, channels: IntArray) -> Override:
         """The weight with all that belongs to some channels of a side zeroed.
@@ -202,6 +218,9 @@ class Layer:
             weight = dataclasses.replace(weight, blank=self.quantization.weight_zero)
         if self.coding is not None:
             weight = dataclasses.replace(weight, blank=self.coding.blank(self.inputs))
+        if self.recurrence is not None and side is Side.OUTPUT:
+            own = self.recurrence.rows(self.weight_slot, channels)
+            return dataclasses.replace(weight, zeroed=(*weight.zeroed, (axis, own)))
         per_group = self.weight_shape[axis]
         if per_group == self.channels(side):
             return dataclasses.replace(weight, zeroed=(*weight.zeroed, (axis, channels)))
@@ -341,7 +360,7 @@ def work_reads(node: onnx.NodeProto) -> tuple[str, ...]:
     if operator is None or len(node.input) <= max(operator.operands):
         return ()
     one, other = operator.operands
-    return node.input[one], node.input[other], node.output[0]
+    return node.input[one], node.input[other], next(filter(None, node.output), "")
 
 
 def multiply_adds(node: onnx.NodeProto, shapes: Mapping[str, Shape]) -> int:

@@ -21,6 +21,7 @@ from onnx_upscale.optimizer.load.layers import (
     layer_of,
 )
 from onnx_upscale.optimizer.load.masks import Mask
+from onnx_upscale.optimizer.load.recurrence import Recurrence
 from onnx_upscale.optimizer.load.sides import Side
 from onnx_upscale.optimizer.load.unmaskable import why_no_layer, why_not_found
 
@@ -203,10 +204,19 @@ class _Overlay:
         self._zero_weight(layer, Side.OUTPUT, channels)
         for addend in addends(self._graph, layer):
             self._zero_entries(addend, layer.outputs, channels)
+        if layer.recurrence is not None:
+            for slot in layer.recurrence.blocks.keys() - {layer.weight_slot}:
+                self._zero_units(layer, layer.recurrence, slot, channels)
 
     def _zero_weight(self, layer: Layer, side: Side, channels: IntArray) -> None:
         weight = self._override(layer.weight)
         self.overrides[layer.weight] = layer.zeroed(weight, side, channels)
+
+    def _zero_units(self, layer: Layer, recurrence: Recurrence, slot: int, units: IntArray) -> None:
+        use = layer.node.index, slot
+        before = self._override(use)
+        zeroed = (*before.zeroed, (1, recurrence.rows(slot, units)))
+        self.overrides[use] = dataclasses.replace(before, zeroed=zeroed)
 
     def _zero_entries(self, addend: Addend, count: int, channels: IntArray) -> None:
         """Zeroes entries of a vector over channels, which is made one where it is a scalar."""

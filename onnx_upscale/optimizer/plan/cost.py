@@ -73,8 +73,11 @@ class Costs:
             if layer.node.index not in self._sites:
                 self._sites[layer.node.index] = self._site(layer)
             places, item_bytes, stride = self._sites[layer.node.index]
+            window = layer.window
+            if layer.recurrence is not None:  # One product with all gates, units read units.
+                inputs, outputs, window = inputs + outputs, outputs * window, 1
             work = LayerWork(
-                layer.product, inputs, outputs, places, layer.window, item_bytes, stride, plain
+                layer.product, inputs, outputs, places, window, item_bytes, stride, plain
             )
             pool = self.structure.poolings.get(layer.node.index)
             if pool is None:

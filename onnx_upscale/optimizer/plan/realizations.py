@@ -305,6 +305,8 @@ class Pad(Writing):
             return
         if layer.sum_slot is not None:
             return  # What is added is as wide as the layout.
+        if layer.recurrence is not None:
+            return  # It makes more than one tensor, and reads itself what it makes.
         if layer.quantization is not None:
             return  # A Pad adds numbers 0, which need not stand for zero.
         if layer.scale_blocks is not None and layer.scale_blocks.axis == layer.weight_output_axis:

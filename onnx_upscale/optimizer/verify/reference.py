@@ -15,8 +15,10 @@ What a mask means:
    attached straight to it: each BatchNormalization, and each Add or Mul with a constant that is a
    scalar or has one value per channel, as long as nothing else reads the tensor in between and it
    is no graph output. Where an activation or a sum is fused into the layer, that comes too late:
-   its weight and its bias are multiplied in its place. A bias that an activation behind it adds
-   first is multiplied as well. QLinearAdd and QLinearMul count as Add and Mul; so do, behind a
+   its weight and its bias are multiplied in its place. So it is with the hidden units of LSTM, GRU
+   and RNN: all weights, biases and peepholes of a unit are multiplied, for every gate and in every
+   direction, but not those by which other units read it. A bias that an activation behind a layer
+   adds first is multiplied as well. QLinearAdd and QLinearMul count as Add and Mul; so do, behind a
    ConvInteger or MatMulInteger, the Cast and the Mul by the scale that DynamicQuantizeLinear found,
    or by that times a constant as above.
 4. Whole numbers that stand for real ones are replaced where those would be multiplied by 0: by the
@@ -41,6 +43,7 @@ from onnx_upscale.optimizer.verify.shown import FreshNames, Shown, shown_by_run
 from onnx_upscale.optimizer.verify.told import told_by_onnx
 from onnx_upscale.optimizer.verify.wiring import (
     QUANTIZED,
+    RECURRENT,
     Wiring,
     integer_attribute,
     is_closed,
@@ -136,6 +139,10 @@ def _factors(wiring: Wiring, masks: Iterable[tuple[int, Mask]], shown: Shown) ->
             kind, zero = shown.type(node.input[data_slot]), _input(node, read_zero)
             flags = _flags(mask, *shown.input_axis(node, data_slot))
             factors.add_before((index - first, data_slot), _Factor(flags, kind, zero))
+        elif operator_of(node) in RECURRENT:
+            kind = shown.type(node.input[data_slot])
+            for slot, flags in _unit_flags(mask, node, shown).items():
+                factors.add_before((index - first, slot), _Factor(flags, kind))
         elif is_closed(node):
             kind = shown.type(node.output[0])
             for slot, flags in _weight_flags(mask, node, shown).items():
@@ -162,6 +169,21 @@ def _weight_flags(mask: Mask, node: onnx.NodeProto, shown: Shown) -> dict[int, F
     found = {1: _flags(mask, axis, shape[axis])}
     if _input(node, 2):
         found[2] = _flags(mask, -1, shape[axis])
+    return found
+
+
+def _unit_flags(mask: Mask, node: onnx.NodeProto, shown: Shown) -> dict[int, Flags]:
+    """What stays of the constants that have a number, or a row, per hidden unit; by slot.
+
+    All of them hold one stretch of units after the other along the second of their axes.
+    """
+    units = shown.shape(node.input[2])[2]
+    stays = _flags(mask, -1, units)
+    found = {slot: np.tile(stays, shown.shape(node.input[slot])[1] // units) for slot in (1, 2)}
+    found = {slot: rows[:, np.newaxis] for slot, rows in found.items()}
+    for slot in (3, 7):
+        if _input(node, slot):
+            found[slot] = np.tile(stays, shown.shape(node.input[slot])[1] // units)
     return found
 
 

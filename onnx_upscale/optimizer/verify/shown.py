@@ -155,7 +155,7 @@ def shown_by_run(
     for name, shape in shape_names.items():
         probe.graph.node.append(helper.make_node("Shape", [name], [shape]))
     touched = {node.input[wiring.slots(node)[1]] for node in nodes}
-    touched |= {node.output[0] for node in nodes}
+    touched |= {node.output[0] for node in nodes if node.output[0]}
     touched |= {behind.output[0] for node in nodes for behind, _ in wiring.affine(node.output[0])}
     copies = {name: fresh(f"{name}.copy") for name in sorted(touched)}
     for name, copy in copies.items():

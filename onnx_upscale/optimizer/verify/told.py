@@ -20,6 +20,7 @@ from onnx_upscale.optimizer.verify.wiring import (
     CONVOLUTIONS,
     PRODUCTS,
     QUANTIZED,
+    RECURRENT,
     Wiring,
     integer_attribute,
     operator_of,
@@ -103,6 +104,8 @@ def _fitting(
             inputs, outputs = weight[0], weight[1] * groups
         yield node.input[data], 1, inputs, rank
         yield node.output[0], 1, outputs, rank
+    elif operator_of(node) in RECURRENT:
+        yield node.input[data], -1, weight[-1], rank
     elif operator_of(node) in PRODUCTS and slot == 1 and rank > 1:
         turned = integer_attribute(node, "transB", 0)
         rows, columns = weight[:-3:-1] if turned else weight[-2:]

@@ -29,6 +29,8 @@ PRODUCTS = {
 }
 """Operators that multiply matrices; a `transA` of theirs transposes the first."""
 EINSUM = ("", "Einsum")
+RECURRENT = {("", "GRU"), ("", "LSTM"), ("", "RNN")}
+"""Operators whose output channels are hidden units."""
 QUANTIZED = {
     ("", "ConvInteger"): (1, 2, -1),
     ("", "MatMulInteger"): (1, 2, -1),
@@ -111,7 +113,7 @@ class Wiring:
                     tables.append(index)
                 made.update(node.output)
             elif (
-                operator_of(node) in CONVOLUTIONS | PRODUCTS | {EINSUM}
+                operator_of(node) in CONVOLUTIONS | PRODUCTS | RECURRENT | {EINSUM}
                 and node.input[self.slots(node)[0]] in made
             ):
                 found.append(index)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from onnx_upscale.optimizer.analyze.idioms.ends import find_ends
 from onnx_upscale.optimizer.analyze.idioms.packing import find_packings
 from onnx_upscale.optimizer.analyze.idioms.transposition import find_transpositions
 from onnx_upscale.optimizer.analyze.rules.table import Rule
@@ -48,4 +49,7 @@ def find_idioms(graph: Graph, sizes: Mapping[str, Sizes]) -> Idioms:
     for packing in find_packings(graph):
         rules.update({part.last.index: part for part in packing.parts})
         inside |= {node.index for node in packing.inside}
+    for end in find_ends(graph):
+        rules[end.last.index] = end
+        inside.add(end.concat.index)
     return Idioms(rules, frozenset(inside))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 
 from onnx_upscale.optimizer.analyze.context import Context, UnclearError
 from onnx_upscale.optimizer.analyze.facts import Concatenation, How
@@ -31,9 +33,16 @@ def concat(node: Context) -> None:
     along = node.attribute("axis") % rank
     for axis in range(rank):
         if axis != along:
-            broadcast_axis(node, axis, rank, how=How.NONE)
+            broadcast_axis(node, axis, rank, How.EVALUATE, function=_same_in_all)
         elif any(along in node.axes(slot) for slot in range(len(node.node.inputs))):
             _concatenate(node, along)
+
+
+def _same_in_all(parts: Sequence[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
+    """The value that a channel has in all parts; NaN where they differ or one is not known."""
+    first, *others = parts
+    same = np.all([first == other for other in others], axis=0)
+    return np.where(same, first, np.nan)
 
 
 def _concatenate(node: Context, axis: int) -> None:

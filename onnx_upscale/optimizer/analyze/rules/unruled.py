@@ -12,7 +12,7 @@ NO_RULE = "no rule for this operator"
 
 _STANDARD = {
     NO_RULE: "Attention CausalConvWithState CumProd DeformConv GridSample "
-    "GRU LinearAttention LSTM MaxRoiPool RNN RoiAlign RotaryEmbedding SwiGLU",
+    "LinearAttention MaxRoiPool RoiAlign RotaryEmbedding SwiGLU",
     "each of its results depends on all channels": "Det DFT Hardmax LRN STFT",
     "which positions it takes depends on values": "Compress NonMaxSuppression NonZero TopK Unique",
     "it takes or puts values by position": "CenterCropPad Col2Im GatherElements GatherND MaxUnpool "

@@ -1,0 +1,693 @@
+"""LSTM, GRU and RNN: what they read leaves, and hidden units leave.
+
+As in `rule_cases`, the expected model is built anew, with zeros written into all weights of what is
+masked.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx.reference import ReferenceEvaluator
+
+import onnx_upscale
+from build import assert_close, input_values, node, run, shape_of, weight_shape
+from onnx_upscale.optimizer.load import load
+from onnx_upscale.optimizer.load.layers import layers, multiply_adds
+from onnx_upscale.stats import measure
+from recurrent_net import BATCH, GATES, READ, STEPS, UNITS, RecurrentNet, hidden_size
+from rule_cases import NEWEST, STRATEGIES, Masks, document
+from targets import TARGETS
+
+PROFILES = ("as built in", "copies free", "copies dear", "multiply-adds free")
+PRUNED = (1, 4)
+LEFT = UNITS - len(PRUNED)
+
+Start = Callable[[RecurrentNet], list[Any]]
+Behind = Callable[[RecurrentNet, list[str]], str]
+
+
+def _squeezed(n: RecurrentNet, made: list[str]) -> str:
+    return n.squeeze(made[0], 1)
+
+
+def _shifted(n: RecurrentNet, made: list[str]) -> str:
+    """What is added behind a layer that goes on with its sums is none of its own."""
+    return n.squeeze(n("Add", made[0], n.random(UNITS)), 1)
+
+
+def _batch_first(n: RecurrentNet, made: list[str]) -> str:
+    return n("Transpose", n.squeeze(made[0], 1), perm=[1, 0, 2])
+
+
+def _merged(n: RecurrentNet, made: list[str]) -> str:
+    """As torch's exporters lay both directions side by side."""
+    turned = n("Transpose", made[0], perm=[0, 2, 1, 3])
+    return n("Reshape", turned, n.ints(0, 0, -1))
+
+
+def _merged_batch_first(n: RecurrentNet, made: list[str]) -> str:
+    turned = n("Transpose", made[0], perm=[0, 2, 1, 3])
+    merged = n("Reshape", turned, n.ints(STEPS, BATCH, -1))
+    return n("Gather", n("Transpose", merged, perm=[1, 0, 2]), np.array(-1), axis=1)
+
+
+def _split(n: RecurrentNet, made: list[str]) -> str:
+    """As tf2onnx does."""
+    how: dict[str, Any] = {"num_outputs": 2} if n.opset >= 18 else {}
+    parts = n.nodes_of("Split", made[0], outputs=2, axis=1, **how)
+    return n("Concat", *(n.squeeze(part, 1) for part in parts), axis=2)
+
+
+def _end(n: RecurrentNet, made: list[str]) -> str:
+    return n.squeeze(made[1], 0)
+
+
+def _cells(n: RecurrentNet, made: list[str]) -> str:
+    return n.squeeze(made[2], 0)
+
+
+def _both_ends(n: RecurrentNet, made: list[str]) -> str:
+    ends = [n("Gather", made[1], np.array(at), axis=0) for at in (-2, -1)]
+    return n("Concat", *ends, axis=1)
+
+
+def _all_three(n: RecurrentNet, made: list[str]) -> str:
+    whole = n("ReduceSum", n.squeeze(made[0], 1), n.ints(0), keepdims=0)
+    return n("Add", n("Add", whole, _end(n, made)), _cells(n, made))
+
+
+def _nothing(n: RecurrentNet) -> list[Any]:
+    return []
+
+
+def _lengths(n: RecurrentNet) -> list[Any]:
+    return [np.array([2, 4], np.int32)]
+
+
+def _zeros(n: RecurrentNet) -> list[Any]:
+    zeros = n.constant(np.zeros((1, BATCH, UNITS), np.float32))
+    return ["", zeros, zeros]
+
+
+def _numbers(n: RecurrentNet) -> list[Any]:
+    return ["", n.random(1, BATCH, UNITS), n.random(1, BATCH, UNITS)]
+
+
+def _expanded(n: RecurrentNet) -> list[Any]:
+    """As torch's older exporter writes zeros of an open batch; it takes them for every layer."""
+    batch = n("Gather", n("Shape", "x"), np.array(1), axis=0)
+    batch = n("Unsqueeze", batch, n.ints(0))
+    sizes = n("Concat", n.ints(1), batch, n.ints(UNITS), axis=0)
+    return ["", n("Expand", np.zeros((), np.float32), sizes), n("ConstantOfShape", sizes)]
+
+
+def _sliced(n: RecurrentNet) -> list[Any]:
+    """As the newer one does."""
+    batch = n("Slice", n("Shape", "x"), n.ints(1), n.ints(2))
+    sizes = n("Concat", n.ints(2), batch, n.ints(UNITS), axis=0)
+    zeros = n("Expand", np.zeros((1, 1, UNITS), np.float32), sizes)
+    own = n("Slice", zeros, n.ints(0), n.ints(1), n.ints(0))
+    return ["", own, own]
+
+
+def _computed(n: RecurrentNet) -> list[Any]:
+    """What another layer makes, as the encoder's state that a decoder starts from."""
+    first = n("Gather", "x", n.ints(0), axis=0)
+    return ["", *(n("Tanh", n.product(first, name, 3, UNITS)) for name in ("start", "start_c"))]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A product, a recurrent layer, and a product that reads its units.
+
+    Attributes:
+        op: The operator of the layer.
+        behind: From its outputs to what the last layer reads.
+        how: Attributes and more of it.
+        starts: Its lengths, and what it starts as; an LSTM has two of these.
+        times: How many channels the last layer reads of each unit.
+        kept: How many units are left where two are masked.
+        rank: Of what the last layer reads.
+        since: First operator set.
+        between: What stands before it.
+    """
+
+    op: str
+    behind: Behind = _squeezed
+    how: Mapping[str, Any] = field(default_factory=dict)
+    starts: Start = _nothing
+    times: int = 1
+    kept: int = LEFT
+    since: int = 11
+    between: str = "Relu"
+
+    def model(self, name: str, masks: Masks, opset: int = 14) -> onnx.ModelProto:
+        net = RecurrentNet(opset, zlib.crc32(name.encode()), masks)
+        read = net(self.between, net.product("x", "first", 3, READ))
+        starts = self.starts(net)[: 3 if self.op == "LSTM" else 2]
+        made = net.recurrent(self.op, read, *starts, **self.how)
+        return net.model(net.product(self.behind(net, made), "last", UNITS * self.times, 2))
+
+    def random_masks(self, rng: np.random.Generator) -> Masks:
+        sizes = {"first.output": READ, "rnn.input": READ, "rnn.output": UNITS}
+        sizes["last.input"] = UNITS * self.times
+        return {
+            key: sorted(rng.choice(size, rng.integers(0, size * 2 // 3 + 1), replace=False))
+            for key, size in sizes.items()
+        }
+
+
+_BOTH_WAYS = {"directions": 2}
+_OWN = ["Sigmoid", "Relu", "Softsign", "HardSigmoid", "Tanh", "LeakyRelu"]
+
+CASES = {
+    "LSTM": Case("LSTM"),
+    "LSTM-batch-first": Case("LSTM", _batch_first),
+    "LSTM-of-sigmoid": Case("LSTM", between="Sigmoid"),
+    "LSTM-peepholes": Case("LSTM", _all_three, {"peepholes": True}, since=13),
+    "LSTM-peepholes-starts": Case("LSTM", how={"peepholes": True}, starts=_zeros),
+    "LSTM-peepholes-numbers": Case("LSTM", how={"peepholes": True}, starts=_numbers, kept=UNITS),
+    "LSTM-shifted": Case("LSTM", _shifted),
+    "LSTM-input-forget": Case("LSTM", how={"input_forget": 1}),
+    "LSTM-clip": Case("LSTM", how={"clip": 0.5}),
+    "LSTM-activations": Case("LSTM", how={"activations": ["Sigmoid", "Relu", "Softsign"]}),
+    "LSTM-candidate": Case("LSTM", how={"activations": ["Sigmoid", "Sigmoid", "Tanh"]}, kept=UNITS),
+    "LSTM-result": Case("LSTM", how={"activations": ["Sigmoid", "Tanh", "Sigmoid"]}, kept=UNITS),
+    "LSTM-reverse": Case("LSTM", _all_three, {"direction": "reverse"}, since=13),
+    "LSTM-lengths": Case("LSTM", _all_three, starts=_lengths, since=13),
+    "LSTM-end": Case("LSTM", _end, {"without": [0]}),
+    "LSTM-cells": Case("LSTM", _cells, {"without": [0, 1]}),
+    "LSTM-zeros": Case("LSTM", starts=_zeros),
+    "LSTM-numbers": Case("LSTM", starts=_numbers, kept=UNITS),
+    "LSTM-expanded": Case("LSTM", starts=_expanded, since=13),
+    "LSTM-sliced": Case("LSTM", starts=_sliced),
+    "LSTM-computed": Case("LSTM", starts=_computed, kept=UNITS),
+    "LSTM-both-ways": Case("LSTM", _merged, _BOTH_WAYS, times=2),
+    "LSTM-both-ways-activations": Case(
+        "LSTM", _split, {**_BOTH_WAYS, "activations": _OWN}, times=2, since=11
+    ),
+    "LSTM-both-ways-one-rests": Case(
+        "LSTM", _merged, {**_BOTH_WAYS, "activations": [*_OWN[:5], "Affine"]}, times=2, kept=UNITS
+    ),
+    "GRU": Case("GRU"),
+    "GRU-linear": Case("GRU", _batch_first, {"linear_before_reset": 1}),
+    "GRU-activations": Case("GRU", how={"activations": ["HardSigmoid", "Softsign"]}),
+    "GRU-candidate": Case("GRU", how={"activations": ["Sigmoid", "Softplus"]}, kept=UNITS),
+    "GRU-lengths": Case("GRU", _end, {"linear_before_reset": 1}, _lengths),
+    "GRU-reverse": Case("GRU", _end, {"direction": "reverse"}, _lengths),
+    "GRU-expanded": Case("GRU", _end, {"linear_before_reset": 1}, _expanded, since=13),
+    "GRU-numbers": Case("GRU", starts=_numbers, kept=UNITS),
+    "GRU-computed": Case("GRU", starts=_computed, kept=UNITS),
+    "GRU-both-ways": Case(
+        "GRU", _merged_batch_first, {**_BOTH_WAYS, "linear_before_reset": 1}, times=2
+    ),
+    "GRU-both-ends": Case("GRU", _both_ends, {**_BOTH_WAYS, "without": [0]}, times=2),
+    "RNN": Case("RNN"),
+    "RNN-relu": Case("RNN", _end, {"activations": ["Relu"]}),
+    "RNN-sigmoid": Case("RNN", how={"activations": ["Sigmoid"]}, kept=UNITS),
+    "RNN-clip": Case("RNN", how={"clip": 1.0}, starts=_lengths),
+    "RNN-sliced": Case("RNN", starts=_sliced),
+    "RNN-both-ways": Case("RNN", _both_ends, {**_BOTH_WAYS, "activations": ["Tanh"] * 2}, times=2),
+}
+
+
+def _opsets(case: Case) -> list[int]:
+    return [opset for opset in (11, 14, NEWEST) if opset >= case.since]
+
+
+def _named(few: bool = False) -> list[Any]:
+    return [
+        pytest.param(name, opset, id=f"{name}-{opset}")
+        for name, case in CASES.items()
+        for opset in (_opsets(case)[-2:-1] if few else _opsets(case))
+    ]
+
+
+def _assert_equal(expected: onnx.ModelProto, emitted: onnx.ModelProto, what: str) -> None:
+    onnx.checker.check_model(emitted, full_check=True)
+    assert [v.SerializeToString() for v in emitted.graph.output] == [
+        v.SerializeToString() for v in expected.graph.output
+    ]
+    inputs = input_values(expected)
+    assert_close(run(expected, inputs), run(emitted, inputs), what)
+
+
+@pytest.mark.parametrize(("name", "opset"), _named())
+def test_whatever_is_masked_the_result_computes_what_the_masked_model_does(
+    name: str, opset: int
+) -> None:
+    case, rng = CASES[name], np.random.default_rng(zlib.crc32(f"{name}.{opset}".encode()))
+    original = case.model(name, {}, opset)
+    for _ in range(3):
+        masks = case.random_masks(rng)
+        expected = case.model(name, masks, opset)
+        for strategy in ("upscale", "gather"):
+            result = onnx_upscale.optimize(
+                original, document(masks), strategy=strategy, verify=False
+            )
+            _assert_equal(expected, result.model, f"{strategy}, {masks}")
+        for profile in PROFILES:
+            result = onnx_upscale.optimize(
+                original, document(masks), target=TARGETS[profile], verify=False
+            )
+            _assert_equal(expected, result.model, f"{profile}, {masks}")
+
+
+@pytest.mark.parametrize(("name", "opset"), _named(few=True))
+def test_verification_knows_what_a_mask_means(name: str, opset: int) -> None:
+    case, rng = CASES[name], np.random.default_rng(zlib.crc32(f"{name}/{opset}".encode()))
+    original, masks = case.model(name, {}, opset), case.random_masks(rng)
+    for strategy in STRATEGIES:
+        result = onnx_upscale.optimize(original, document(masks), strategy=strategy)
+        assert result.report.verify.ok, strategy
+
+
+@pytest.mark.parametrize(("name", "opset"), _named())
+def test_units_that_are_masked_leave_where_they_are_zero(name: str, opset: int) -> None:
+    case, masks = CASES[name], {"rnn.output": PRUNED}
+    original, expected = case.model(name, {}, opset), case.model(name, masks, opset)
+    for strategy in ("auto", "gather"):
+        result = onnx_upscale.optimize(original, document(masks), strategy=strategy, verify=False)
+        _assert_equal(expected, result.model, strategy)
+        assert hidden_size(result.model) == case.kept, strategy
+        wide = case.kept * case.times
+        assert weight_shape(result.model, "last") == (wide, 2), strategy
+
+
+@pytest.mark.parametrize("op", GATES)
+def test_channels_that_are_masked_leave_what_is_read(op: str) -> None:
+    case, masks = CASES[op], {"rnn.input": (0, 3, 5)}
+    original, expected = case.model(op, {}), case.model(op, masks)
+    for strategy in ("auto", "gather"):
+        result = onnx_upscale.optimize(original, document(masks), strategy=strategy)
+        _assert_equal(expected, result.model, strategy)
+        assert weight_shape(result.model, "first") == (3, READ - 3)
+        assert weight_shape(result.model, "rnn") == (1, GATES[op] * UNITS, READ - 3)
+
+
+@pytest.mark.parametrize("op", GATES)
+def test_a_mask_may_name_the_weight(op: str) -> None:
+    case = CASES[op]
+    original = case.model(op, {})
+    found = node(original, "rnn")
+    assert found is not None
+    masks = {"version": 1, "masks": {found.input[1]: {"input": [0, 3], "output": [2]}}}
+    result = onnx_upscale.optimize(original, masks)
+    assert hidden_size(result.model) == UNITS - 1
+    assert weight_shape(result.model, "rnn")[2] == READ - 2
+
+
+@pytest.mark.parametrize("op", GATES)
+def test_all_units_may_be_masked(op: str) -> None:
+    for masks in ({"rnn.output": range(UNITS)}, {"rnn.input": range(READ)}):
+        case = CASES[op]
+        expected = case.model(op, masks)
+        for strategy in STRATEGIES:
+            result = onnx_upscale.optimize(case.model(op, {}), document(masks), strategy=strategy)
+            _assert_equal(expected, result.model, strategy)
+
+
+def _with_zeros(
+    op: str, nobody_reads: Sequence[int], but: Sequence[tuple[int, int]] = (), **how: Any
+) -> onnx.ModelProto:
+    """A model in which some units are read by no other, but for some pairs (who reads, whom)."""
+    net = RecurrentNet(14, 3, {}, **how.pop("more", {}))
+    read = net("Relu", net.product("x", "first", 3, READ))
+    made = net.recurrent(op, read, *how.pop("starts", ()), **how)
+    between = next(t for t in net.initializers if t.name == net.nodes[-1].input[2])
+    values = onnx.numpy_helper.to_array(between).copy()
+    pairs = values.reshape(len(values), -1, UNITS, UNITS)
+    before = pairs.copy()
+    pairs[..., list(nobody_reads)] = 0
+    for who, whom in but:
+        pairs[:, -1, who, whom] = before[:, -1, who, whom]
+    between.CopyFrom(onnx.numpy_helper.from_array(values, between.name))
+    behind = _merged if len(values) == 2 else _squeezed
+    times = len(values)
+    return net.model(net.product(behind(net, made), "last", UNITS * times, 2))
+
+
+@pytest.mark.parametrize("directions", [1, 2])
+@pytest.mark.parametrize("op", GATES)
+def test_a_unit_leaves_that_neither_a_reader_nor_another_unit_needs(
+    op: str, directions: int
+) -> None:
+    unread = [2, 3, 2 + UNITS, 3 + UNITS][: 2 * directions]
+    masks = document({"last.input": unread})
+    how: dict[str, Any] = {"directions": directions}
+    for strategy in ("auto", "gather", "upscale"):
+        for model, kept in (
+            (_with_zeros(op, (2, 3), **how), UNITS - 2),
+            # It reads itself, which is no reason to stay; or another that leaves as well.
+            (_with_zeros(op, (2, 3), [(2, 2), (2, 3)], **how), UNITS - 2),
+            # Another that stays reads one of them, and that one the other.
+            (_with_zeros(op, (2, 3), [(0, 2)], **how), UNITS - 1),
+            (_with_zeros(op, (2, 3), [(0, 2), (2, 3)], **how), UNITS),
+        ):
+            result = onnx_upscale.optimize(model, masks, strategy=strategy)
+            assert result.report.verify.ok
+            assert hidden_size(result.model) == kept
+
+
+def test_units_that_others_read_stay_and_the_report_says_so() -> None:
+    result = onnx_upscale.optimize(
+        CASES["LSTM"].model("LSTM", {}), document({"last.input": [2, 3]})
+    )
+    assert hidden_size(result.model) == UNITS
+    (warning,) = result.report.warnings
+    assert "last (input): other hidden units of rnn read these at the next step" in warning
+
+
+@pytest.mark.parametrize("op", GATES)
+def test_what_a_caller_gives_to_start_with_is_taken_in_part(op: str) -> None:
+    """Nobody knows whether it is zero, so that units which are masked stay: they fade."""
+    starts = ["", "h", "c"][: 3 if op == "LSTM" else 2]
+    more = {name: (1, BATCH, UNITS) for name in starts[1:]}
+    model = _with_zeros(op, (2, 4), starts=starts, more=more)
+    result = onnx_upscale.optimize(model, document({"last.input": [2, 4]}))
+    assert hidden_size(result.model) == UNITS - 2
+    assert [shape_of(value) for value in result.model.graph.input[1:]] == [*more.values()]
+    _assert_equal(model_without(model, (2, 4)), result.model, op)
+    masked = onnx_upscale.optimize(model, document({"rnn.output": [2, 4]}))
+    assert masked.report.verify.ok
+    assert hidden_size(masked.model) == UNITS
+
+
+def model_without(model: onnx.ModelProto, units: Sequence[int]) -> onnx.ModelProto:
+    """The model, of which the last layer does not read some channels."""
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    last = node(changed, "last")
+    assert last is not None
+    weight = next(t for t in changed.graph.initializer if t.name == last.input[1])
+    values = onnx.numpy_helper.to_array(weight).copy()
+    values[list(units)] = 0
+    weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+    return changed
+
+
+@pytest.mark.parametrize("op", GATES)
+def test_what_another_layer_makes_to_start_with_leaves_as_well(op: str) -> None:
+    case = CASES.get(f"{op}-computed", Case(op, starts=_computed))
+    starts = ("start", "start_c")[: 2 if op == "LSTM" else 1]
+    masks = {f"{name}.output": PRUNED for name in ("rnn", *starts)}
+    original, expected = case.model(op, {}), case.model(op, masks)
+    for strategy in ("auto", "gather"):
+        result = onnx_upscale.optimize(original, document(masks), strategy=strategy)
+        _assert_equal(expected, result.model, strategy)
+        assert hidden_size(result.model) == LEFT
+        assert [weight_shape(result.model, name)[1] for name in starts] == [LEFT] * len(starts)
+
+
+def _chain(op: str, masks: Masks, sequences: bool) -> onnx.ModelProto:
+    """Two layers, of which the second reads the first, or starts as it ends."""
+    net = RecurrentNet(14, 5, masks)
+    read = net("Relu", net.product("x", "first", 3, READ))
+    encoder = net.recurrent(op, read, name="one")
+    if sequences:
+        made = net.recurrent(op, _squeezed(net, encoder), name="two", inputs=UNITS)
+    else:
+        own = net("Relu", net.product("x", "own", 3, READ))
+        made = net.recurrent(op, own, "", *encoder[1:], name="two")
+    return net.model(net.product(_squeezed(net, made), "last", UNITS, 2))
+
+
+@pytest.mark.parametrize("op", GATES)
+def test_stacked_layers_lose_units_each(op: str) -> None:
+    masks = {"one.output": PRUNED, "two.output": (0, 2, 5)}
+    for strategy in ("auto", "gather"):
+        result = onnx_upscale.optimize(_chain(op, {}, True), document(masks), strategy=strategy)
+        _assert_equal(_chain(op, masks, True), result.model, strategy)
+        assert hidden_size(result.model, "one") == LEFT
+        assert hidden_size(result.model, "two") == UNITS - 3
+        assert weight_shape(result.model, "two")[2] == LEFT
+
+
+def _stack(op: str, masks: Masks, directions: int, indices: Sequence[Any]) -> onnx.ModelProto:
+    """As torch's exporters write a stack of which the ends are read."""
+    net = RecurrentNet(14, 11, masks)
+    read = net("Relu", net.product("x", "first", 3, READ))
+    one = net.recurrent(op, read, name="one", directions=directions)
+    behind = _squeezed if directions == 1 else _merged
+    read = behind(net, one)
+    two = net.recurrent(op, read, name="two", inputs=UNITS * directions, directions=directions)
+    ends = net("Concat", one[1], two[1], axis=0)
+    taken = [net("Gather", ends, np.array(index, np.int64), axis=0) for index in indices]
+    whole = net("Concat", *taken, axis=1) if taken[1:] else taken[0]
+    return net.model(net.product(whole, "last", UNITS * len(taken), 2))
+
+
+@pytest.mark.parametrize("op", GATES)
+def test_layers_of_which_one_end_is_read_lose_units_each(op: str) -> None:
+    for masks, left in (
+        ({"one.output": PRUNED, "two.output": (0, 2, 5)}, (LEFT, UNITS - 3)),
+        ({"one.output": PRUNED}, (LEFT, UNITS)),
+        ({"two.output": range(UNITS)}, None),
+        ({"one.output": range(UNITS)}, None),
+    ):
+        for directions, indices in ((1, [-1]), (1, [[1]]), (2, [-2, -1]), (2, [2])):
+            model = _stack(op, {}, directions, indices)
+            expected = _stack(op, masks, directions, indices)
+            for strategy in ("auto", "gather"):
+                result = onnx_upscale.optimize(model, document(masks), strategy=strategy)
+                _assert_equal(expected, result.model, strategy)
+                if left is not None:
+                    sizes = [hidden_size(result.model, name) for name in ("one", "two")]
+                    assert tuple(sizes) == left
+                    assert not any(
+                        each.op_type == "Concat" and each.input[0] == "one.1"
+                        for each in result.model.graph.node
+                    )
+
+
+@pytest.mark.parametrize("op", GATES)
+def test_layers_of_which_both_ends_are_read_lose_what_both_do(op: str) -> None:
+    """By place: of each layer one; and as they are, so that they must agree."""
+    masks = {"one.output": (1, 4), "two.output": (1, 2)}
+    model, expected = (_stack(op, each, 1, [0, -1]) for each in ({}, masks))
+    for strategy in ("auto", "gather"):
+        result = onnx_upscale.optimize(model, document(masks), strategy=strategy)
+        _assert_equal(expected, result.model, strategy)
+        assert hidden_size(result.model, "one") == UNITS - 2
+        assert hidden_size(result.model, "two") == UNITS - 2
+        for taken in (False, True):
+            whole, expected_whole = (_whole_stack(op, each, taken) for each in ({}, masks))
+            result = onnx_upscale.optimize(whole, document(masks), strategy=strategy)
+            _assert_equal(expected_whole, result.model, strategy)
+            assert hidden_size(result.model, "one") == UNITS - 1
+            assert hidden_size(result.model, "two") == UNITS - 1
+
+
+def _whole_stack(op: str, masks: Masks, taken: bool = False) -> onnx.ModelProto:
+    """A stack in which all ends go through the same layer; one may be taken for another."""
+    net = RecurrentNet(14, 11, masks)
+    read = net("Relu", net.product("x", "first", 3, READ))
+    one = net.recurrent(op, read, name="one")
+    two = net.recurrent(op, _squeezed(net, one), name="two", inputs=UNITS)
+    ends = net("Concat", one[1], two[1], axis=0)
+    made = [net.product(ends, "last", UNITS, 2)]
+    if taken:
+        made.append(net.product(net("Gather", ends, np.array(0), axis=0), "other", UNITS, 2))
+    return net.model(*made)
+
+
+@pytest.mark.parametrize("op", GATES)
+def test_a_layer_that_starts_as_another_ends_loses_the_same_units(op: str) -> None:
+    both = {"one.output": PRUNED, "two.output": PRUNED}
+    for masks, kept in ((both, LEFT), ({"two.output": PRUNED}, UNITS)):
+        for strategy in ("auto", "gather"):
+            result = onnx_upscale.optimize(
+                _chain(op, {}, False), document(masks), strategy=strategy
+            )
+            _assert_equal(_chain(op, masks, False), result.model, strategy)
+            assert hidden_size(result.model, "one") == kept
+            assert hidden_size(result.model, "two") == kept
+
+
+def test_zeros_that_are_in_the_weights_need_no_mask() -> None:
+    masks = {"rnn.output": PRUNED, "rnn.input": (1, 2)}
+    for op in GATES:
+        result = onnx_upscale.optimize(CASES[op].model(op, masks))
+        assert hidden_size(result.model) == LEFT
+        assert weight_shape(result.model, "rnn")[2] == READ - 2
+
+
+def _changed(name: str, change: Callable[[list[Any]], None]) -> onnx.ModelProto:
+    """The model of a case, with other weights and biases of its recurrent layer, by block."""
+    model = CASES[name].model(name, {})
+    found = node(model, "rnn")
+    assert found is not None
+    stored = [
+        t for slot in (1, 2, 3) for t in model.graph.initializer if t.name == found.input[slot]
+    ]
+    values = [onnx.numpy_helper.to_array(tensor).copy() for tensor in stored]
+    change([each.reshape(len(each), -1, UNITS, *each.shape[2:]) for each in values])
+    for tensor, changed in zip(stored, values, strict=True):
+        tensor.CopyFrom(onnx.numpy_helper.from_array(changed, tensor.name))
+    return model
+
+
+@pytest.mark.parametrize(("name", "candidate"), [("LSTM", 3), ("GRU", 2), ("GRU-linear", 2)])
+def test_what_comes_in_makes_a_unit_zero_and_no_gate_does(name: str, candidate: int) -> None:
+    gates = GATES[CASES[name].op]
+    for gate in range(gates):
+
+        def silence(blocks: list[Any], gate: int = gate) -> None:
+            blocks[0][:, gate, 2] = 0
+            blocks[1][:, gate, 2] = 0
+            blocks[2][:, [gate, gates + gate], 2] = 0
+
+        result = onnx_upscale.optimize(_changed(name, silence))
+        assert result.report.verify.ok
+        assert hidden_size(result.model) == UNITS - (gate == candidate)
+
+
+@pytest.mark.parametrize("name", ["LSTM", "GRU", "GRU-linear", "RNN"])
+def test_whatever_comes_in_keeps_a_unit(name: str) -> None:
+    """From the input, from either half of the biases, or from a unit; but not from zeros."""
+
+    def silence(blocks: list[Any]) -> None:
+        for block in blocks:
+            block[:, :, [2, 3]] = 0
+
+    def of_input(blocks: list[Any]) -> None:
+        silence(blocks)
+        blocks[0][:, -1, 2, 0] = 0.5
+
+    def of_first_bias(blocks: list[Any]) -> None:
+        silence(blocks)
+        blocks[2][:, GATES[CASES[name].op] - 1, 2] = 0.5
+
+    def of_second_bias(blocks: list[Any]) -> None:
+        silence(blocks)
+        blocks[2][:, -1, 2] = 0.5
+
+    def of_unit(blocks: list[Any]) -> None:
+        silence(blocks)
+        blocks[1][:, -1, 2, 0] = 0.5
+
+    def of_zeros(blocks: list[Any]) -> None:
+        silence(blocks)
+        blocks[1][:, -1, 2, [2, 3]] = 0.5
+        blocks[1][:, -1, 3, 2] = 0.5
+
+    def of_each_other(blocks: list[Any]) -> None:
+        of_zeros(blocks)
+        blocks[1][:, -1, 2, 0] = 0.5
+
+    for change, kept in (
+        (silence, UNITS - 2),
+        (of_input, UNITS - 1),
+        (of_first_bias, UNITS - 1),
+        (of_second_bias, UNITS - 1),
+        (of_unit, UNITS - 1),
+        (of_zeros, UNITS - 2),
+        (of_each_other, UNITS),
+    ):
+        result = onnx_upscale.optimize(_changed(name, change))
+        assert result.report.verify.ok
+        assert hidden_size(result.model) == kept, change
+
+
+def test_a_unit_that_is_zero_in_one_direction_only_stays() -> None:
+    def silence(blocks: list[Any]) -> None:
+        for block in blocks:
+            block[0, :, 2] = 0
+
+    result = onnx_upscale.optimize(_changed("LSTM-both-ways", silence))
+    assert hidden_size(result.model) == UNITS
+    assert result.report.verify.ok
+
+
+@pytest.mark.parametrize("op", GATES)
+def test_batches_may_come_first(op: str) -> None:
+    """onnxruntime has no such kernels, so that ONNX's reference runs both models."""
+
+    def model(masks: Masks) -> onnx.ModelProto:
+        net = RecurrentNet(14, 13, masks)
+        read = net("Relu", net.product("x", "first", 3, READ))
+        made = net.recurrent(op, read, layout=1)
+        whole = net("ReduceSum", net.squeeze(made[0], 2), net.ints(1), keepdims=0)
+        read = net("Add", whole, net.squeeze(made[1], 1))
+        return net.model(net.product(read, "last", UNITS, 2))
+
+    masks = {"rnn.output": PRUNED, "rnn.input": (0, 1)}
+    expected = model(masks)
+    inputs = input_values(expected)
+    for strategy in ("auto", "gather"):
+        result = onnx_upscale.optimize(model({}), document(masks), strategy=strategy, verify=False)
+        assert hidden_size(result.model) == LEFT
+        assert weight_shape(result.model, "rnn")[2] == READ - 2
+        wanted, got = (
+            [np.asarray(made) for made in ReferenceEvaluator(each).run(None, inputs)]
+            for each in (expected, result.model)
+        )
+        assert_close(wanted, got, strategy)
+
+
+def test_an_output_of_the_model_keeps_all_units_in_their_order() -> None:
+    net = RecurrentNet(14, 7, {})
+    read = net("Relu", net.product("x", "first", 3, READ))
+    made = net.recurrent("LSTM", read)
+    model = net.model(net.product(_squeezed(net, made), "last", UNITS, 2), made[1])
+    masks = document({"rnn.output": PRUNED, "rnn.input": (0, 1)})
+    result = onnx_upscale.optimize(model, masks)
+    assert result.report.verify.ok
+    assert hidden_size(result.model) == UNITS
+    assert weight_shape(result.model, "rnn")[2] == READ - 2
+
+
+@pytest.mark.parametrize("slot", [1, 2, 3])
+def test_weights_that_are_no_constants_pin(slot: int) -> None:
+    shapes = {1: (1, 4 * UNITS, READ), 2: (1, 4 * UNITS, UNITS), 3: (1, 8 * UNITS)}
+    net = RecurrentNet(14, 9, {}, own=shapes[slot])
+    read = net("Relu", net.product("x", "first", 3, READ))
+    made = net.recurrent("LSTM", read)
+    net.nodes[-1].input[slot] = "own"
+    model = net.model(net.product(_squeezed(net, made), "last", UNITS, 2))
+    result = onnx_upscale.optimize(model, document({"last.input": PRUNED}), strategy="gather")
+    assert result.report.verify.ok
+    assert weight_shape(result.model, "first") == (3, READ)
+    with pytest.raises(onnx_upscale.MaskError, match=r"weight of node 'rnn' \(LSTM\)"):
+        onnx_upscale.optimize(model, document({"rnn.output": PRUNED}))
+
+
+@pytest.mark.parametrize("name", ["LSTM", "GRU-both-ways", "RNN"])
+def test_multiply_adds_are_those_of_all_gates_at_all_steps(name: str) -> None:
+    case = CASES[name]
+    model, directions = case.model(name, {}), case.how.get("directions", 1)
+    graph = load(model).graph
+    (layer,) = (each for each in layers(graph) if each.recurrence is not None)
+    places = STEPS * BATCH * directions * GATES[case.op]
+    assert multiply_adds(layer.node.proto, graph.shapes) == places * UNITS * (READ + UNITS)
+    result = onnx_upscale.optimize(model, document({"rnn.output": PRUNED, "rnn.input": (0,)}))
+    sizes = {"x": (STEPS, BATCH, 3)}
+    before, after = (measure(each, sizes).macs for each in (model, result.model))
+    less = places * (UNITS * (READ + UNITS) - LEFT * (READ - 1 + LEFT))
+    of_first = STEPS * BATCH * 3
+    rows = STEPS * BATCH if name != "GRU-both-ways" else BATCH
+    of_last = rows * len(PRUNED) * case.times * 2
+    assert before - after == less + of_first + of_last
+    assert result.report.output.macs == after
+
+
+def test_what_is_predicted_shrinks_with_units() -> None:
+    """The products with all gates are most of it."""
+    case = CASES["LSTM"]
+    wide = case.model("LSTM", {})
+    seconds = [
+        onnx_upscale.optimize(
+            wide, document(masks), target=TARGETS["multiply-adds dear, blocks of 1"]
+        ).report.predicted_seconds
+        for masks in ({}, {"rnn.output": PRUNED})
+    ]
+    assert None not in seconds
+    gone = STEPS * BATCH * (4 * (UNITS * (READ + UNITS) - LEFT * (READ + LEFT)) + 2 * 2)
+    assert seconds[0] - seconds[1] == pytest.approx(gone, rel=1e-3)
