@@ -4,6 +4,7 @@
 """
 
 from onnx_upscale.optimizer.analyze.rules import (
+    attention,
     einsum,
     elementwise,
     fused,
@@ -23,6 +24,7 @@ __all__ = [
     "NO_RULE",
     "RULES",
     "UNRULED",
+    "attention",
     "einsum",
     "elementwise",
     "fused",
