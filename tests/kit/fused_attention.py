@@ -92,7 +92,7 @@ def _of_layers(net: FusedNet, **how: Any) -> str:
     return net.attend("MultiHeadAttention", *own, domain=MICROSOFT, num_heads=HEADS, **how)[0]
 
 
-def _product(net: FusedNet) -> str:
+def product(net: FusedNet) -> str:
     """Queries, keys and values by one layer, without their biases."""
     weights = [net.params(name)[0] for name in "qkv"]
     return net("MatMul", "x", net.constant(np.concatenate(weights, 1), "qkv.weight"), name="qkv")
@@ -103,7 +103,7 @@ def _biased(net: FusedNet, one: bool = False, masked: bool = False) -> str:
     weights, biases = zip(*(net.params(name) for name in "qkv"), strict=True)
     if one:
         sizes = net.ints(*(weight.shape[1] for weight in weights))
-        own = net.nodes_of("Split", _product(net), sizes, outputs=3, axis=2)
+        own = net.nodes_of("Split", product(net), sizes, outputs=3, axis=2)
     else:
         own = [
             net("MatMul", "x", net.constant(weight, f"{name}.weight"), name=name)
@@ -146,7 +146,7 @@ def lengths(net: FusedNet, past: int = 0) -> tuple[str, str]:
 
 
 def _grouped(net: FusedNet, rotary: bool = False, one: bool = False) -> str:
-    own = [_product(net), "", ""] if one else [net.linear(name) for name in "qkv"]
+    own = [product(net), "", ""] if one else [net.linear(name) for name in "qkv"]
     caches = rotations(net) if rotary else ()
     how: dict[str, Any] = {"num_heads": HEADS, "kv_num_heads": net.shared, "do_rotary": int(rotary)}
     read = [*own, "", "", *lengths(net), *caches]
@@ -217,6 +217,7 @@ class Form:
 FORMS = {
     "layers": Form(_of_layers),
     "scaled": Form(partial(_of_layers, scale=0.5)),
+    "scaled by default": Form(partial(_of_layers, scale=0.0)),
     "causal": Form(partial(_of_layers, unidirectional=1)),
     "values of another size": Form(_of_layers, width=4),
     "biased": Form(_biased),

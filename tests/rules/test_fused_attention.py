@@ -23,7 +23,11 @@ from fused_attention import (
     lengths,
     of_each,
     of_heads,
+    product,
+    rotations,
 )
+from onnx_upscale.optimizer.analyze import find_structure
+from onnx_upscale.optimizer.load import load
 from onnx_upscale.stats import measure
 from targets import TARGETS
 
@@ -307,3 +311,42 @@ def test_scores_that_are_read_keep_all(op: str) -> None:
     assert columns(result.model) == [3 * HEADS * WIDTH, HEADS * WIDTH]
     reasons = {reason for each in result.report["segments"] for reason in each["pinned"]}
     assert f"{op}: its scores are read" in reasons
+
+
+def test_a_bias_inside_is_no_zero() -> None:
+    """Values that a layer does not make are what the bias says."""
+    masks = {"version": 1, "masks": {"v.weight": {"output": of_heads(0)}}}
+    for strategy in STRATEGIES:
+        made = onnx_upscale.optimize(FORMS["biased"].model({}), masks, strategy=strategy).model
+        assert columns(made)[0] == 3 * HEADS * WIDTH
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_leaves_as_one_is_one(form: str) -> None:
+    own = FORMS[form]
+    whole = find_structure(load(own.model({})).graph).with_whole_heads
+    reader = next(facts.read for facts in whole.facts if facts.node.title == "o")
+    assert reader is not None
+    assert len(np.unique(whole.roots[reader.inputs])) == own.shared
+
+
+def test_what_lies_on_one_axis_stays_in_its_order() -> None:
+    """Others may take keys first, and would have them first."""
+    net = FusedNet({"o": of_heads(2, 3)}, shared=2)
+    flat = product(net)
+    sizes = [WIDTH * heads for heads in (HEADS, 2, 2)]
+    places, caches = net.constant(np.tile(np.arange(TOKENS), (2, 1))), rotations(net)
+    queries, keys, values = net.nodes_of("Split", flat, net.ints(*sizes), outputs=3, axis=2)
+    keys, queries = (
+        net("RotaryEmbedding", each, places, *caches, domain=MICROSOFT) for each in (keys, queries)
+    )
+    how: dict[str, Any] = {"q_num_heads": HEADS, "kv_num_heads": 2}
+    one = net("Attention", queries, keys, values, **how)
+    how = {"num_heads": HEADS, "kv_num_heads": 2, "domain": MICROSOFT}
+    read = [flat, "", "", "", "", *lengths(net)]
+    other, *_ = net.attend("GroupQueryAttention", *read, outputs=3, **how)
+    model = net.finished(net("Add", one, other))
+    for strategy in STRATEGIES:
+        result = onnx_upscale.optimize(model, NOTHING, strategy=strategy)
+        inputs = input_values(model)
+        assert_close(run(model, inputs), run(result.model, inputs))
