@@ -145,11 +145,13 @@ def lengths(net: FusedNet, past: int = 0) -> tuple[str, str]:
     )
 
 
-def _grouped(net: FusedNet, rotary: bool = False, one: bool = False) -> str:
+def _grouped(net: FusedNet, rotary: bool = False, one: bool = False, sinks: bool = False) -> str:
     own = [product(net), "", ""] if one else [net.linear(name) for name in "qkv"]
     caches = rotations(net) if rotary else ()
     how: dict[str, Any] = {"num_heads": HEADS, "kv_num_heads": net.shared, "do_rotary": int(rotary)}
     read = [*own, "", "", *lengths(net), *caches]
+    if sinks:
+        read += [""] * (11 - len(read)) + [net.constant(net.random(HEADS))]
     return net.attend("GroupQueryAttention", *read, outputs=3, domain=MICROSOFT, **how)[0]
 
 
@@ -159,28 +161,36 @@ def _standard(net: FusedNet, **how: Any) -> str:
     return net.attend("Attention", *own, **how)[0]
 
 
-def _by_heads(net: FusedNet, rotary: bool = False, masked: bool = False) -> str:
+def _by_heads(net: FusedNet, rotated: int = 0, masked: bool = False, standard: bool = True) -> str:
     own = [net.by_heads(net.linear(name), HEADS if name == "q" else net.shared) for name in "qkv"]
-    if rotary:
+    if rotated:
         caches = rotations(net)
         places = net.constant(np.tile(np.arange(TOKENS), (2, 1)))
-        own[:2] = [net("RotaryEmbedding", each, *caches, places) for each in own[:2]]
+        how: dict[str, Any] = {"domain": MICROSOFT, "num_heads": HEADS}
+        how |= {"rotary_embedding_dim": WIDTH}
+        own[:rotated] = [
+            net("RotaryEmbedding", each, *caches, places)
+            if standard
+            else net("RotaryEmbedding", each, places, *caches, **how)
+            for each in own[:rotated]
+        ]
     mask = [net.random(HEADS, TOKENS, TOKENS)] if masked else []
     made = net.attend("Attention", *own, *mask)[0]
     turned = net("Transpose", made, perm=[0, 2, 1, 3])
     return net("Reshape", turned, net.ints(0, TOKENS, HEADS * net.width))
 
 
-def _rotated(net: FusedNet, standard: bool = False) -> str:
+def _rotated(net: FusedNet, standard: bool = False, rotated: int = 2) -> str:
     own = [net.linear(name) for name in "qkv"]
     places, caches = net.constant(np.tile(np.arange(TOKENS), (2, 1))), rotations(net)
     if standard:
-        own[:2] = [
-            net("RotaryEmbedding", each, *caches, places, num_heads=HEADS) for each in own[:2]
+        own[:rotated] = [
+            net("RotaryEmbedding", each, *caches, places, num_heads=HEADS) for each in own[:rotated]
         ]
     else:
-        own[:2] = [
-            net("RotaryEmbedding", each, places, *caches, domain=MICROSOFT) for each in own[:2]
+        own[:rotated] = [
+            net("RotaryEmbedding", each, places, *caches, domain=MICROSOFT)
+            for each in own[:rotated]
         ]
     return net.attend("MultiHeadAttention", *own, domain=MICROSOFT, num_heads=HEADS)[0]
 
@@ -228,6 +238,7 @@ FORMS = {
     "packed, causal": Form(partial(_packed, unidirectional=1)),
     "groups": Form(_grouped, shared=2, scores=False, values=False),
     "groups, rotary": Form(partial(_grouped, rotary=True), shared=2, scores=False, values=False),
+    "groups, sinks": Form(partial(_grouped, sinks=True), shared=2, scores=False, values=False),
     "groups, one product": Form(
         partial(_grouped, rotary=True, one=True), shared=2, scores=False, values=False
     ),
@@ -238,7 +249,12 @@ FORMS = {
     "standard, by heads": Form(_by_heads),
     "standard, by heads, groups": Form(_by_heads, shared=2),
     "standard, by heads, masked": Form(partial(_by_heads, masked=True)),
-    "standard, by heads, rotary": Form(partial(_by_heads, rotary=True), scores=False),
+    "standard, by heads, rotary": Form(partial(_by_heads, rotated=2), scores=False),
+    "standard, by heads, rotary of onnxruntime": Form(
+        partial(_by_heads, rotated=2, standard=False), scores=False
+    ),
+    "standard, by heads, queries rotated": Form(partial(_by_heads, rotated=1), scores=False),
     "rotated": Form(_rotated, scores=False),
+    "queries rotated": Form(partial(_rotated, rotated=1), scores=False),
     "rotated by the standard": Form(partial(_rotated, standard=True), scores=False),
 }

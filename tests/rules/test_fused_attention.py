@@ -62,9 +62,9 @@ def attribute(model: onnx.ModelProto, name: str) -> Any:
 
 
 def counted(model: onnx.ModelProto) -> set[int]:
-    """How many heads its attributes say."""
-    names = ("num_heads", "q_num_heads")
-    return {count for count in (attribute(model, name) for name in names) if count is not None}
+    """How many heads the attributes of all nodes say."""
+    attributes = [each for node in model.graph.node for each in node.attribute]
+    return {each.i for each in attributes if each.name in ("num_heads", "q_num_heads")}
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -223,14 +223,20 @@ def cached(op: str, masks: Masks, past: bool) -> onnx.ModelProto:
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_caches_keep_their_heads(op: str, past: bool, strategy: str) -> None:
     """Where several heads share keys, as many of each may leave all the same."""
-    masks = {"v": [*of_heads(0), *of_each(1, heads=2)], "k": of_each(2), "o": of_heads(1, 3)}
-    if op != "MultiHeadAttention":
-        masks = {"v": of_heads(0), "k": of_each(2, heads=2), "o": of_heads(1, 3)}
+    shared = HEADS if op == "MultiHeadAttention" else 2
+    masks = {
+        "v": [*of_heads(0), *of_each(1, heads=shared)],
+        "k": of_each(2, heads=shared),
+        "o": [*of_heads(1, 3), *of_each(1)],
+    }
     model = cached(op, masks, past)
     result = onnx_upscale.optimize(model, NOTHING, strategy=strategy)
     inputs = input_values(model)
     assert_close(run(model, inputs), run(result.model, inputs))
-    queries, shared = (HEADS, HEADS) if op == "MultiHeadAttention" else (2, 2)
+    layers = 2 * CHANNELS * (HEADS + shared) * WIDTH
+    scores = 2 * HEADS * WIDTH * (TOKENS + 3 * past)
+    assert result.report["input"]["macs"] == TOKENS * (layers + scores)
+    queries = HEADS if op == "MultiHeadAttention" else 2
     assert columns(result.model)[0] == queries * WIDTH + 2 * shared * WIDTH
     reasons = {reason for each in result.report["segments"] for reason in each["pinned"]}
     assert any("caches hold all heads" in reason for reason in reasons)
@@ -321,6 +327,17 @@ def test_a_bias_inside_is_no_zero() -> None:
         assert columns(made)[0] == 3 * HEADS * WIDTH
 
 
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_packed_weight_that_is_zero_leaves_its_bias(strategy: str) -> None:
+    model = FORMS["packed"].model({})
+    (stored,) = (each for each in model.graph.initializer if each.name == "qkv.weight")
+    weight = onnx.numpy_helper.to_array(stored).copy()
+    weight[:, [2 * HEADS * WIDTH + each for each in of_heads(0)]] = 0
+    stored.CopyFrom(onnx.numpy_helper.from_array(weight, stored.name))
+    made = optimized(model, strategy=strategy)
+    assert columns(made) == [3 * HEADS * WIDTH, HEADS * WIDTH]
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_what_leaves_as_one_is_one(form: str) -> None:
     own = FORMS[form]
@@ -330,7 +347,8 @@ def test_what_leaves_as_one_is_one(form: str) -> None:
     assert len(np.unique(whole.roots[reader.inputs])) == own.shared
 
 
-def test_what_lies_on_one_axis_stays_in_its_order() -> None:
+@pytest.mark.parametrize("laid", [False, True])
+def test_what_lies_on_one_axis_stays_in_its_order(laid: bool) -> None:
     """Others may take keys first, and would have them first."""
     net = FusedNet({"o": of_heads(2, 3)}, shared=2)
     flat = product(net)
@@ -343,6 +361,7 @@ def test_what_lies_on_one_axis_stays_in_its_order() -> None:
     how: dict[str, Any] = {"q_num_heads": HEADS, "kv_num_heads": 2}
     one = net("Attention", queries, keys, values, **how)
     how = {"num_heads": HEADS, "kv_num_heads": 2, "domain": MICROSOFT}
+    flat = net("Concat", queries, keys, values, axis=2) if laid else flat
     read = [flat, "", "", "", "", *lengths(net)]
     other, *_ = net.attend("GroupQueryAttention", *read, outputs=3, **how)
     model = net.finished(net("Add", one, other))
