@@ -11,6 +11,7 @@ from onnx import helper
 
 from onnx_upscale.copies import COPIES
 from onnx_upscale.declared import Shape
+from onnx_upscale.optimizer.load.attention import attention_reads, attention_work
 from onnx_upscale.optimizer.load.layers import multiply_adds, work_reads
 from onnx_upscale.optimizer.load.shapes import is_fixed, skeleton, with_shapes
 from onnx_upscale.optimizer.load.subgraphs import subgraphs
@@ -62,7 +63,9 @@ def measure(
     return Stats(
         nodes=len(nodes),
         params=sum(math.prod(tensor.dims) for tensor in _weights(model.graph)),
-        macs=sum(multiply_adds(node, shapes) for node in model.graph.node),
+        macs=sum(
+            multiply_adds(node, shapes) + attention_work(node, shapes) for node in model.graph.node
+        ),
         copies=len(copied),
         copied_bytes=sum(_bytes(tensor, shapes, types) for tensor in copied),
     )
@@ -103,7 +106,9 @@ def _shapes_at(
             if dim.dim_param in bound:
                 dim.dim_value = bound[dim.dim_param]
     found = derive(with_shapes(slim), model)
-    wanted = [name for node in model.graph.node for name in work_reads(node)] + list(copied)
+    wanted = list(copied)
+    for node in model.graph.node:
+        wanted += [*work_reads(node), *attention_reads(node)]
     lacking = [name for name in wanted if not is_fixed(found.shapes.get(name))]
     seen = shapes_at(model, lacking, sizes) if lacking and sizes and runs else {}
     return {**found.shapes, **seen}, found.types

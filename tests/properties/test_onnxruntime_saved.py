@@ -19,7 +19,7 @@ from onnx_upscale.optimizer.load import load
 from onnx_upscale.optimizer.load.layers import layers
 from onnx_upscale.optimizer.load.sides import Side
 
-WIDTH, HEADS, TOKENS = 16, 2, 5
+WIDTH, HEADS, TOKENS = 16, 4, 5
 
 
 def _conv(net: Net, data: str, name: str, inputs: int, outputs: int, kernel: int = 3) -> str:
@@ -44,9 +44,9 @@ def images() -> onnx.ModelProto:
     return net.model(net("Gemm", hidden, net.constant(net.random(12, 5), "last.weight")))
 
 
-def tokens() -> onnx.ModelProto:
-    """A block of a transformer, and a layer behind it."""
-    net = Net(17, x=(1, TOKENS, WIDTH))
+def tokens(standard: bool = False) -> onnx.ModelProto:
+    """A block of a transformer, and a layer behind it; the attention may be one operator."""
+    net = Net(23 if standard else 17, x=(1, TOKENS, WIDTH))
     each = WIDTH // HEADS
 
     def linear(data: str, name: str, inputs: int, outputs: int) -> str:
@@ -62,10 +62,17 @@ def tokens() -> onnx.ModelProto:
     data = linear("x", "in", WIDTH, WIDTH)
     queries, keys, values = (
         heads(linear(data, name, WIDTH, WIDTH), order)
-        for name, order in (("q", [0, 2, 1, 3]), ("k", [0, 2, 3, 1]), ("v", [0, 2, 1, 3]))
+        for name, order in (
+            ("q", [0, 2, 1, 3]),
+            ("k", [0, 2, 1, 3] if standard else [0, 2, 3, 1]),
+            ("v", [0, 2, 1, 3]),
+        )
     )
-    scores = net("Div", net("MatMul", queries, keys), np.float32(2.0))
-    mixed = net("MatMul", net("Softmax", scores, axis=3), values)
+    if standard:
+        mixed = net("Attention", queries, keys, values)
+    else:
+        scores = net("Div", net("MatMul", queries, keys), np.float32(each**0.5))
+        mixed = net("MatMul", net("Softmax", scores, axis=3), values)
     flat = net("Reshape", net("Transpose", mixed, perm=[0, 2, 1, 3]), net.ints(1, TOKENS, WIDTH))
     data = norm(net("Add", linear(flat, "o", WIDTH, WIDTH), data))
     wide = linear(data, "up", WIDTH, 32)
@@ -87,11 +94,12 @@ def extended(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
     return onnx.load(path)
 
 
-def transformed(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
-    """What onnxruntime's optimizer for transformers makes of a model."""
+def transformed(model: onnx.ModelProto, folder: Path, attention: str = "") -> onnx.ModelProto:
+    """What onnxruntime's optimizer for transformers makes of a model; it may fuse attention."""
     optimizer = pytest.importorskip("onnxruntime.transformers.optimizer")
     options = pytest.importorskip("onnxruntime.transformers.fusion_options").FusionOptions("bert")
-    options.enable_attention = False
+    options.enable_attention = bool(attention)
+    options.use_multi_head_attention = attention == "MultiHeadAttention"
     onnx.save(model, folder / "plain.onnx")
     made = optimizer.optimize_model(
         str(folder / "plain.onnx"), "bert", HEADS, WIDTH, options, opt_level=0
@@ -147,6 +155,46 @@ def test_as_much_leaves_as_from_the_plain_model(
     inputs = input_values(plain)
     expected = run(masked_model(load(plain, wanted).graph), inputs)
     assert_close(expected, run(results[1], inputs), share=1e-3)
+
+
+def attention_in(kind: str, folder: Path) -> onnx.ModelProto:
+    """The same block, with attention in one operator."""
+    return tokens(standard=True) if kind == "standard" else transformed(tokens(), folder, kind)
+
+
+@pytest.mark.parametrize("kind", ["Attention", "MultiHeadAttention", "standard"])
+@pytest.mark.parametrize("strategy", ["auto", "gather"])
+def test_a_quarter_of_heads_and_half_of_features_leave(
+    kind: str, strategy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From attention in one operator as from attention that is written out."""
+    monkeypatch.setitem(sys.modules, "torch", None)
+    gone = {
+        "o.weight": {"input": list(range(WIDTH // 4, WIDTH // 2))},
+        "down.weight": {"input": list(range(0, 32, 2))},
+    }
+    wanted = {"version": 1, "masks": gone}
+    plain, saved = tokens(), attention_in(kind, tmp_path)
+    operators = {node.op_type for node in saved.graph.node}
+    assert ("Attention" if kind == "standard" else kind) in operators
+    results = [onnx_upscale.optimize(model, wanted, strategy=strategy) for model in (plain, saved)]
+    left, fused = (
+        {tensor.name: list(tensor.dims) for tensor in result.model.graph.initializer}
+        for result in results
+    )
+    made = WIDTH * 3 // 4
+    assert [left[f"{name}.weight"] for name in "qkvo"] == [[WIDTH, made]] * 3 + [[made, WIDTH]]
+    assert [left["up.weight"], left["down.weight"]] == [[WIDTH, 16], [16, WIDTH]]
+    shared = left.keys() & fused.keys()
+    assert {"o.weight", "up.weight", "down.weight"} <= shared
+    assert all(left[name] == fused[name] for name in shared if name.endswith(".weight"))
+    if kind == "Attention":
+        assert fused["Attention_0_qkv_weight"] == [WIDTH, 3 * made]
+    assert results[0].report["output"]["macs"] == results[1].report["output"]["macs"]
+    assert results[0].report["input"]["macs"] == results[1].report["input"]["macs"]
+    inputs = input_values(plain)
+    expected = run(masked_model(load(plain, wanted).graph), inputs)
+    assert_close(expected, run(results[1].model, inputs), share=1e-3)
 
 
 def test_what_is_absorbed_does_not_keep_it_from_loading(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import test_recurrent
 import test_reshaping
 import test_spatial
 
+import fused_attention
 from onnx_upscale.optimizer.analyze.rules import RULES
 from rule_cases import NEWEST, OPSETS, SINCE, UNKNOWN
 
@@ -46,6 +47,7 @@ def test_the_table_names_every_rule() -> None:
     models += [case.model(name, {}) for name, case in test_dynamic.CASES.items()]
     models += [test_few_bits.build(form, {}, False) for form in test_few_bits.FORMS.values()]
     models += [case.model(name, {}) for name, case in test_recurrent.CASES.items()]
+    models += [form.model({}) for form in fused_attention.FORMS.values()]
     seen |= {(node.domain, node.op_type) for model in models for node in model.graph.node}
     known = {(domain, op) for domain, op in RULES if domain or SINCE.get(op, UNKNOWN) <= NEWEST}
     # What has no kernel on a CPU, or reads integers, is tested by itself.

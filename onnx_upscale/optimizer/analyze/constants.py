@@ -37,12 +37,12 @@ def find_constants(structure: Structure, graph: Graph, weights: MaskedWeights) -
             written = _written(graph, facts, facts.write, values, weights)
             values[facts.write.outputs] = written
             known |= not np.isnan(written).all()
-        for carry in facts.carries:
-            if known or not any(labels is not None for labels in carry.inputs.values()):
-                values[carry.outputs] = carried = _carried(graph, facts, carry, values)
+        for each in facts.passes:
+            if isinstance(each, Grid):
+                _through_grid(each, values)
+            elif known or not any(labels is not None for labels in each.inputs.values()):
+                values[each.outputs] = carried = _carried(graph, facts, each, values)
                 known |= not np.isnan(carried).all()
-        for grid in facts.grids if facts.grouped is None else ():
-            _through_grid(grid, values)
     values[~np.isfinite(values)] = np.nan
     return values
 

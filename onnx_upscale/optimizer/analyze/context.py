@@ -205,7 +205,7 @@ class Context:
 
     def grid(self, flat: IntArray, factors: Sequence[IntArray], splits: bool) -> None:
         """A flat axis is a grid of several axes that lose channels each by itself."""
-        self._grids.append(Grid(flat, tuple(factors), splits))
+        self._grids.append(Grid(flat, tuple(factors), splits, len(self._carries)))
 
     def unbound(self, channels: int) -> IntArray:
         """Labels for channels of no tensor, such as the groups of a convolution.
@@ -220,6 +220,10 @@ class Context:
     def param(self, slot: int, axis: int, labels: IntArray) -> None:
         """A constant input is indexed by channels."""
         self._params.append(Param(slot, axis, labels))
+
+    def param_of_parts(self, slot: int, axis: int, parts: Sequence[IntArray]) -> None:
+        """A constant input is indexed by the channels of several axes, one after the other."""
+        self._params.append(Param(slot, axis, np.concatenate(parts), tuple(parts)))
 
     def need(self, slot: int, axis: int, reason: str, unless_zero: bool = False) -> None:
         """All channels of an input axis are needed, in any order."""
@@ -236,12 +240,12 @@ class Context:
                 self.pin(slot, axis, reason)
 
     def pin_part(self, slot: int, axis: int, labels: IntArray, reason: str) -> None:
-        """An opaque input axis takes part in a labelled one, unchanged."""
+        """Channels that a rule made of an input are all needed, in their original order."""
         tensor = self.node.inputs[slot]
         self._demands.append(Demand(tensor, slot, axis, labels, True, reason))
 
     def need_made(self, slot: int, axis: int, labels: IntArray, reason: str) -> None:
-        """All channels that are made of a constant input's axis are needed, in any order."""
+        """Channels that a rule made of an input are all needed, in any order."""
         tensor = self.node.inputs[slot]
         self._demands.append(Demand(tensor, slot, axis, labels, False, reason))
 

@@ -35,16 +35,31 @@ class Param:
 
     Attributes:
         axis: The axis; a negative one counts from the end.
+        labels: The channels.
+        parts: The axes that these are, one after the other, where they are several.
     """
 
     slot: int
     axis: int
     labels: IntArray
+    parts: tuple[IntArray, ...] = ()
 
     def place(self, constant: Array) -> int | None:
         """The axis along which a constant has its slices; None if one value serves all."""
         axis = self.axis if self.axis >= 0 else self.axis + constant.ndim
         return axis if axis >= 0 and constant.shape[axis] == len(self.labels) else None
+
+    def kept(self, positions: Positions) -> IntArray:
+        """The positions that the constant keeps.
+
+        Args:
+            positions: The positions that each axis keeps.
+        """
+        if not self.parts:
+            return positions(self.labels)
+        starts = np.cumsum([0, *(len(part) for part in self.parts)])
+        kept = [positions(part) + start for part, start in zip(self.parts, starts, strict=False)]
+        return np.concatenate(kept)
 
 
 @dataclass(frozen=True)
@@ -71,11 +86,13 @@ class Grid:
         flat: The flat axis.
         factors: The axes of the grid, the slowest first.
         splits: Whether the node makes the factors of the flat axis, or the flat axis of them.
+        place: How many of the node's carries come before it.
     """
 
     flat: IntArray
     factors: tuple[IntArray, ...]
     splits: bool
+    place: int = 0
 
     @property
     def axes(self) -> tuple[IntArray, ...]:
@@ -90,10 +107,17 @@ class Grid:
 
 @dataclass(frozen=True)
 class Concatenation:
-    """An output axis holds the axes of all inputs, the parts, one after the other."""
+    """An axis holds others, the parts, one after the other.
+
+    Attributes:
+        parts: The others, in their order.
+        whole: All of it.
+        fixed: Whether nothing can take the parts in another order.
+    """
 
     parts: tuple[IntArray, ...]
     whole: IntArray
+    fixed: bool = False
 
     @cached_property
     def _starts(self) -> IntArray:
@@ -114,6 +138,7 @@ class Concatenation:
         part_of = np.searchsorted(starts, whole, side="right") - 1
         heads = np.flatnonzero(np.diff(part_of, prepend=-1))
         order = [int(part) for part in part_of[heads]]
+        order = sorted(order) if self.fixed else order
         pieces = [positions(self.parts[part]) + starts[part] for part in order]
         laid = np.concatenate(pieces) if pieces else np.zeros(0, np.int64)
         return order if np.array_equal(laid, whole) else None
@@ -257,3 +282,11 @@ class Facts:
     grouped: Read | None = None
     group_labels: IntArray | None = None
     rewrites: tuple[Rewrite, ...] = ()
+
+    @property
+    def passes(self) -> Sequence[Carry | Grid]:
+        """How known values pass, one step after the other."""
+        steps: list[Carry | Grid] = list(self.carries)
+        for count, grid in enumerate(self.grids if self.grouped is None else ()):
+            steps.insert(grid.place + count, grid)
+        return steps

@@ -23,8 +23,8 @@ from onnx_upscale.optimizer.load.graph import IntArray
 
 # What does the same to every head, whatever the order of its channels.
 _SAME_IN_ANY_ORDER = frozenset(
-    {"Add", "Cast", "Div", "Gather", "Identity", "MatMul", "Mul", "Neg", "Reshape", "Slice"}
-    | {"Shape", "Split", "Squeeze", "Sub", "Transpose", "Unsqueeze"}
+    {"Add", "Attention", "Cast", "Div", "Gather", "Identity", "MatMul", "Mul", "Neg", "Reshape"}
+    | {"Shape", "Slice", "Split", "Squeeze", "Sub", "Transpose", "Unsqueeze"}
 )
 _QUANTIZED = {"QLinearAdd": "Add", "QLinearMatMul": "MatMul", "QLinearMul": "Mul"}
 

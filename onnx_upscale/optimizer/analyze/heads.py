@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from onnx_upscale.optimizer.load.attention import ATTENTIONS, MAKES_OPERANDS
 from onnx_upscale.optimizer.load.graph import Graph, Node
 from onnx_upscale.optimizer.load.layers import layer_of
 from onnx_upscale.optimizer.load.pointwise import MICROSOFT
 
-_PRODUCTS = frozenset(
-    {("", "MatMul"), ("", "Einsum"), ("", "QLinearMatMul"), (MICROSOFT, "FusedMatMul")}
-)
+_PRODUCTS = (ATTENTIONS - {MAKES_OPERANDS}) | {
+    ("", "MatMul"),
+    ("", "Einsum"),
+    ("", "QLinearMatMul"),
+    (MICROSOFT, "FusedMatMul"),
+}
 
 
 def nodes_in_heads(graph: Graph) -> frozenset[int]:

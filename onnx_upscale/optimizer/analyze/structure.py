@@ -167,7 +167,7 @@ class Structure:
         for each in sorted(laid, key=lambda each: -len(each.parts)):
             parts = frozenset(self.roots[part].tobytes() for part in each.parts)
             once = len(np.unique(self.roots[each.whole])) == len(each.whole)
-            if not once or not any(parts <= others for others in larger):
+            if each.fixed or not once or not any(parts <= others for others in larger):
                 found.append(each)
                 larger += [parts] if once else []
         return tuple(found)

@@ -86,7 +86,7 @@ def _collect(plan: Plan, index: int, cuts: dict[Use, Cut]) -> None:
         place = None if value is None else param.place(value)
         if place is not None:
             own = writer is not None and same_axis(param.labels, writer.write.outputs)
-            positions = writer.positions if writer and own else layout.positions(param.labels)
+            positions = writer.positions if writer and own else param.kept(layout.positions)
             takes.append((param.slot, place, positions))
     if reader is not None:
         layer = reader.read.layer

@@ -73,6 +73,29 @@ def _embedded(use: Use) -> Shape | None:
     return (*indices, table[-1])
 
 
+def _attended(use: Use) -> Shape | None:
+    data, weight = use.shape(), use.shape(1)
+    sizes = use.attributes.get("qkv_hidden_sizes")
+    if data is None or weight is None or len(data) != 3 or len(weight) != 2:
+        return None
+    third = weight[1] // 3 if isinstance(weight[1], int) else None
+    return (*data[:2], sizes[2] if sizes else third)
+
+
+def _attended_by_heads(use: Use) -> Shape | None:
+    queries, values = use.shape(), use.shape(2)
+    if queries is None or values is None or len(queries) != 3 or len(values) != 3:
+        return None
+    return (*queries[:2], values[2])
+
+
+def _attended_in_groups(use: Use) -> Shape | None:
+    queries, keys = use.shape(), use.shape(1)
+    if queries is None or len(queries) != 3:
+        return None
+    return queries if keys is not None else (*queries[:2], None)  # They may be packed.
+
+
 def _broadcast_quantized(use: Use) -> Shape | None:
     one, other = use.shape(0), use.shape(3)
     if one is None or other is None:
@@ -91,10 +114,13 @@ def _pooled_whole(use: Use) -> Shape | None:
 
 FUSED_SHAPE_RULES: Mapping[Fused, ShapeRule] = {
     (MICROSOFT, "BiasSplitGelu"): _half,
+    (MICROSOFT, "Attention"): _attended,
     (MICROSOFT, "EmbedLayerNormalization"): _embedded,
     (MICROSOFT, "FusedConv"): _convolved,
     (MICROSOFT, "FusedGemm"): _gemm,
     (MICROSOFT, "FusedMatMul"): _product,
+    (MICROSOFT, "GroupQueryAttention"): _attended_in_groups,
+    (MICROSOFT, "MultiHeadAttention"): _attended_by_heads,
     (MICROSOFT, "MatMulNBits"): _product_of_bits,
     (MICROSOFT, "QLinearAdd"): _broadcast_quantized,
     (MICROSOFT, "QLinearGlobalAveragePool"): _pooled_whole,

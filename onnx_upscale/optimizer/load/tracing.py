@@ -22,6 +22,7 @@ from onnx import TensorProto, defs, helper, numpy_helper, shape_inference
 
 from onnx_upscale.declared import Shape, shape_in
 from onnx_upscale.optimizer.load.arithmetic import FEW, MOST_TERMS, Value, compute, vector
+from onnx_upscale.optimizer.load.attention import MAKES_OPERANDS
 from onnx_upscale.optimizer.load.fused_shapes import FUSED_SHAPE_RULES, TYPED_BY
 from onnx_upscale.optimizer.load.pointwise import MICROSOFT
 from onnx_upscale.optimizer.load.polynomials import polynomial, product_of
@@ -60,6 +61,7 @@ _KEEPS_SHAPE = {
     ("com.microsoft", "QLinearSigmoid"): (0,),
     ("com.microsoft", "QLinearSoftmax"): (0,),
     ("com.microsoft", "QuickGelu"): (0,),
+    ("com.microsoft", "RotaryEmbedding"): (0,),
     ("com.microsoft", "SkipLayerNormalization"): (0, 3),
     ("com.microsoft", "SkipSimplifiedLayerNormalization"): (0, 3),
 }
@@ -291,4 +293,6 @@ def _fitting(
                 )
         elif node.op_type in ("BatchNormalization", "InstanceNormalization"):
             need(one, 1, other, 0)
+        elif (node.domain, node.op_type) == MAKES_OPERANDS:
+            need(one, 2, other, 0)
     return fits

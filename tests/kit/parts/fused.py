@@ -8,6 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from builder import Builder, image_sizes
+from parts.layers import matmul
 
 _EINSUM_SINCE = 12
 MICROSOFT = "com.microsoft"
@@ -108,4 +109,35 @@ def skip_norm(b: Builder) -> None:
         b.nodes[-1].output[place] = ""
 
 
-PARTS = (fused_conv, fused_matmul, einsum, activation, skip_norm)
+def attention(b: Builder) -> None:
+    """Attention in one operator, with a mask of heads at times, and the projection behind it."""
+    data = b.pick(3)
+    if data is None:
+        return
+    n, length, channels = b.shapes[data]
+    heads, width, values = (b.draw(st.integers(1, 4)) for _ in range(3))
+    sizes = [heads * width, heads * width, heads * values]
+    how: dict[str, Any] = {"domain": MICROSOFT, "num_heads": heads}
+    bias = b.constant(b.numbers(sum(sizes)))
+    if b.chance(0.4):
+        weight = b.numbers(int(channels), sum(sizes))
+        weight[:, b.some(sum(sizes))] = 0
+        inputs = [data, b.constant(weight), bias]
+        how["qkv_hidden_sizes"] = sizes
+        op, mask = "Attention", ["", ""]
+    else:
+        made = [matmul(b, data, size) for size in sizes]
+        inputs = [*(each for each in made if each), *([bias] if b.chance(0.5) else [""])]
+        op, mask = "MultiHeadAttention", [""]
+    if isinstance(length, int) and b.chance(0.3):
+        inputs += [*mask, b.constant(b.numbers(1, heads, length, length))]
+    while not inputs[-1]:
+        inputs.pop()
+    made_by_all = b.one(op, inputs, (n, length, sizes[2]), **how)
+    out = matmul(b, made_by_all, int(channels))
+    whole = np.repeat(b.some(heads), values)
+    if out is not None and whole.any() and not whole.all():
+        b.given[out] = {"input": np.flatnonzero(whole).tolist()}
+
+
+PARTS = (fused_conv, fused_matmul, einsum, activation, skip_norm, attention)

@@ -4,6 +4,7 @@
 """
 
 from onnx_upscale.optimizer.analyze.rules import (
+    attention,
     einsum,
     elementwise,
     few_bits,
@@ -25,6 +26,7 @@ __all__ = [
     "NO_RULE",
     "RULES",
     "UNRULED",
+    "attention",
     "einsum",
     "elementwise",
     "few_bits",

@@ -11,8 +11,8 @@ NO_RULE = "no rule for this operator"
 """The reason of those that could lose channels, if somebody wrote how."""
 
 _STANDARD = {
-    NO_RULE: "Attention CausalConvWithState CumProd DeformConv GridSample "
-    "LinearAttention MaxRoiPool RoiAlign RotaryEmbedding SwiGLU",
+    NO_RULE: "CausalConvWithState CumProd DeformConv GridSample "
+    "LinearAttention MaxRoiPool RoiAlign SwiGLU",
     "each of its results depends on all channels": "Det DFT Hardmax LRN STFT",
     "which positions it takes depends on values": "Compress NonMaxSuppression NonZero TopK Unique",
     "it takes or puts values by position": "CenterCropPad Col2Im GatherElements GatherND MaxUnpool "
@@ -32,10 +32,10 @@ _STANDARD = {
 }
 
 _MICROSOFT = {
-    NO_RULE: "Attention BiasDropout BitmaskBiasDropout BitmaskDropout "
+    NO_RULE: "BiasDropout BitmaskBiasDropout BitmaskDropout "
     "ConvTransposeWithDynamicPads CropAndResize DecoderAttention ExpandDims FusedMatMulActivation "
-    "GatedAdd GemmFastGelu GridSample GroupNorm GroupQueryAttention MaxpoolWithMask "
-    "MultiHeadAttention Pad RotaryEmbedding ScaledSiLU SkipGroupNorm SwiGLU TorchEmbedding "
+    "GatedAdd GemmFastGelu GridSample GroupNorm MaxpoolWithMask "
+    "Pad ScaledSiLU SkipGroupNorm SwiGLU TorchEmbedding "
     "TransposeMatMul UnfoldTensor",
     "it is one step of a network that was fused for inference": "BranchwiseRMSNorm "
     "CausalConvWithState ConvStateReplay DecoderMaskedMultiHeadAttention "
