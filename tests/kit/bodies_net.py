@@ -170,6 +170,28 @@ def scanned(masks: Masks) -> onnx.ModelProto:
     return main.model({"x": shape, "steps": (4, 2, 5)}, {"sum": shape, "all": (4, 2, 5)})
 
 
+def recalled(masks: Masks) -> onnx.ModelProto:
+    """An If with an LSTM in a branch."""
+    main = Part(masks)
+    yes, no = main.body("choice/then_branch"), main.body("choice/else_branch")
+    key, units, gates = f"{yes.path}lstm", 6, 4
+    rows = [unit + gate * units for unit in masks.get(f"{key}.output", ()) for gate in range(gates)]
+    weight = yes.values(1, gates * units, 5)
+    weight[..., list(masks.get(f"{key}.input", ()))] = 0
+    between, bias = yes.values(1, gates * units, units), yes.values(1, 2 * gates * units)
+    for each in (weight, between, bias[:, : gates * units], bias[:, gates * units :]):
+        each[:, rows] = 0
+    stored = [yes.store(name, v) for name, v in (("w", weight), ("r", between), ("b", bias))]
+    made = yes("LSTM", "x", *stored, name="lstm", hidden_size=units)
+    flat = yes("Squeeze", made, yes.store("axes", [1], np.int64), name="flat")
+    graphs = {
+        "then_branch": yes.graph("yes", {}, {yes.matmul(flat, "of_units", units, 3): (4, 2, 3)}),
+        "else_branch": no.graph("no", {}, {no.matmul("x", "of_steps", 5, 3): (4, 2, 3)}),
+    }
+    last = main("If", "flag", name="choice", **graphs)
+    return main.model({"flag": FLAG, "x": (4, 2, 5)}, {last: (4, 2, 3)})
+
+
 def nested(masks: Masks) -> onnx.ModelProto:
     """An If in a Loop: layers in both, and weights from the main graph in the innermost."""
     main = Part(masks)

@@ -39,7 +39,7 @@ def _mask(
     before: dict[str, tuple[str, Array]] = {}
     behind: dict[str, Array] = {}
     biases: dict[str, Array] = {}
-    operators = {node.name: node.op_type for node in case.model.graph.node}
+    operators = {node.name: node.op_type for node in graph.node}
     units: dict[str, Array] = {}
     for layer in case.layers:
         for key in layer.keys if layer.path == path else ():

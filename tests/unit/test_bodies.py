@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import onnx_upscale
 from bodies_checks import NO, YES, all_names, assert_equal, bodies, document, inputs, weights
-from bodies_net import FLAG, IMAGE, Masks, Part, choice, lent, looped, nested, scanned
+from bodies_net import FLAG, IMAGE, Masks, Part, choice, lent, looped, nested, recalled, scanned
 from build import assert_close, run
 from onnx_upscale.running import input_sizes, random_inputs
 from targets import TARGETS
@@ -57,6 +57,10 @@ CASES: dict[str, tuple[Build, Masks]] = {
         {f"{NO}/c.output": [4, 5], f"{YES}/b.input": [0], "last.input": [3]},
     ),
     "lent and turned": (lent, {"turned.input": [0, 5], f"{YES}/a.output": [9]}),
+    "hidden units": (
+        recalled,
+        {f"{YES}/lstm.input": [0], f"{YES}/lstm.output": [1, 4], f"{YES}/of_units.input": [2]},
+    ),
     "nested": (
         nested,
         {
@@ -84,6 +88,14 @@ def test_what_is_emitted_equals_the_masked_model(case: str) -> None:
     # Zeros in the weights do the same without masks.
     assert_equal(wanted, onnx_upscale.optimize(wanted, strategy="gather").model)
     assert original.SerializeToString(deterministic=True) == content
+
+
+def test_hidden_units_leave_a_branch() -> None:
+    masks = {f"{YES}/lstm.output": [1, 4]}
+    made = onnx_upscale.optimize(recalled({}), document(masks), strategy="gather").model
+    found = weights(made.graph)
+    assert (found["w"], found["r"], found["b"]) == ((1, 16, 5), (1, 16, 4), (1, 32))
+    assert found["of_units.weight"] == (4, 3)
 
 
 @pytest.mark.parametrize("case", CASES)
