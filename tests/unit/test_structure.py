@@ -15,8 +15,7 @@ from onnx_upscale.optimizer.analyze.weights import MaskedWeights, Weights
 from onnx_upscale.optimizer.apply import apply
 from onnx_upscale.optimizer.load import load
 from onnx_upscale.optimizer.load.layers import layers
-from onnx_upscale.optimizer.load.masking import mask_graph, resolve_masks
-from onnx_upscale.optimizer.load.masks import read_masks
+from onnx_upscale.optimizer.load.masking import mask_graph
 from onnx_upscale.optimizer.plan import plan
 from onnx_upscale.prices import load_prices
 from strategies import cases
@@ -27,9 +26,9 @@ PRICES = load_prices("cpu-avx512")
 @settings(max_examples=30)
 @given(cases())
 def test_masks_on_a_known_structure_give_what_a_new_one_gives(case: Case) -> None:
-    graph = load(case.model).graph
+    loaded = load(case.model, case.document)
+    graph, resolved = loaded.graph.masked({}), loaded.masks
     structure = find_structure(graph)
-    resolved = resolve_masks(graph, read_masks(case.document))
     for masks in (resolved[::2], resolved, ()):  # Other masks before must leave nothing behind.
         masked = mask_graph(graph, masks)
         known, fresh = analyze(masked, structure), analyze(masked)

@@ -155,10 +155,14 @@ class _Comparison:
         whole = differences(expected, found, self._tolerance)
         if whole.failure is None and not self._forced:
             return self._outcome(whole, doubts)
-        return self._closer(expected, whole, doubts)
+        return self._closer(expected, found, whole, doubts)
 
     def _closer(
-        self, expected: Sequence[Values], whole: Difference, doubts: tuple[str, ...]
+        self,
+        expected: Sequence[Values],
+        found: Sequence[Values],
+        whole: Difference,
+        doubts: tuple[str, ...],
     ) -> Verification:
         """Compares again where a difference of the whole may be the model's own noise."""
         cuts = len(self._cuts.tensors)
@@ -176,7 +180,8 @@ class _Comparison:
             return self._outcome(replace(whole, failure=None), (*doubts, doubt), noise.largest)
         if pieces.failure is not None or whole.failure is None:
             return self._outcome(pieces, doubts, noise.largest, cuts)
-        if is_noise or (self._rounds and whole.relative <= _FEW_ROUNDINGS):
+        few = self._rounds and self._beside_original(expected, found, whole) <= _FEW_ROUNDINGS
+        if is_noise or few:
             how = f"piece by piece, cut at {cuts} tensors" if cuts else "without optimizations"
             doubt = f"{itself}: compared {how}"
             return self._outcome(pieces, (*doubts, doubt), noise.largest, cuts)
@@ -185,6 +190,28 @@ class _Comparison:
             "emitted model computes"
         )
         return self._outcome(replace(whole, failure=failure), noise=noise.largest)
+
+    def _beside_original(
+        self, expected: Sequence[Values], found: Sequence[Values], whole: Difference
+    ) -> float:
+        """The largest difference, as a share of what an output has without masks, if that is more.
+
+        Of an output that is zero under masks, no difference would be a small share.
+        """
+        if self._original is None or not np.isfinite(whole.absolute):
+            return whole.relative
+        session, shares = Session(self._original, optimized=False), [0.0]
+        for wanted, got, values in zip(expected, found, self._inputs, strict=True):
+            for name, value in session.run(values).items():
+                if value.dtype.kind == "f":
+                    finite = np.isfinite(wanted[name]) & np.isfinite(value)
+                    before, after, other = (
+                        each[finite].astype(np.float64) for each in (wanted[name], got[name], value)
+                    )
+                    apart = np.abs(after - before).max(initial=0.0)
+                    scale = np.abs([before, other]).max(initial=0.0)
+                    shares.append(apart / scale if scale else np.inf if apart else 0.0)
+        return max(shares)
 
     def _outcome(
         self,
