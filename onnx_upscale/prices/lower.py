@@ -28,6 +28,7 @@ _COSTLY = frozenset(
      "LayerNormalization", "GroupNormalization", "InstanceNormalization", "Pow", "Sqrt", "Elu"}
 )  # fmt: skip
 _BINARY = frozenset({"Add", "Mul", "Sub", "Div", "Sum"})
+_ELEMENTWISE = _BINARY | _BLOCKED_ACTIVATIONS | {"BatchNormalization"}
 _RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
 _POOLS = frozenset({"MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"})
 _BLOCKABLE = frozenset(
@@ -46,7 +47,7 @@ def works_on_blocks(op: str, alike: bool, behind_convolution: bool) -> bool:
     """
     if op in _BLOCKABLE or (op in _BINARY and alike):
         return True
-    return behind_convolution and op in _ACTIVATIONS | _BINARY
+    return behind_convolution and (op in _ACTIVATIONS or op in _BINARY)
 
 
 def passing_family(op: str, operands: int) -> str:
@@ -130,7 +131,7 @@ class _Lowering:
             self._alias(step)
         elif step.op in _POOLS and self._rank(step.inputs[0]) == 4:
             self._pool(step)
-        elif step.op in _BINARY | _BLOCKED_ACTIVATIONS | {"BatchNormalization"}:
+        elif step.op in _ELEMENTWISE:
             self._elementwise(step)
         elif step.op == "Concat":
             self._concat(step)

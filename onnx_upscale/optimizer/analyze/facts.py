@@ -195,7 +195,8 @@ class Contraction:
         assert self.layer is not None
         if self.inputs is None:
             return np.full(self.layer.inputs, np.nan)
-        return values[self.inputs] - self.layer.data_zero
+        zero = self.layer.data_zero
+        return values[self.inputs] - zero if zero else values[self.inputs]
 
 
 class Read(Contraction):

@@ -98,7 +98,7 @@ class Layer:
             return self.recurrence.units
         return self.weight_shape[self.weight_output_axis] * (self.groups if self.transposed else 1)
 
-    @property
+    @cached_property
     def weight(self) -> Use:
         """Where the weight is read."""
         return self.node.index, self.weight_slot
@@ -148,7 +148,7 @@ class Layer:
             return self.coding.real(weight)
         return weight if self.quantization is None else self.quantization.real(weight)
 
-    @property
+    @cached_property
     def together(self) -> int:
         """How many adjacent input channels can leave only together."""
         blocks = self.scale_blocks

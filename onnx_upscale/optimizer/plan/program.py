@@ -30,7 +30,7 @@ class _Program:
     def __init__(self, structure: Structure, layout: Layout) -> None:
         self.steps: list[Step] = []
         self.shapes: dict[str, tuple[int, ...]] = {}
-        self._graph, self._layers, self._layout = structure.graph, structure.layers, layout
+        self._sizes, self._layers, self._layout = structure.sizes, structure.layers, layout
         self._copies: dict[tuple[str, int, bytes], str] = {}
         self._done: set[int] = set()  # Nodes that were taken before their turn.
         axes = structure.axes
@@ -44,10 +44,7 @@ class _Program:
 
     def known(self, name: str) -> None:
         """Takes down the shape of a tensor in its layout; unknown sizes count as one."""
-        counts = self._counts.get(name, {})
-        shape = [
-            size if isinstance(size, int) else 1 for size in self._graph.shapes.get(name, ()) or ()
-        ]
+        counts, shape = self._counts.get(name, {}), list(self._sizes.get(name, ()))
         # A rule may know the axes of a tensor whose shape nobody inferred.
         shape += [1] * (max(counts, default=-1) + 1 - len(shape))
         for axis, count in counts.items():
