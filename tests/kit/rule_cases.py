@@ -239,7 +239,8 @@ def document(masks: Masks) -> dict[str, Any]:
     return {"version": 1, "masks": result}
 
 
-def _assert_equal(expected: onnx.ModelProto, emitted: onnx.ModelProto, what: str) -> None:
+def assert_same(expected: onnx.ModelProto, emitted: onnx.ModelProto, what: str) -> None:
+    """Two models with the same outputs, in what they declare and in what they give."""
     onnx.checker.check_model(emitted, full_check=True)
     assert [v.SerializeToString() for v in emitted.graph.output] == [
         v.SerializeToString() for v in expected.graph.output
@@ -263,7 +264,7 @@ def check_random_masks(case: Case, opset: int) -> None:
         if strategy == "constrained":
             expected = case.model(opset, case.grown(masks)) if case.grows else expected
         if not own:
-            _assert_equal(expected, result.model, f"{strategy}, {masks}")
+            assert_same(expected, result.model, f"{strategy}, {masks}")
 
 
 def check_counts(case: Case, opset: int) -> None:
@@ -272,5 +273,5 @@ def check_counts(case: Case, opset: int) -> None:
     original, expected = case.model(opset, {}), case.model(opset, masks)
     for strategy in ("upscale", "gather"):
         result = onnx_upscale.optimize(original, document(masks), strategy=strategy, verify=False)
-        _assert_equal(expected, result.model, f"{strategy}, {masks}")
+        assert_same(expected, result.model, f"{strategy}, {masks}")
         assert _left(result.model) == case.kept, strategy

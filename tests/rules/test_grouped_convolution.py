@@ -136,14 +136,16 @@ def test_what_the_layer_before_does_not_make_leaves() -> None:
     assert check("nothing", masks) == [GROUPS * 4, 4, OUTPUTS, OUTPUTS]
 
 
-def random_masks(seed: int) -> Masks:
+def random_masks(
+    seed: int, layers: Mapping[str, tuple[int, int]] = LAYERS, groups: int = GROUPS
+) -> Masks:
     rng = np.random.default_rng(seed)
     masks: dict[str, list[int]] = {}
-    for name, (outputs, inputs) in LAYERS.items():
+    for name, (outputs, inputs) in layers.items():
         for side, size in (("input", inputs), ("output", outputs)):
             gone = rng.random(size) < rng.choice([0, 0.3, 0.7])
-            if size % GROUPS == 0 and rng.random() < 0.5:
-                gone |= (rng.random(GROUPS) < 0.3).repeat(size // GROUPS)
+            if size % groups == 0 and rng.random() < 0.5:
+                gone |= (rng.random(groups) < 0.3).repeat(size // groups)
             masks[f"{name}.{side}"] = np.flatnonzero(gone)[: size - 1].tolist()
     return masks
 

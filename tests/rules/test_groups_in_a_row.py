@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx
 import pytest
-from test_grouped_convolution import of_each
+from test_grouped_convolution import of_each, random_masks
 
 import onnx_upscale
 from build import Net, assert_close, input_values, run, weight_shape
@@ -146,27 +146,15 @@ def test_groups_stay_whole_where_others_want_their_order(between: str) -> None:
     assert found[2][1] == BETWEEN
 
 
-def random_masks(seed: int) -> Masks:
-    rng = np.random.default_rng(seed)
-    masks: dict[str, list[int]] = {}
-    for name, (outputs, inputs) in LAYERS.items():
-        for side, size in (("input", inputs), ("output", outputs)):
-            gone = rng.random(size) < rng.choice([0, 0.3, 0.7])
-            if size % GROUPS == 0 and rng.random() < 0.5:
-                gone |= (rng.random(GROUPS) < 0.3).repeat(size // GROUPS)
-            masks[f"{name}.{side}"] = np.flatnonzero(gone)[: size - 1].tolist()
-    return masks
-
-
 @pytest.mark.parametrize("between", BETWEENS + TRAPS)
 @pytest.mark.parametrize("strategy", ["auto", "upscale", "gather", "constrained"])
 def test_random_masks(between: str, strategy: str) -> None:
     for seed in range(6):
-        check(between, random_masks(seed), strategy)
+        check(between, random_masks(seed, LAYERS, GROUPS), strategy)
 
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("between", ["norm", "joined", "three", "also ungrouped"])
 def test_random_masks_at_any_price(between: str, target: str) -> None:
     for seed in range(3):
-        check(between, random_masks(10 + seed), "auto", TARGETS[target])
+        check(between, random_masks(10 + seed, LAYERS, GROUPS), "auto", TARGETS[target])

@@ -7,8 +7,7 @@ masked.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,205 +16,16 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 import onnx_upscale
-from build import assert_close, input_values, node, run, shape_of, weight_shape
+from build import assert_close, input_values, node, shape_of, weight_shape
 from onnx_upscale.optimizer.load import load
 from onnx_upscale.optimizer.load.layers import layers, multiply_adds
 from onnx_upscale.stats import measure
+from recurrent_cases import CASES, LEFT, PRUNED, Case, computed, merged, squeezed
 from recurrent_net import BATCH, GATES, READ, STEPS, UNITS, RecurrentNet, hidden_size
-from rule_cases import NEWEST, STRATEGIES, Masks, document
+from rule_cases import NEWEST, STRATEGIES, Masks, assert_same, document
 from targets import TARGETS
 
 PROFILES = ("as built in", "copies free", "copies dear", "multiply-adds free")
-PRUNED = (1, 4)
-LEFT = UNITS - len(PRUNED)
-
-Start = Callable[[RecurrentNet], list[Any]]
-Behind = Callable[[RecurrentNet, list[str]], str]
-
-
-def _squeezed(n: RecurrentNet, made: list[str]) -> str:
-    return n.squeeze(made[0], 1)
-
-
-def _shifted(n: RecurrentNet, made: list[str]) -> str:
-    """What is added behind a layer that goes on with its sums is none of its own."""
-    return n.squeeze(n("Add", made[0], n.random(UNITS)), 1)
-
-
-def _batch_first(n: RecurrentNet, made: list[str]) -> str:
-    return n("Transpose", n.squeeze(made[0], 1), perm=[1, 0, 2])
-
-
-def _merged(n: RecurrentNet, made: list[str]) -> str:
-    """As torch's exporters lay both directions side by side."""
-    turned = n("Transpose", made[0], perm=[0, 2, 1, 3])
-    return n("Reshape", turned, n.ints(0, 0, -1))
-
-
-def _merged_batch_first(n: RecurrentNet, made: list[str]) -> str:
-    turned = n("Transpose", made[0], perm=[0, 2, 1, 3])
-    merged = n("Reshape", turned, n.ints(STEPS, BATCH, -1))
-    return n("Gather", n("Transpose", merged, perm=[1, 0, 2]), np.array(-1), axis=1)
-
-
-def _split(n: RecurrentNet, made: list[str]) -> str:
-    """As tf2onnx does."""
-    how: dict[str, Any] = {"num_outputs": 2} if n.opset >= 18 else {}
-    parts = n.nodes_of("Split", made[0], outputs=2, axis=1, **how)
-    return n("Concat", *(n.squeeze(part, 1) for part in parts), axis=2)
-
-
-def _end(n: RecurrentNet, made: list[str]) -> str:
-    return n.squeeze(made[1], 0)
-
-
-def _cells(n: RecurrentNet, made: list[str]) -> str:
-    return n.squeeze(made[2], 0)
-
-
-def _both_ends(n: RecurrentNet, made: list[str]) -> str:
-    ends = [n("Gather", made[1], np.array(at), axis=0) for at in (-2, -1)]
-    return n("Concat", *ends, axis=1)
-
-
-def _all_three(n: RecurrentNet, made: list[str]) -> str:
-    whole = n("ReduceSum", n.squeeze(made[0], 1), n.ints(0), keepdims=0)
-    return n("Add", n("Add", whole, _end(n, made)), _cells(n, made))
-
-
-def _nothing(n: RecurrentNet) -> list[Any]:
-    return []
-
-
-def _lengths(n: RecurrentNet) -> list[Any]:
-    return [np.array([2, 4], np.int32)]
-
-
-def _zeros(n: RecurrentNet) -> list[Any]:
-    zeros = n.constant(np.zeros((1, BATCH, UNITS), np.float32))
-    return ["", zeros, zeros]
-
-
-def _numbers(n: RecurrentNet) -> list[Any]:
-    return ["", n.random(1, BATCH, UNITS), n.random(1, BATCH, UNITS)]
-
-
-def _expanded(n: RecurrentNet) -> list[Any]:
-    """As torch's older exporter writes zeros of an open batch; it takes them for every layer."""
-    batch = n("Gather", n("Shape", "x"), np.array(1), axis=0)
-    batch = n("Unsqueeze", batch, n.ints(0))
-    sizes = n("Concat", n.ints(1), batch, n.ints(UNITS), axis=0)
-    return ["", n("Expand", np.zeros((), np.float32), sizes), n("ConstantOfShape", sizes)]
-
-
-def _sliced(n: RecurrentNet) -> list[Any]:
-    """As the newer one does."""
-    batch = n("Slice", n("Shape", "x"), n.ints(1), n.ints(2))
-    sizes = n("Concat", n.ints(2), batch, n.ints(UNITS), axis=0)
-    zeros = n("Expand", np.zeros((1, 1, UNITS), np.float32), sizes)
-    own = n("Slice", zeros, n.ints(0), n.ints(1), n.ints(0))
-    return ["", own, own]
-
-
-def _computed(n: RecurrentNet) -> list[Any]:
-    """What another layer makes, as the encoder's state that a decoder starts from."""
-    first = n("Gather", "x", n.ints(0), axis=0)
-    return ["", *(n("Tanh", n.product(first, name, 3, UNITS)) for name in ("start", "start_c"))]
-
-
-@dataclass(frozen=True)
-class Case:
-    """A product, a recurrent layer, and a product that reads its units.
-
-    Attributes:
-        op: The operator of the layer.
-        behind: From its outputs to what the last layer reads.
-        how: Attributes and more of it.
-        starts: Its lengths, and what it starts as; an LSTM has two of these.
-        times: How many channels the last layer reads of each unit.
-        kept: How many units are left where two are masked.
-        rank: Of what the last layer reads.
-        since: First operator set.
-        between: What stands before it.
-    """
-
-    op: str
-    behind: Behind = _squeezed
-    how: Mapping[str, Any] = field(default_factory=dict)
-    starts: Start = _nothing
-    times: int = 1
-    kept: int = LEFT
-    since: int = 11
-    between: str = "Relu"
-
-    def model(self, name: str, masks: Masks, opset: int = 14) -> onnx.ModelProto:
-        net = RecurrentNet(opset, zlib.crc32(name.encode()), masks)
-        read = net(self.between, net.product("x", "first", 3, READ))
-        starts = self.starts(net)[: 3 if self.op == "LSTM" else 2]
-        made = net.recurrent(self.op, read, *starts, **self.how)
-        return net.model(net.product(self.behind(net, made), "last", UNITS * self.times, 2))
-
-    def random_masks(self, rng: np.random.Generator) -> Masks:
-        sizes = {"first.output": READ, "rnn.input": READ, "rnn.output": UNITS}
-        sizes["last.input"] = UNITS * self.times
-        return {
-            key: sorted(rng.choice(size, rng.integers(0, size * 2 // 3 + 1), replace=False))
-            for key, size in sizes.items()
-        }
-
-
-_BOTH_WAYS = {"directions": 2}
-_OWN = ["Sigmoid", "Relu", "Softsign", "HardSigmoid", "Tanh", "LeakyRelu"]
-
-CASES = {
-    "LSTM": Case("LSTM"),
-    "LSTM-batch-first": Case("LSTM", _batch_first),
-    "LSTM-of-sigmoid": Case("LSTM", between="Sigmoid"),
-    "LSTM-peepholes": Case("LSTM", _all_three, {"peepholes": True}, since=13),
-    "LSTM-peepholes-starts": Case("LSTM", how={"peepholes": True}, starts=_zeros),
-    "LSTM-peepholes-numbers": Case("LSTM", how={"peepholes": True}, starts=_numbers, kept=UNITS),
-    "LSTM-shifted": Case("LSTM", _shifted),
-    "LSTM-input-forget": Case("LSTM", how={"input_forget": 1}),
-    "LSTM-clip": Case("LSTM", how={"clip": 0.5}),
-    "LSTM-activations": Case("LSTM", how={"activations": ["Sigmoid", "Relu", "Softsign"]}),
-    "LSTM-candidate": Case("LSTM", how={"activations": ["Sigmoid", "Sigmoid", "Tanh"]}, kept=UNITS),
-    "LSTM-result": Case("LSTM", how={"activations": ["Sigmoid", "Tanh", "Sigmoid"]}, kept=UNITS),
-    "LSTM-reverse": Case("LSTM", _all_three, {"direction": "reverse"}, since=13),
-    "LSTM-lengths": Case("LSTM", _all_three, starts=_lengths, since=13),
-    "LSTM-end": Case("LSTM", _end, {"without": [0]}),
-    "LSTM-cells": Case("LSTM", _cells, {"without": [0, 1]}),
-    "LSTM-zeros": Case("LSTM", starts=_zeros),
-    "LSTM-numbers": Case("LSTM", starts=_numbers, kept=UNITS),
-    "LSTM-expanded": Case("LSTM", starts=_expanded, since=13),
-    "LSTM-sliced": Case("LSTM", starts=_sliced),
-    "LSTM-computed": Case("LSTM", starts=_computed, kept=UNITS),
-    "LSTM-both-ways": Case("LSTM", _merged, _BOTH_WAYS, times=2),
-    "LSTM-both-ways-activations": Case(
-        "LSTM", _split, {**_BOTH_WAYS, "activations": _OWN}, times=2, since=11
-    ),
-    "LSTM-both-ways-one-rests": Case(
-        "LSTM", _merged, {**_BOTH_WAYS, "activations": [*_OWN[:5], "Affine"]}, times=2, kept=UNITS
-    ),
-    "GRU": Case("GRU"),
-    "GRU-linear": Case("GRU", _batch_first, {"linear_before_reset": 1}),
-    "GRU-activations": Case("GRU", how={"activations": ["HardSigmoid", "Softsign"]}),
-    "GRU-candidate": Case("GRU", how={"activations": ["Sigmoid", "Softplus"]}, kept=UNITS),
-    "GRU-lengths": Case("GRU", _end, {"linear_before_reset": 1}, _lengths),
-    "GRU-reverse": Case("GRU", _end, {"direction": "reverse"}, _lengths),
-    "GRU-expanded": Case("GRU", _end, {"linear_before_reset": 1}, _expanded, since=13),
-    "GRU-numbers": Case("GRU", starts=_numbers, kept=UNITS),
-    "GRU-computed": Case("GRU", starts=_computed, kept=UNITS),
-    "GRU-both-ways": Case(
-        "GRU", _merged_batch_first, {**_BOTH_WAYS, "linear_before_reset": 1}, times=2
-    ),
-    "GRU-both-ends": Case("GRU", _both_ends, {**_BOTH_WAYS, "without": [0]}, times=2),
-    "RNN": Case("RNN"),
-    "RNN-relu": Case("RNN", _end, {"activations": ["Relu"]}),
-    "RNN-sigmoid": Case("RNN", how={"activations": ["Sigmoid"]}, kept=UNITS),
-    "RNN-clip": Case("RNN", how={"clip": 1.0}, starts=_lengths),
-    "RNN-sliced": Case("RNN", starts=_sliced),
-    "RNN-both-ways": Case("RNN", _both_ends, {**_BOTH_WAYS, "activations": ["Tanh"] * 2}, times=2),
-}
 
 
 def _opsets(case: Case) -> list[int]:
@@ -228,15 +38,6 @@ def _named(few: bool = False) -> list[Any]:
         for name, case in CASES.items()
         for opset in (_opsets(case)[-2:-1] if few else _opsets(case))
     ]
-
-
-def _assert_equal(expected: onnx.ModelProto, emitted: onnx.ModelProto, what: str) -> None:
-    onnx.checker.check_model(emitted, full_check=True)
-    assert [v.SerializeToString() for v in emitted.graph.output] == [
-        v.SerializeToString() for v in expected.graph.output
-    ]
-    inputs = input_values(expected)
-    assert_close(run(expected, inputs), run(emitted, inputs), what)
 
 
 @pytest.mark.parametrize(("name", "opset"), _named())
@@ -252,12 +53,12 @@ def test_whatever_is_masked_the_result_computes_what_the_masked_model_does(
             result = onnx_upscale.optimize(
                 original, document(masks), strategy=strategy, verify=False
             )
-            _assert_equal(expected, result.model, f"{strategy}, {masks}")
+            assert_same(expected, result.model, f"{strategy}, {masks}")
         for profile in PROFILES:
             result = onnx_upscale.optimize(
                 original, document(masks), target=TARGETS[profile], verify=False
             )
-            _assert_equal(expected, result.model, f"{profile}, {masks}")
+            assert_same(expected, result.model, f"{profile}, {masks}")
 
 
 @pytest.mark.parametrize(("name", "opset"), _named(few=True))
@@ -275,7 +76,7 @@ def test_units_that_are_masked_leave_where_they_are_zero(name: str, opset: int) 
     original, expected = case.model(name, {}, opset), case.model(name, masks, opset)
     for strategy in ("auto", "gather"):
         result = onnx_upscale.optimize(original, document(masks), strategy=strategy, verify=False)
-        _assert_equal(expected, result.model, strategy)
+        assert_same(expected, result.model, strategy)
         assert hidden_size(result.model) == case.kept, strategy
         wide = case.kept * case.times
         assert weight_shape(result.model, "last") == (wide, 2), strategy
@@ -287,7 +88,7 @@ def test_channels_that_are_masked_leave_what_is_read(op: str) -> None:
     original, expected = case.model(op, {}), case.model(op, masks)
     for strategy in ("auto", "gather"):
         result = onnx_upscale.optimize(original, document(masks), strategy=strategy)
-        _assert_equal(expected, result.model, strategy)
+        assert_same(expected, result.model, strategy)
         assert weight_shape(result.model, "first") == (3, READ - 3)
         assert weight_shape(result.model, "rnn") == (1, GATES[op] * UNITS, READ - 3)
 
@@ -311,7 +112,7 @@ def test_all_units_may_be_masked(op: str) -> None:
         expected = case.model(op, masks)
         for strategy in STRATEGIES:
             result = onnx_upscale.optimize(case.model(op, {}), document(masks), strategy=strategy)
-            _assert_equal(expected, result.model, strategy)
+            assert_same(expected, result.model, strategy)
 
 
 def _with_zeros(
@@ -329,7 +130,7 @@ def _with_zeros(
     for who, whom in but:
         pairs[:, -1, who, whom] = before[:, -1, who, whom]
     between.CopyFrom(onnx.numpy_helper.from_array(values, between.name))
-    behind = _merged if len(values) == 2 else _squeezed
+    behind = merged if len(values) == 2 else squeezed
     times = len(values)
     return net.model(net.product(behind(net, made), "last", UNITS * times, 2))
 
@@ -374,7 +175,7 @@ def test_what_a_caller_gives_to_start_with_is_taken_in_part(op: str) -> None:
     result = onnx_upscale.optimize(model, document({"last.input": [2, 4]}))
     assert hidden_size(result.model) == UNITS - 2
     assert [shape_of(value) for value in result.model.graph.input[1:]] == [*more.values()]
-    _assert_equal(model_without(model, (2, 4)), result.model, op)
+    assert_same(model_without(model, (2, 4)), result.model, op)
     masked = onnx_upscale.optimize(model, document({"rnn.output": [2, 4]}))
     assert masked.report.verify.ok
     assert hidden_size(masked.model) == UNITS
@@ -395,13 +196,13 @@ def model_without(model: onnx.ModelProto, units: Sequence[int]) -> onnx.ModelPro
 
 @pytest.mark.parametrize("op", GATES)
 def test_what_another_layer_makes_to_start_with_leaves_as_well(op: str) -> None:
-    case = CASES.get(f"{op}-computed", Case(op, starts=_computed))
+    case = CASES.get(f"{op}-computed", Case(op, starts=computed))
     starts = ("start", "start_c")[: 2 if op == "LSTM" else 1]
     masks = {f"{name}.output": PRUNED for name in ("rnn", *starts)}
     original, expected = case.model(op, {}), case.model(op, masks)
     for strategy in ("auto", "gather"):
         result = onnx_upscale.optimize(original, document(masks), strategy=strategy)
-        _assert_equal(expected, result.model, strategy)
+        assert_same(expected, result.model, strategy)
         assert hidden_size(result.model) == LEFT
         assert [weight_shape(result.model, name)[1] for name in starts] == [LEFT] * len(starts)
 
@@ -412,11 +213,11 @@ def _chain(op: str, masks: Masks, sequences: bool) -> onnx.ModelProto:
     read = net("Relu", net.product("x", "first", 3, READ))
     encoder = net.recurrent(op, read, name="one")
     if sequences:
-        made = net.recurrent(op, _squeezed(net, encoder), name="two", inputs=UNITS)
+        made = net.recurrent(op, squeezed(net, encoder), name="two", inputs=UNITS)
     else:
         own = net("Relu", net.product("x", "own", 3, READ))
         made = net.recurrent(op, own, "", *encoder[1:], name="two")
-    return net.model(net.product(_squeezed(net, made), "last", UNITS, 2))
+    return net.model(net.product(squeezed(net, made), "last", UNITS, 2))
 
 
 @pytest.mark.parametrize("op", GATES)
@@ -424,7 +225,7 @@ def test_stacked_layers_lose_units_each(op: str) -> None:
     masks = {"one.output": PRUNED, "two.output": (0, 2, 5)}
     for strategy in ("auto", "gather"):
         result = onnx_upscale.optimize(_chain(op, {}, True), document(masks), strategy=strategy)
-        _assert_equal(_chain(op, masks, True), result.model, strategy)
+        assert_same(_chain(op, masks, True), result.model, strategy)
         assert hidden_size(result.model, "one") == LEFT
         assert hidden_size(result.model, "two") == UNITS - 3
         assert weight_shape(result.model, "two")[2] == LEFT
@@ -435,7 +236,7 @@ def _stack(op: str, masks: Masks, directions: int, indices: Sequence[Any]) -> on
     net = RecurrentNet(14, 11, masks)
     read = net("Relu", net.product("x", "first", 3, READ))
     one = net.recurrent(op, read, name="one", directions=directions)
-    behind = _squeezed if directions == 1 else _merged
+    behind = squeezed if directions == 1 else merged
     read = behind(net, one)
     two = net.recurrent(op, read, name="two", inputs=UNITS * directions, directions=directions)
     ends = net("Concat", one[1], two[1], axis=0)
@@ -457,7 +258,7 @@ def test_layers_of_which_one_end_is_read_lose_units_each(op: str) -> None:
             expected = _stack(op, masks, directions, indices)
             for strategy in ("auto", "gather"):
                 result = onnx_upscale.optimize(model, document(masks), strategy=strategy)
-                _assert_equal(expected, result.model, strategy)
+                assert_same(expected, result.model, strategy)
                 if left is not None:
                     sizes = [hidden_size(result.model, name) for name in ("one", "two")]
                     assert tuple(sizes) == left
@@ -474,13 +275,13 @@ def test_layers_of_which_both_ends_are_read_lose_what_both_do(op: str) -> None:
     model, expected = (_stack(op, each, 1, [0, -1]) for each in ({}, masks))
     for strategy in ("auto", "gather"):
         result = onnx_upscale.optimize(model, document(masks), strategy=strategy)
-        _assert_equal(expected, result.model, strategy)
+        assert_same(expected, result.model, strategy)
         assert hidden_size(result.model, "one") == UNITS - 2
         assert hidden_size(result.model, "two") == UNITS - 2
         for taken in (False, True):
             whole, expected_whole = (_whole_stack(op, each, taken) for each in ({}, masks))
             result = onnx_upscale.optimize(whole, document(masks), strategy=strategy)
-            _assert_equal(expected_whole, result.model, strategy)
+            assert_same(expected_whole, result.model, strategy)
             assert hidden_size(result.model, "one") == UNITS - 1
             assert hidden_size(result.model, "two") == UNITS - 1
 
@@ -490,7 +291,7 @@ def _whole_stack(op: str, masks: Masks, taken: bool = False) -> onnx.ModelProto:
     net = RecurrentNet(14, 11, masks)
     read = net("Relu", net.product("x", "first", 3, READ))
     one = net.recurrent(op, read, name="one")
-    two = net.recurrent(op, _squeezed(net, one), name="two", inputs=UNITS)
+    two = net.recurrent(op, squeezed(net, one), name="two", inputs=UNITS)
     ends = net("Concat", one[1], two[1], axis=0)
     made = [net.product(ends, "last", UNITS, 2)]
     if taken:
@@ -506,7 +307,7 @@ def test_a_layer_that_starts_as_another_ends_loses_the_same_units(op: str) -> No
             result = onnx_upscale.optimize(
                 _chain(op, {}, False), document(masks), strategy=strategy
             )
-            _assert_equal(_chain(op, masks, False), result.model, strategy)
+            assert_same(_chain(op, masks, False), result.model, strategy)
             assert hidden_size(result.model, "one") == kept
             assert hidden_size(result.model, "two") == kept
 
@@ -636,7 +437,7 @@ def test_an_output_of_the_model_keeps_all_units_in_their_order() -> None:
     net = RecurrentNet(14, 7, {})
     read = net("Relu", net.product("x", "first", 3, READ))
     made = net.recurrent("LSTM", read)
-    model = net.model(net.product(_squeezed(net, made), "last", UNITS, 2), made[1])
+    model = net.model(net.product(squeezed(net, made), "last", UNITS, 2), made[1])
     masks = document({"rnn.output": PRUNED, "rnn.input": (0, 1)})
     result = onnx_upscale.optimize(model, masks)
     assert result.report.verify.ok
@@ -651,7 +452,7 @@ def test_weights_that_are_no_constants_pin(slot: int) -> None:
     read = net("Relu", net.product("x", "first", 3, READ))
     made = net.recurrent("LSTM", read)
     net.nodes[-1].input[slot] = "own"
-    model = net.model(net.product(_squeezed(net, made), "last", UNITS, 2))
+    model = net.model(net.product(squeezed(net, made), "last", UNITS, 2))
     result = onnx_upscale.optimize(model, document({"last.input": PRUNED}), strategy="gather")
     assert result.report.verify.ok
     assert weight_shape(result.model, "first") == (3, READ)

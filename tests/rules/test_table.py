@@ -12,11 +12,11 @@ import test_movement
 import test_normalization
 import test_pooling
 import test_quantized
-import test_recurrent
 import test_reshaping
 import test_spatial
 
 import fused_attention
+import recurrent_cases
 from onnx_upscale.optimizer.analyze.rules import RULES
 from rule_cases import NEWEST, OPSETS, SINCE, UNKNOWN
 
@@ -46,7 +46,7 @@ def test_the_table_names_every_rule() -> None:
     models = [case.model(name, {}) for name, case in test_quantized.CASES.items()]
     models += [case.model(name, {}) for name, case in test_dynamic.CASES.items()]
     models += [test_few_bits.build(form, {}, False) for form in test_few_bits.FORMS.values()]
-    models += [case.model(name, {}) for name, case in test_recurrent.CASES.items()]
+    models += [case.model(name, {}) for name, case in recurrent_cases.CASES.items()]
     models += [form.model({}) for form in fused_attention.FORMS.values()]
     seen |= {(node.domain, node.op_type) for model in models for node in model.graph.node}
     known = {(domain, op) for domain, op in RULES if domain or SINCE.get(op, UNKNOWN) <= NEWEST}
