@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 Shape: TypeAlias = "tuple[int, ...]"
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """One node.
 
     Attributes:

@@ -1,12 +1,14 @@
-"""What is priced, in plain numbers: layers, copies, and the counts that layers like."""
+"""What is priced, in plain numbers: layers, copies, and the counts that layers like.
+
+Tuples, for one plan makes hundreds of each.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class LayerWork:
+class LayerWork(NamedTuple):
     """One layer with given channel counts.
 
     Attributes:
@@ -30,8 +32,7 @@ class LayerWork:
     plain: bool = False
 
 
-@dataclass(frozen=True)
-class CopyWork:
+class CopyWork(NamedTuple):
     """One copy of some channels of a tensor, or of a tensor into one with more channels.
 
     Attributes:
@@ -54,8 +55,7 @@ class CopyWork:
     reordered: int | None = None
 
 
-@dataclass(frozen=True)
-class Counts:
+class Counts(NamedTuple):
     """Counts of channels to choose from, none smaller than what is needed.
 
     Attributes:

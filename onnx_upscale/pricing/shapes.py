@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -125,8 +125,8 @@ def _convolution(
     # Round counts are what networks have; others are what pruning leaves.
     pick = int(rng.integers(3))
     if not family.startswith("few"):
-        inputs = astuple(prices.counts(inputs, False))[pick]
-    outputs = astuple(prices.counts(outputs, False))[pick]
+        inputs = prices.counts(inputs, False)[pick]
+    outputs = prices.counts(outputs, False)[pick]
     groups = 1
     if family.startswith("depthwise"):
         groups = outputs = inputs

@@ -241,9 +241,9 @@ def lowered(*steps: Step) -> list[str]:
 def test_a_concat_counted_from_the_end_is_plain_and_reorders_its_parts() -> None:
     concat = Step("Concat", ("a", "b"), ("whole",))
     assert lowered(concat) == ["concat"]
-    away = dataclasses.replace(concat, axis=-3)
+    away = concat._replace(axis=-3)
     assert lowered(away) == ["reorder_out", "reorder_out", "concat"]
-    assert lowered(away, dataclasses.replace(away, outputs=("c",))).count("reorder_out") == 2
+    assert lowered(away, away._replace(outputs=("c",))).count("reorder_out") == 2
 
 
 def test_scaling_brings_the_blocked_layout_about() -> None:

@@ -35,8 +35,9 @@ def find_constants(structure: Structure, graph: Graph, weights: MaskedWeights) -
     for facts in structure.facts:
         if facts.write is not None and facts.write.layer is not None:
             written = _written(graph, facts, facts.write, values, weights)
-            values[facts.write.outputs] = written
-            known |= not np.isnan(written).all()
+            if written is not None:
+                values[facts.write.outputs] = written
+                known |= not np.isnan(written).all()
         for each in facts.passes:
             if isinstance(each, Grid):
                 _through_grid(each, values)
@@ -49,7 +50,8 @@ def find_constants(structure: Structure, graph: Graph, weights: MaskedWeights) -
 
 def _written(
     graph: Graph, facts: Facts, write: Write, values: Values, weights: MaskedWeights
-) -> Values:
+) -> Values | None:
+    """What a layer makes of known values; None where it is nothing known."""
     layer = write.layer
     assert layer is not None
     if layer.recurrence is not None:
@@ -57,11 +59,9 @@ def _written(
     inputs = write.seen(values)
     variable = inputs != 0 if write.padded else np.isnan(inputs)
     unknown = weights.reached(layer, variable)
-    if unknown.all():
-        return np.full(layer.outputs, np.nan)
-    bias = layer_bias(graph, layer)
+    bias = None if unknown.all() else layer_bias(graph, layer)
     if bias is None:
-        return np.full(layer.outputs, np.nan)
+        return None
     total = bias + weights.contribution(layer, np.where(variable, 0.0, inputs))
     if layer.sum_slot is not None:
         assert layer.output_axis is not None

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+import numpy.typing as npt
 
 from onnx_upscale.optimizer.load.graph import IntArray
 
@@ -75,3 +78,16 @@ class LabelPool:
     def all_roots(self) -> IntArray:
         """The root of every label, shape (count,)."""
         return self.roots(np.arange(self.count, dtype=np.int64))
+
+
+def count_on(axes: Sequence[IntArray], flags: npt.NDArray[np.bool_]) -> list[int]:
+    """How many channels of each of some axes are marked.
+
+    Args:
+        axes: The labels of each.
+        flags: Per label whether it is marked.
+    """
+    ends = np.cumsum([0, *map(len, axes)])
+    marked = flags[np.concatenate([np.zeros(0, np.int64), *axes])]
+    found: list[int] = np.diff(np.append(0, np.cumsum(marked))[ends]).tolist()
+    return found

@@ -17,6 +17,7 @@ from onnx_upscale.optimizer.analyze.sets import (
     sets_in_blocks,
 )
 from onnx_upscale.optimizer.load.graph import IntArray, Node
+from onnx_upscale.optimizer.load.layers import Layer
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,13 @@ class Segment:
     sets: tuple[ChannelSet, ...]
     original: IntArray
     in_grid: bool
+
+    @cached_property
+    def writing_layers(self) -> tuple[tuple[Layer, IntArray | None], ...]:
+        """The ungrouped layers that make its channels, and the axis that each contracts."""
+        writes = (writer.write for writer in self.writers)
+        made = ((write.layer, write.inputs) for write in writes)
+        return tuple((layer, axis) for layer, axis in made if layer and layer.groups == 1)
 
     @cached_property
     def only_products(self) -> bool:

@@ -189,6 +189,28 @@ class Structure:
         return tuple((read, self.roots[read.inputs]) for read in found if read is not None)
 
     @cached_property
+    def different_axes(self) -> tuple[tuple[IntArray, ...], Mapping[str, Mapping[int, int]]]:
+        """The axes that hold different channels, and which of these each axis is like."""
+        number: dict[bytes, int] = {}
+        found: list[IntArray] = []
+        like: dict[str, dict[int, int]] = {name: {} for name in self.axes}
+        for name, axes in self.axes.items():
+            for axis, labels in axes.items():
+                like[name][axis] = number.setdefault(self.roots[labels].tobytes(), len(found))
+                if len(number) > len(found):
+                    found.append(labels)
+        return tuple(found), like
+
+    @cached_property
+    def named_axes(self) -> Mapping[bytes, tuple[tuple[str, int], ...]]:
+        """By the bytes of its labels, the axes of tensors that are this one."""
+        found: dict[bytes, list[tuple[str, int]]] = {}
+        for name, axes in self.axes.items():
+            for axis, labels in axes.items():
+                found.setdefault(labels.tobytes(), []).append((name, axis))
+        return {labels: tuple(named) for labels, named in found.items()}
+
+    @cached_property
     def sizes(self) -> Mapping[str, tuple[int, ...]]:
         """The shapes of inputs and of what nodes make; unknown sizes count as one."""
         graph = self.graph

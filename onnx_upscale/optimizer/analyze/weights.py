@@ -112,9 +112,7 @@ class MaskedWeights:
             Shape (outputs,).
         """
         stays = self._stays(layer)
-        inputs = (inputs & stays.inputs).reshape(layer.groups, 1, -1)
-        found = self._any(layer, stays, inputs, -1, layer.outputs // layer.groups)
-        return found & stays.outputs
+        return self._linked(layer, stays, inputs & stays.inputs, stays.outputs, -1)
 
     def reaching(self, layer: Layer, outputs: BoolArray) -> BoolArray:
         """Which input channels a non-zero weight connects with any of some output channels.
@@ -127,21 +125,31 @@ class MaskedWeights:
             Shape (inputs,).
         """
         stays = self._stays(layer)
-        outputs = (outputs & stays.outputs).reshape(layer.groups, -1, 1)
-        found = self._any(layer, stays, outputs, 1, layer.inputs // layer.groups)
-        return found & stays.inputs
+        return self._linked(layer, stays, outputs & stays.outputs, stays.inputs, 1)
 
-    def _any(
-        self, layer: Layer, stays: _Stays, side: BoolArray, axis: int, others: int
+    def _linked(
+        self, layer: Layer, stays: _Stays, side: BoolArray, others: BoolArray, axis: int
     ) -> BoolArray:
-        """Per channel of the other side, whether anything connects it with this one."""
+        """Which of some channels of the other side anything connects with some of this one.
+
+        Args:
+            layer: The layer.
+            stays: What masks leave of it.
+            side: Which ones of this side.
+            others: Which ones of the other side.
+            axis: The axis of this side, in the shape of pairs.
+        """
+        groups = layer.groups
         if stays.pairs is None and self._weights.is_dense(layer):
-            return side.reshape(layer.groups, -1).any(1).repeat(others)
+            if groups == 1:
+                return others if side.any() else np.zeros(len(others), bool)
+            return others & side.reshape(groups, -1).any(1).repeat(len(others) // groups)
         connected = self._weights.connected(layer)
         if stays.pairs is not None:
             connected = connected & stays.pairs
+        side = side.reshape(groups, 1, -1) if axis < 0 else side.reshape(groups, -1, 1)
         found: BoolArray = (connected & side).any(axis).ravel()
-        return found
+        return others & found
 
     def contribution(self, layer: Layer, inputs: Floats) -> Floats:
         """What input channels of given values add to each output channel.

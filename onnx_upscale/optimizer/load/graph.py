@@ -93,6 +93,7 @@ class Graph:
         tensors: The shapes and types of its tensors.
         constants: Tensors with a value known before run time.
         overrides: Masked constants, by the node and slot that read them.
+        layers: What `layer_of` found out, by the index of the node.
     """
 
     model: onnx.ModelProto
@@ -100,6 +101,7 @@ class Graph:
     tensors: Tensors
     constants: Constants
     overrides: Mapping[Use, Override] = field(default_factory=dict)
+    layers: dict[int, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def shapes(self) -> Mapping[str, Shape]:
@@ -157,6 +159,7 @@ class Graph:
         """The same graph seen through masks; all that is known of its wiring stays known."""
         seen = copy.copy(self)
         object.__setattr__(seen, "overrides", overrides)
+        object.__setattr__(seen, "layers", {})
         return seen
 
     def value(self, node: Node, slot: int) -> Array | None:

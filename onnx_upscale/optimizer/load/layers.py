@@ -307,12 +307,19 @@ def layer_of(graph: Graph, node: Node) -> Layer | None:
     """How a node uses its weight, or None where it is no layer or its weight is not constant.
 
     Args:
-        graph: The graph.
+        graph: The graph, which remembers it.
         node: Any node of it.
 
     Returns:
         The layer.
     """
+    if node.index not in graph.layers:
+        graph.layers[node.index] = _find_layer(graph, node)
+    found: Layer | None = graph.layers[node.index]
+    return found
+
+
+def _find_layer(graph: Graph, node: Node) -> Layer | None:
     operator = LAYER_OPERATORS.get((node.domain, node.op))
     if operator is None:
         return None

@@ -59,7 +59,7 @@ def resolve_masks(
                 raise mask.error(
                     f"node '{node.title}' is a {node.op}, which has no channels to mask{names.hint}"
                 )
-            layer = names.layer(node)
+            layer = layer_of(graph, node)
             # What is added behind a layer can be told only by its axis of output channels.
             if layer is None or (mask.side is Side.OUTPUT and layer.result_rank == UNKNOWN_RANK):
                 raise mask.error(why_no_layer(graph, node))
@@ -80,7 +80,6 @@ class Names:
 
     def __init__(self, graph: Graph, others: Callable[[], Iterable[str]] = tuple) -> None:
         self._graph, self._others = graph, others
-        self._layers: dict[int, Layer | None] = {}
         self._by_name: dict[str, list[Node]] = {}
         for node in graph.nodes:
             if node.proto.name:
@@ -91,12 +90,6 @@ class Names:
         """What to add to an error, where the model is in a format without layers."""
         why = made_for_a_machine(node.proto for node in self._graph.nodes)
         return f"; {why}" if why else ""
-
-    def layer(self, node: Node) -> Layer | None:
-        """How a node uses its weight, found out once."""
-        if node.index not in self._layers:
-            self._layers[node.index] = layer_of(self._graph, node)
-        return self._layers[node.index]
 
     def is_weight(self, name: str) -> bool:
         """Whether it is an initializer."""
@@ -139,7 +132,7 @@ class Names:
             tensor = pending.pop()
             for index, slot in graph.readers.get(tensor, ()):
                 node = graph.nodes[index]
-                layer = self.layer(node)
+                layer = layer_of(graph, node)
                 if layer is not None and slot == layer.weight_slot:
                     found[index] = node
                 else:
@@ -149,7 +142,7 @@ class Names:
     def layers(self) -> Iterator[str]:
         """The names of layers."""
         for node in self._graph.nodes:
-            layer = self.layer(node)
+            layer = layer_of(self._graph, node)
             if layer is not None:
                 names = (node.input(layer.weight_slot), node.proto.name, node.outputs[0])
                 yield from filter(None, names)

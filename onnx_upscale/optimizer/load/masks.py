@@ -69,7 +69,7 @@ class Mask:
             raise self.error(f"channel {wrong[0]} {kind}: use 0 to {channels - 1}")
         chosen = np.zeros(channels, bool)
         chosen[self.values] = True
-        return np.flatnonzero(chosen if self.form == "prune" else ~chosen)
+        return (chosen if self.form == "prune" else ~chosen).nonzero()[0]
 
     def error(self, what: str) -> MaskError:
         """An error that says where in the file it is."""

@@ -56,7 +56,7 @@ def _reader_sets(kept: Needs, segment: Segment, there: BoolArray) -> list[IntArr
         if 0 < np.count_nonzero(needed) < np.count_nonzero(there[places]):
             chosen = np.zeros(len(there), bool)
             chosen[places[needed]] = True
-            found.append(np.flatnonzero(chosen))
+            found.append(chosen.nonzero()[0])
     return found
 
 

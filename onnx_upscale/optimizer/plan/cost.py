@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 from functools import cache, cached_property
 
 from onnx import TensorProto, helper
@@ -103,7 +102,7 @@ class Costs:
     def _either_first(self, layer: Layer, pool: Node, work: LayerWork) -> tuple[float, float]:
         """Seconds of a pointwise convolution and the average behind it, and of these in turn."""
         places = positions(self._graph, pool.outputs[0], (layer.data_axis,))
-        after = replace(work, places=places, plain=False)
+        after = work._replace(places=places, plain=False)
         behind = self.prices.layer(work) + self._pool(pool, work.outputs, False)
         return behind, self._pool(pool, work.inputs, work.plain) + self.prices.layer(after)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from onnx_upscale.optimizer.analyze import Analysis, Needs, Segment
 from onnx_upscale.optimizer.analyze.facts import Grid
+from onnx_upscale.optimizer.analyze.labels import count_on
 from onnx_upscale.optimizer.load.graph import IntArray
 from onnx_upscale.optimizer.load.layers import Layer
 from onnx_upscale.optimizer.plan.cost import Costs
@@ -30,10 +32,11 @@ def align(analysis: Analysis, costs: Costs) -> Needs:
         What is needed, and more.
     """
     kept, wanted = analysis.needs, np.zeros(0, np.int64)
-    facts = analysis.structure.facts
+    segments, facts = analysis.structure.segments, analysis.structure.facts
     groups = [grid for each in facts if each.grouped is not None for grid in each.grids]
     for _ in range(_ROUNDS):
-        extra = [_extra(kept, segment, costs) for segment in analysis.structure.segments]
+        beside = _beside(kept, segments, costs)
+        extra = [_extra(kept, *each, costs) for each in zip(segments, beside, strict=True)]
         extra += [_extra_places(kept, grid, costs) for grid in groups]
         more = np.concatenate([*extra, np.zeros(0, np.int64)])
         if not more.size:
@@ -43,7 +46,7 @@ def align(analysis: Analysis, costs: Costs) -> Needs:
     return kept
 
 
-def _extra(kept: Needs, segment: Segment, costs: Costs) -> IntArray:
+def _extra(kept: Needs, segment: Segment, beside: _Beside, costs: Costs) -> IntArray:
     before = kept.labels[segment.roots]
     if before.all() or segment.in_grid:  # There one more channel would be a whole slice more.
         return np.zeros(0, np.int64)
@@ -57,7 +60,7 @@ def _extra(kept: Needs, segment: Segment, costs: Costs) -> IntArray:
         elif len(there) < len(after):
             wanted = counts.aligned
         else:
-            wanted = _fastest(kept, segment, costs, len(there) * each.times, counts)
+            wanted = _fastest(beside, segment, costs, len(there) * each.times, counts)
         missing = -(-wanted // each.times) - count
         if missing > 0:
             after[each.places[~there][:missing]] = True
@@ -82,7 +85,7 @@ def _extra_places(kept: Needs, grid: Grid, costs: Costs) -> IntArray:
     return grid.factors[1][~there][: wanted - needed]
 
 
-def _fastest(kept: Needs, segment: Segment, costs: Costs, channels: int, counts: Counts) -> int:
+def _fastest(beside: _Beside, segment: Segment, costs: Costs, channels: int, counts: Counts) -> int:
     """How many channels of a segment to keep: those needed, or more for faster kernels."""
     candidates = [counts.aligned]
     if counts.whole <= channels:
@@ -94,39 +97,39 @@ def _fastest(kept: Needs, segment: Segment, costs: Costs, channels: int, counts:
     distinct = dict.fromkeys(candidates)
     if len(distinct) == 1:
         return counts.aligned
-    around = _around(kept, segment, costs)
 
     def seconds(count: int) -> float:
-        before = [costs.layer(layer, there, count) for layer, there in around.writers]
-        behind = [costs.layer(layer, count, there) for layer, there in around.readers]
+        before = [costs.layer(layer, there, count) for layer, there in beside.writers]
+        behind = [costs.layer(layer, count, there) for layer, there in beside.readers]
         return math.fsum([*before, *behind])
 
     return min(distinct, key=seconds)
 
 
 @dataclass(frozen=True)
-class _Around:
+class _Beside:
     """The ungrouped layers around a segment, with the channels on their other sides."""
 
     writers: tuple[tuple[Layer, int], ...]
     readers: tuple[tuple[Layer, int], ...]
 
 
-def _around(kept: Needs, segment: Segment, costs: Costs) -> _Around:
-    def other(layer: Layer, labels: IntArray | None, otherwise: int) -> int:
-        """The channels on a layer's other side, which will be aligned if they can be."""
-        if labels is None:
-            return otherwise
-        there = int(np.count_nonzero(kept.labels[labels]))
-        return min(costs.prices.counts(there, layer.product).aligned, len(labels))
+def _beside(kept: Needs, segments: Sequence[Segment], costs: Costs) -> Iterator[_Beside]:
+    """What is beside each segment; channels there will be aligned if they can be."""
+    sides = [
+        (segment.writing_layers, [(read.layer, read.outputs) for read in segment.readers])
+        for segment in segments
+    ]
+    axes = [axis for each in sides for side in each for _, axis in side if axis is not None]
+    counts = iter(count_on(axes, kept.labels))
 
-    writes = [writer.write for writer in segment.writers]
-    reads = [(read.layer, read.outputs) for read in segment.readers]
-    return _Around(
-        tuple(
-            (write.layer, other(write.layer, write.inputs, write.layer.inputs))
-            for write in writes
-            if write.layer is not None and write.layer.groups == 1
-        ),
-        tuple((layer, other(layer, outputs, layer.outputs)) for layer, outputs in reads),
-    )
+    def count(layer: Layer, axis: IntArray | None, otherwise: int) -> int:
+        if axis is None:
+            return otherwise
+        return min(costs.prices.counts(next(counts), layer.product).aligned, len(axis))
+
+    for writers, readers in sides:
+        yield _Beside(
+            tuple((layer, count(layer, axis, layer.inputs)) for layer, axis in writers),
+            tuple((layer, count(layer, axis, layer.outputs)) for layer, axis in readers),
+        )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
 from onnx_upscale.optimizer.analyze import Structure
 from onnx_upscale.optimizer.analyze.facts import Facts, Grid, Tie
+from onnx_upscale.optimizer.analyze.labels import count_on
 from onnx_upscale.optimizer.analyze.weights import BoolArray
 from onnx_upscale.optimizer.load.graph import IntArray
 
@@ -54,23 +55,22 @@ class Layout:
         if len(labels) and self._frozen[labels[0]]:
             return np.arange(len(labels))
         rank = self._rank[roots]
-        order = np.argsort(rank)
-        ordered = rank[order]
-        if (ordered[1:] == ordered[:-1]).any():
+        # Ranks are places in a segment, so that there is nothing to sort where none comes twice.
+        place = np.full(rank.max(initial=-1) + 1, -1)
+        place[rank] = np.arange(len(rank))
+        order = place[place >= 0]
+        if len(order) < len(rank):
             order = np.lexsort((rank, stretches(roots)))
         return order[self._kept[labels[order]]]
 
-    def counts(self, axes: Sequence[IntArray]) -> list[int]:
-        """How many channels each of some axes keeps."""
-        ends = np.cumsum([0, *map(len, axes)])
-        kept = self._kept[np.concatenate([np.zeros(0, np.int64), *axes])]
-        found: list[int] = np.diff(np.append(0, np.cumsum(kept))[ends]).tolist()
-        if self._narrow:
-            narrow = (self._narrow.get(labels.tobytes()) for labels in axes)
-            return [
-                count if positions is None else len(positions)
-                for count, positions in zip(found, narrow, strict=True)
-            ]
+    def counts(self, structure: Structure) -> dict[str, dict[int, int]]:
+        """How many channels each labelled axis of each tensor keeps."""
+        different, like = structure.different_axes
+        kept = count_on(different, self._kept)
+        found = {name: {axis: kept[i] for axis, i in axes.items()} for name, axes in like.items()}
+        for labels, positions in self._narrow.items():
+            for name, axis in structure.named_axes.get(labels, ()):
+                found[name][axis] = len(positions)
         return found
 
     def narrowed(self, narrow: Mapping[bytes, IntArray]) -> Layout:

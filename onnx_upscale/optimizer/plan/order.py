@@ -121,7 +121,7 @@ def _parts(member: BoolArray) -> tuple[IntArray, list[IntArray]]:
     number = {row: part for part, row in enumerate(dict.fromkeys(rows))}
     part = np.array([number[row] for row in rows], dtype=np.int64)
     _, first = np.unique(part, return_index=True)
-    return part, [np.flatnonzero(row) for row in member[:, first]]
+    return part, [row.nonzero()[0] for row in member[:, first]]
 
 
 def _take(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from onnx_upscale.optimizer.analyze import Analysis, Structure
 from onnx_upscale.optimizer.analyze.facts import Facts
@@ -33,23 +32,25 @@ class _Program:
         self._sizes, self._layers, self._layout = structure.sizes, structure.layers, layout
         self._copies: dict[tuple[str, int, bytes], str] = {}
         self._done: set[int] = set()  # Nodes that were taken before their turn.
-        axes = structure.axes
-        counts = iter(layout.counts([each for own in axes.values() for each in own.values()]))
-        self._counts = {name: {axis: next(counts) for axis in own} for name, own in axes.items()}
+        self._counts = layout.counts(structure)
+        self._empty = {name for name, own in self._counts.items() if 0 in own.values()}
 
     def is_empty(self, facts: Facts) -> bool:
         """Whether nothing that a node makes has a channel left."""
-        names = [name for name in facts.node.outputs if name]
-        return bool(facts.outputs) and all(0 in self._counts.get(n, {}).values() for n in names)
+        if not self._empty or not facts.outputs:
+            return False
+        return all(name in self._empty for name in facts.node.outputs if name)
 
     def known(self, name: str) -> None:
         """Takes down the shape of a tensor in its layout; unknown sizes count as one."""
-        counts, shape = self._counts.get(name, {}), list(self._sizes.get(name, ()))
-        # A rule may know the axes of a tensor whose shape nobody inferred.
-        shape += [1] * (max(counts, default=-1) + 1 - len(shape))
-        for axis, count in counts.items():
-            shape[axis] = count
-        self.shapes[name] = tuple(shape)
+        counts, shape = self._counts.get(name), self._sizes.get(name, ())
+        if counts:
+            # A rule may know the axes of a tensor whose shape nobody inferred.
+            sizes = [*shape, *[1] * (max(counts) + 1 - len(shape))]
+            for axis, count in counts.items():
+                sizes[axis] = count
+            shape = tuple(sizes)
+        self.shapes[name] = shape
 
     def add(
         self, facts: Facts, reads: Sequence[str], writing: Writing | None, edits: Sequence[Edit]
@@ -58,11 +59,11 @@ class _Program:
         node, layer = facts.node, self._layers.get(facts.node.index)
         if node.index in self._done:
             return
-        inputs = [name for name in reads if name in self.shapes]
+        # What has no shape is constant, or has no channel left: nobody reads it.
+        inputs = [name for name in reads if math.prod(self.shapes.get(name, (0,)))]
         outputs = tuple(name for name in node.outputs if name)
         for name in outputs:
             self.known(name)
-        inputs = [name for name in inputs if math.prod(self.shapes.get(name, (1,)))]
         for edit in edits:
             if isinstance(edit, Select):
                 source = node.inputs[edit.slot]
@@ -78,10 +79,10 @@ class _Program:
         step = _step(node, layer, tuple(inputs), narrow, groups)
         for edit in edits:
             if isinstance(edit, Unblock):
-                step = replace(step, axis=step.axis - edit.rank)
+                step = step._replace(axis=step.axis - edit.rank)
             elif isinstance(edit, Convolve):
                 channels = self.shapes[outputs[0]][1]
-                step = replace(step, op="Conv", weighted=True, groups=channels)
+                step = step._replace(op="Conv", weighted=True, groups=channels)
             elif isinstance(edit, PoolFirst):
                 step = self._pooled(step, edit.pool)
         self.steps.append(step)
@@ -98,7 +99,7 @@ class _Program:
         name = f"{source}.pooled"
         self.shapes[name] = (batch, self.shapes[source][1], *places)
         self.steps.append(_step(pool, None, (source,), (name,), 1))
-        return replace(step, inputs=(name,), outputs=(result,))
+        return step._replace(inputs=(name,), outputs=(result,))
 
     def _copy(self, source: str, select: Select) -> str:
         axis = select.axis

@@ -127,7 +127,7 @@ class Slice(_Copy):
     @classmethod
     def ways(cls, read: Read, here: IntArray, needs: BoolArray, costs: Costs) -> Iterator[Reading]:
         """The narrowest window, and one of a count that the target likes."""
-        size, wanted = len(needs), np.flatnonzero(needs)
+        size, wanted = len(needs), needs.nonzero()[0]
         start, end = int(wanted[0]), int(wanted[-1]) + 1
         liked = costs.liked(read.layer, end - start)
         for width in dict.fromkeys((end - start, *liked)):
@@ -143,7 +143,7 @@ class Gather(_Copy):
     @classmethod
     def ways(cls, read: Read, here: IntArray, needs: BoolArray, costs: Costs) -> Iterator[Reading]:
         """Just that, and with others up to a count that the target likes."""
-        size, wanted = len(needs), np.flatnonzero(needs)
+        size, wanted = len(needs), needs.nonzero()[0]
         liked = costs.liked(read.layer, len(wanted))
         for count in dict.fromkeys((len(wanted), *liked)):
             filled = _filled(needs, wanted, count)
@@ -162,7 +162,9 @@ def _filled(needs: BoolArray, wanted: IntArray, count: int) -> IntArray:
     missing = min(count, len(needs)) - len(wanted)
     if not missing:
         return wanted
-    return np.sort(np.concatenate([wanted, np.flatnonzero(~needs)[:missing]]))
+    filled = needs.copy()
+    filled[(~needs).nonzero()[0][:missing]] = True
+    return filled.nonzero()[0]
 
 
 @dataclass(frozen=True)
@@ -185,7 +187,7 @@ class Moved(_Copy):
         approach = costs.approaches.get(read.layer.node.index)
         if approach is None:
             return
-        size, wanted = len(needs), np.flatnonzero(needs)
+        size, wanted = len(needs), needs.nonzero()[0]
         start, end = int(wanted[0]), int(wanted[-1]) + 1
         for count in dict.fromkeys(costs.liked(read.layer, len(wanted))):
             if count < size:
@@ -300,7 +302,7 @@ class Pad(Writing):
     @classmethod
     def ways(cls, write: Write, here: IntArray, zero: BoolArray, costs: Costs) -> Iterator[Writing]:
         """A window around what is not zero, of a count that the target likes."""
-        layer, size, wanted = write.layer, len(here), np.flatnonzero(~zero)
+        layer, size, wanted = write.layer, len(here), (~zero).nonzero()[0]
         if layer is None or layer.groups > 1 or layer.output_axis is None:
             return
         if layer.sum_slot is not None:
