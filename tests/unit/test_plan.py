@@ -204,3 +204,23 @@ def test_every_target_gives_an_equal_model(target: str) -> None:
 def test_tuning_measures_and_stays_equal() -> None:
     masks = masks_of({"r0": [0, 2, 4, 9], "r1": [5, 6, 7, 8, 10, 11]})
     assert onnx_upscale.optimize(branched(2), masks, tune=True).report["verify"]["ok"]
+
+
+@pytest.mark.parametrize(
+    ("op", "given", "outputs", "how"),
+    [
+        ("LayerNormalization", [np.ones((6, 6), np.float32)], 2, {"axis": 2}),
+        ("Dropout", [], 2, {}),
+        ("MaxPool", [], 2, {"kernel_shape": [2, 2]}),
+    ],
+)
+def test_what_nobody_wants_goes_with_outputs_that_nobody_reads(
+    op: str, given: list[np.ndarray[Any, Any]], outputs: int, how: dict[str, Any]
+) -> None:
+    net = Net(17, x=[1, 3, 6, 6])
+    trunk = net("Conv", "x", net.random(WIDTH, 3, 1, 1), name="trunk")
+    idle = net("Conv", trunk, net.random(8, WIDTH, 1, 1), name="idle")
+    net.nodes_of(op, idle, *given, name="last", outputs=outputs, **how)
+    for strategy in STRATEGIES:
+        result = onnx_upscale.optimize(net.model(net("Relu", trunk)), strategy=strategy)
+        assert not {node.name for node in result.model.graph.node} & {"idle", "last"}

@@ -355,6 +355,11 @@ class Context:
             node=self.node,
             inputs=self.inputs,
             outputs=self.outputs,
+            unread=frozenset(
+                output
+                for output in range(len(self.node.outputs))
+                if output not in self.outputs and not self.used(output)
+            ),
             params=tuple(self._params),
             ties=tuple(self._ties),
             grids=tuple(self._grids),

@@ -262,6 +262,7 @@ class Facts:
     Attributes:
         inputs: Labelled axes by input slot.
         outputs: Labelled axes by output.
+        unread: The outputs without labels that nobody reads.
         recurrence: How the hidden units of a recurrent layer read each other.
         grouped: The reading side of a grouped layer whose groups lose channels each by itself.
         group_labels: One label per group of a grouped layer.
@@ -271,6 +272,7 @@ class Facts:
     node: Node
     inputs: Mapping[int, Axes]
     outputs: Mapping[int, Axes]
+    unread: frozenset[int] = frozenset()
     params: tuple[Param, ...] = ()
     ties: tuple[Tie, ...] = ()
     grids: tuple[Grid, ...] = ()

@@ -123,7 +123,7 @@ def is_empty(facts: Facts, layout: Layout) -> bool:
     return bool(facts.outputs) and all(
         any(not len(layout.positions(labels)) for labels in facts.outputs.get(output, {}).values())
         for output, name in enumerate(facts.node.outputs)
-        if name
+        if name and output not in facts.unread
     )
 
 

@@ -39,7 +39,8 @@ class _Program:
         """Whether nothing that a node makes has a channel left."""
         if not self._empty or not facts.outputs:
             return False
-        return all(name in self._empty for name in facts.node.outputs if name)
+        names = enumerate(facts.node.outputs)
+        return all(name in self._empty for i, name in names if name and i not in facts.unread)
 
     def known(self, name: str) -> None:
         """Takes down the shape of a tensor in its layout; unknown sizes count as one."""
