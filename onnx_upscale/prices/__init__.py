@@ -4,12 +4,13 @@ from onnx_upscale.prices.analytic import AnalyticPrices
 from onnx_upscale.prices.files import BUILT_IN, load_prices, target_warnings
 from onnx_upscale.prices.interface import Prices
 from onnx_upscale.prices.kernels import REORDERS, Kernel
-from onnx_upscale.prices.lower import passing_family, works_on_blocks
+from onnx_upscale.prices.lower import BOUNDS, passing_family, works_on_blocks
 from onnx_upscale.prices.program import Program, Step
 from onnx_upscale.prices.table import TablePrices
 from onnx_upscale.prices.work import CopyWork, Counts, LayerWork
 
 __all__ = [
+    "BOUNDS",
     "BUILT_IN",
     "REORDERS",
     "AnalyticPrices",

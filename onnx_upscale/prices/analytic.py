@@ -82,14 +82,18 @@ class AnalyticPrices:
             result = work.outputs * work.places * work.item_bytes
             # What follows is likely to want the fast layout back.
             return self._any_count(work) + result * self.seconds_per_source_byte
+        bound = self._bounds(work) if work.bounded else 0.0
         macs = work.places * work.window * _rounded(work.outputs, self.block)
         if not few:
-            seconds = macs * _rounded(work.inputs, self.block) * self.seconds_per_mac
+            seconds = macs * _rounded(work.inputs, self.block) * self.seconds_per_mac + bound
             source = work.inputs * work.places * work.stride * work.item_bytes
             reordered = work.plain and self.layouts > 1
             return seconds + (source * self.seconds_per_source_byte if reordered else 0.0)
         slower = self.few_pointwise if work.window == 1 else 1
-        return macs * work.inputs * slower * self.seconds_per_mac
+        return macs * work.inputs * slower * self.seconds_per_mac + bound
+
+    def _bounds(self, work: LayerWork) -> float:
+        return self.kernel(Kernel("fused", work.outputs, work.outputs, work.places))
 
     def _product(self, work: LayerWork) -> float:
         """A matrix product, which has no blocks that would show: odd counts cost nothing."""

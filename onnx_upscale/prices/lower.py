@@ -22,6 +22,8 @@ _FREE = frozenset({"Constant", "Shape", "ConstantOfShape", "Range"})
 _CALLS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout", "Cast"})
 # What convolutions take over; the second kind also stays blocked by itself.
 _ACTIVATIONS = frozenset({"Relu", "Clip", "Sigmoid", "Tanh", "LeakyRelu", "HardSigmoid"})
+BOUNDS = frozenset({"Clip", "LeakyRelu"})
+"""Those that blocked kernels leave to a pass of its own, and others do as they add the bias."""
 _BLOCKED_ACTIVATIONS = frozenset({"Relu", "Sigmoid", "Tanh", "LeakyRelu", "Gelu", "QuickGelu"})
 _COSTLY = frozenset(
     {"Sigmoid", "Tanh", "Gelu", "QuickGelu", "Erf", "Exp", "Softmax", "HardSigmoid", "HardSwish",
@@ -192,7 +194,7 @@ class _Lowering:
             self._blocked.add(made)
         # Kernels for any count add the bias in a pass of its own, and bound values in it; blocked
         # ones do Relu as they go, and anything else in one more pass.
-        free = {"Relu"} if own in self._blocked else {"Relu", "Clip", "LeakyRelu"}
+        free = {"Relu"} if own in self._blocked else {"Relu", *BOUNDS}
         if step.op in _ACTIVATIONS - free:
             channels = self._channels(made)
             self.kernels.append(Kernel("fused", channels, channels, self._places(made)))

@@ -113,12 +113,15 @@ class TablePrices:
         )
         seconds, read = self.kernel(kernel), work.places * work.stride
         if kernel.family in BLOCKED:
-            few = kernel.family.startswith("few")
-            reordered = work.plain and not few
-            return seconds + (self._reorder("reorder_in", work.inputs, read) if reordered else 0.0)
+            if work.plain and not kernel.family.startswith("few"):
+                seconds += self._reorder("reorder_in", work.inputs, read)
+            return seconds + (self._bounds(work) if work.bounded else 0.0)
         if not work.plain:
             seconds += self._reorder("reorder_out", work.inputs, read)
         return seconds + self._reorder("reorder_in", work.outputs, work.places)
+
+    def _bounds(self, work: LayerWork) -> float:
+        return self.kernel(Kernel("fused", work.outputs, work.outputs, work.places))
 
     def copy(self, work: CopyWork) -> float:
         """Seconds that a copy takes, the layout changes that it brings included."""

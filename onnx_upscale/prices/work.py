@@ -20,6 +20,8 @@ class LayerWork(NamedTuple):
         item_bytes: Size of one element.
         stride: Input positions per output position.
         plain: Whether its input is plain, and must be reordered for kernels that want it blocked.
+        bounded: Whether its results are bounded (Clip, LeakyRelu), which blocked kernels leave to a
+            pass of its own.
     """
 
     product: bool
@@ -30,6 +32,7 @@ class LayerWork(NamedTuple):
     item_bytes: int
     stride: int = 1
     plain: bool = False
+    bounded: bool = False
 
 
 class CopyWork(NamedTuple):

@@ -99,6 +99,17 @@ class TestLayers:
         )
         assert plain - blocked == read
 
+    @pytest.mark.parametrize(
+        ("inputs", "outputs", "passed"), [(16, 12, 12), (7, 12, 12), (16, 5, 0), (9, 8, 0)]
+    )
+    def test_bounds_take_a_pass_behind_blocks(self, inputs: int, outputs: int, passed: int) -> None:
+        prices = formulas(seconds_per_source_byte=2.0)
+        bounded, free = (
+            prices.layer(LayerWork(False, inputs, outputs, 10, 9, 4, bounded=each))
+            for each in (True, False)
+        )
+        assert bounded - free == passed * 10 * 4
+
     def test_a_product_has_no_blocks_and_reads_its_weight_once(self) -> None:
         work = LayerWork(True, 7, 5, 10, 1, 4)
         assert formulas(seconds_per_product_mac=2.0).layer(work) == 2 * 7 * 5 * 10
@@ -280,6 +291,7 @@ class TestTables:
             "product": 5.0,
             "reorder_in": 10.0,
             "reorder_out": 100.0,
+            "fused": 50.0,
         },
         **{"gather": 1e3, "slice": 2e3, "gather_last": 3e3, "slice_last": 4e3},
     }
@@ -313,6 +325,11 @@ class TestTables:
     )
     def test_layers_that_read_a_plain_tensor(self, inputs: int, seconds: float) -> None:
         work = LayerWork(False, inputs, 16, 10, 9, 4, plain=True)
+        assert self.table().layer(work) == pytest.approx(seconds)
+
+    @pytest.mark.parametrize(("inputs", "seconds"), [(16, 1 + 50), (18, 2 + 100 + 10)])
+    def test_bounds_take_a_pass_behind_blocks(self, inputs: int, seconds: float) -> None:
+        work = LayerWork(False, inputs, 16, 10, 9, 4, bounded=True)
         assert self.table().layer(work) == pytest.approx(seconds)
 
     def test_copies_of_a_plain_tensor(self) -> None:

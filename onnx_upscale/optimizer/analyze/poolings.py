@@ -26,12 +26,8 @@ def find_poolings(graph: Graph, layers: Mapping[int, Layer]) -> Mapping[int, Nod
     """
     found = {}
     for index, layer in layers.items():
-        made = layer.node.outputs[0]
-        uses = graph.readers.get(made, ())
-        if len(uses) != 1 or made in graph.outputs or made in graph.captured:
-            continue
-        reader = graph.nodes[uses[0][0]]
-        if _is_pointwise(layer) and _is_average(reader):
+        reader = graph.only_reader(layer.node.outputs[0])
+        if reader is not None and _is_pointwise(layer) and _is_average(reader):
             found[index] = reader
     return found
 

@@ -155,6 +155,13 @@ class Graph:
                 found.update(dict.fromkeys(names_read(subgraph), node.index))
         return found
 
+    def only_reader(self, tensor: str) -> Node | None:
+        """The node that alone reads a tensor; None where others do, or somebody outside may."""
+        uses = self.readers.get(tensor, ())
+        if len(uses) != 1 or tensor in self.outputs or tensor in self.captured:
+            return None
+        return self.nodes[uses[0][0]]
+
     def masked(self, overrides: Mapping[Use, Override]) -> Graph:
         """The same graph seen through masks; all that is known of its wiring stays known."""
         seen = copy.copy(self)

@@ -14,6 +14,7 @@ from onnx_upscale.optimizer.load.fused import runs_as
 from onnx_upscale.optimizer.load.graph import Graph, Node
 from onnx_upscale.optimizer.load.layers import Layer
 from onnx_upscale.prices import (
+    BOUNDS,
     REORDERS,
     CopyWork,
     Kernel,
@@ -75,8 +76,9 @@ class Costs:
             window = layer.window
             if layer.recurrence is not None:  # One product with all gates, units read units.
                 inputs, outputs, window = inputs + outputs, outputs * window, 1
+            bounded = layer.node.index in self._bounded
             work = LayerWork(
-                layer.product, inputs, outputs, places, window, item_bytes, stride, plain
+                layer.product, inputs, outputs, places, window, item_bytes, stride, plain, bounded
             )
             pool = self.structure.poolings.get(layer.node.index)
             if pool is None:
@@ -178,6 +180,16 @@ class Costs:
         That is so if it is made plain, or somebody who reads it wants it plain.
         """
         return tensor in self._plain and self.reorders(tensor)
+
+    @cached_property
+    def _bounded(self) -> frozenset[int]:
+        """The convolutions right behind which values are bounded, by the index of their node."""
+        graph, found = self._graph, set[int]()
+        for index, layer in self.structure.layers.items():
+            reader = graph.only_reader(layer.node.outputs[0])
+            if reader is not None and runs_as(layer.node) == "Conv" and reader.op in BOUNDS:
+                found.add(index)
+        return frozenset(found)
 
     @cached_property
     def _plain(self) -> set[str]:

@@ -1,0 +1,41 @@
+"""Costs: what the prices are told of a layer of a graph."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from build import Net
+from onnx_upscale.optimizer.analyze import find_structure
+from onnx_upscale.optimizer.load import load
+from onnx_upscale.optimizer.plan import Costs
+from onnx_upscale.prices import load_prices
+
+LOW, HIGH = np.float32(0), np.float32(6)
+
+
+@pytest.mark.parametrize(
+    ("follows", "alone", "bounded"),
+    [
+        ("Clip", True, True),
+        ("LeakyRelu", True, True),
+        ("Relu", True, False),  # Kernels do it as they go.
+        ("Clip", False, False),  # It is no part of the convolution if others read that too.
+        ("Sigmoid", True, False),  # Another pass whatever the kernel.
+    ],
+)
+def test_convolutions_are_dearer_where_blocks_leave_bounds_to_another_pass(
+    follows: str, alone: bool, bounded: bool
+) -> None:
+    net = Net(17, x=[1, 32, 6, 6])
+    made = net("Conv", "x", net.random(16, 32, 1, 1))
+    last = net(follows, made, *((LOW, HIGH) if follows == "Clip" else ()))
+    structure = find_structure(load(net.model(last, *([] if alone else [net("Relu", made)]))).graph)
+    costs = Costs(structure, load_prices("cpu-avx512"))
+    free = Costs(find_structure(load(net.model(made)).graph), load_prices("cpu-avx512"))
+    in_blocks, any_count = (
+        costs.layer(structure.layers[0], inputs, 16) - free.layer(structure.layers[0], inputs, 16)
+        for inputs in (32, 30)
+    )
+    assert (in_blocks > 0) == bounded
+    assert any_count == 0
