@@ -61,6 +61,15 @@ def attribute(model: onnx.ModelProto, name: str) -> Any:
     return onnx.helper.get_attribute_value(found[0]) if found else None
 
 
+def without(model: onnx.ModelProto, name: str, channels: Sequence[int]) -> onnx.ModelProto:
+    """The model with zeros in some columns of a weight."""
+    (stored,) = (each for each in model.graph.initializer if each.name == name)
+    weight = onnx.numpy_helper.to_array(stored).copy()
+    weight[:, list(channels)] = 0
+    stored.CopyFrom(onnx.numpy_helper.from_array(weight, name))
+    return model
+
+
 def counted(model: onnx.ModelProto) -> set[int]:
     """How many heads the attributes of all nodes say."""
     attributes = [each for node in model.graph.node for each in node.attribute]
@@ -319,21 +328,30 @@ def test_scores_that_are_read_keep_all(op: str) -> None:
     assert f"{op}: its scores are read" in reasons
 
 
-def test_a_bias_inside_is_no_zero() -> None:
+@pytest.mark.parametrize("form", ["biased", "biased, values of another size"])
+@pytest.mark.parametrize("parts", ["qkv", "v", "q"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_masks_take_a_bias_inside_along(form: str, parts: str, strategy: str) -> None:
+    own = FORMS[form]
+    gone = {part: of_heads(1, width=own.width if part == "v" else WIDTH) for part in parts}
+    masks = {f"{part}.weight": {"output": channels} for part, channels in gone.items()}
+    wanted = {"version": 1, "masks": masks}
+    made = optimized(own.model({}), "", own.model(gone), strategy=strategy, masks=wanted)
+    left = HEADS - ("v" in parts)  # A query of zeros takes the mean of all values.
+    assert columns(made) == own.columns(left, left, WIDTH, own.width)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_bias_inside_is_no_zero(strategy: str) -> None:
     """Values that a layer does not make are what the bias says."""
-    masks = {"version": 1, "masks": {"v.weight": {"output": of_heads(0)}}}
-    for strategy in STRATEGIES:
-        made = onnx_upscale.optimize(FORMS["biased"].model({}), masks, strategy=strategy).model
-        assert columns(made)[0] == 3 * HEADS * WIDTH
+    model = without(FORMS["biased"].model({}), "v.weight", of_heads(0))
+    assert columns(optimized(model, strategy=strategy)) == [3 * HEADS * WIDTH, HEADS * WIDTH]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_packed_weight_that_is_zero_leaves_its_bias(strategy: str) -> None:
-    model = FORMS["packed"].model({})
-    (stored,) = (each for each in model.graph.initializer if each.name == "qkv.weight")
-    weight = onnx.numpy_helper.to_array(stored).copy()
-    weight[:, [2 * HEADS * WIDTH + each for each in of_heads(0)]] = 0
-    stored.CopyFrom(onnx.numpy_helper.from_array(weight, stored.name))
+    gone = [2 * HEADS * WIDTH + each for each in of_heads(0)]
+    model = without(FORMS["packed"].model({}), "qkv.weight", gone)
     made = optimized(model, strategy=strategy)
     assert columns(made) == [3 * HEADS * WIDTH, HEADS * WIDTH]
 
