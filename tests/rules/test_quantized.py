@@ -319,8 +319,23 @@ def test_parts_of_a_concat_change_places_with_their_scales() -> None:
     editor.bypass.assert_not_called()
 
 
-@pytest.mark.parametrize("name", ["QLinearAdd", "QLinearMul-gate", "QLinearLeakyRelu"])
+@pytest.mark.parametrize(
+    "name", ["QLinearAdd", "QLinearConcat", "QLinearMul-gate", "QLinearLeakyRelu"]
+)
 def test_channels_go_where_the_model_must_not_run(name: str) -> None:
     original, masks = CASES[name].model(name, {}), document({"last.input": PRUNED})
     result = onnx_upscale.optimize(original, masks, strategy="gather", verify=False)
     assert weight_shape(result.model, "first", 3)[0] == CASES[name].kept
+
+
+@pytest.mark.parametrize("transposed", [0, 1])
+def test_channels_of_a_product_go_where_the_model_must_not_run(transposed: int) -> None:
+    def build(n: QNet, data: Tensor) -> Tensor:
+        made = _gemm(transposed)(n, data)
+        return n("Reshape", made[0], n.ints(-1, 5, 1, 1)), *made[1:]
+
+    original = Case(build, inner=5).model("reshaped", {})
+    masks = document({"last.input": [0, 2]})
+    result = onnx_upscale.optimize(original, masks, strategy="gather", verify=False)
+    assert weight_shape(result.model, "op", 3)[0 if transposed else 1] == 3
+    assert weight_shape(result.model, "last", 3)[1] == 3
