@@ -75,7 +75,7 @@ class _Zeros:
         self._write(node, slots.weight, axis, channels, zero)
         if side == "input":
             return
-        if slots.bias is not None and len(node.input) > slots.bias:
+        if slots.bias is not None and any(node.input[slots.bias : slots.bias + 1]):
             self._write(node, slots.bias, 0, channels)
         self._behind(node.output[0], channels)
 

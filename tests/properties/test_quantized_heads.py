@@ -16,7 +16,6 @@ from onnx_upscale.optimizer.load import load
 from onnx_upscale.optimizer.load.layers import layers
 from targets import TARGETS
 
-pytest.importorskip("ml_dtypes")
 quantize = pytest.importorskip("quantize")
 doubles = pytest.importorskip("doubles")
 zeroed = pytest.importorskip("zeroed").zeroed

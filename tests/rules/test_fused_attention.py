@@ -26,6 +26,7 @@ from fused_attention import (
     product,
     rotations,
 )
+from onnx_upscale.exporter.zeros import found_masks
 from onnx_upscale.optimizer.analyze import find_structure
 from onnx_upscale.optimizer.load import load
 from onnx_upscale.stats import measure
@@ -329,7 +330,7 @@ def test_scores_that_are_read_keep_all(op: str) -> None:
 
 
 @pytest.mark.parametrize("form", ["biased", "biased, values of another size"])
-@pytest.mark.parametrize("parts", ["qkv", "v", "q"])
+@pytest.mark.parametrize("parts", ["qkv", "v", "q", "k"])
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_masks_take_a_bias_inside_along(form: str, parts: str, strategy: str) -> None:
     own = FORMS[form]
@@ -339,6 +340,15 @@ def test_masks_take_a_bias_inside_along(form: str, parts: str, strategy: str) ->
     made = optimized(own.model({}), "", own.model(gone), strategy=strategy, masks=wanted)
     left = HEADS - ("v" in parts)  # A query of zeros takes the mean of all values.
     assert columns(made) == own.columns(left, left, WIDTH, own.width)
+
+
+@pytest.mark.parametrize("part", "qkv")
+def test_a_bias_inside_tells_which_channels_are_zero(part: str) -> None:
+    own, gone = FORMS["biased, values of another size"], {part: [1, 2]}
+    found = found_masks(load(own.model(gone)))["masks"]
+    assert found == {f"{part}.weight": {"output": [1, 2]}}
+    others = without(own.model({}), f"{part}.weight", [1, 2])
+    assert not found_masks(load(others))["masks"]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
