@@ -231,6 +231,7 @@ FORMS = {
     "causal": Form(partial(_of_layers, unidirectional=1)),
     "values of another size": Form(_of_layers, width=4),
     "biased": Form(_biased),
+    "biased, values of another size": Form(_biased, width=4),
     "mask by heads": Form(partial(_biased, masked=True)),
     "one product": Form(partial(_biased, one=True)),
     "packed": Form(_packed),

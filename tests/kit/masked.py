@@ -58,8 +58,11 @@ def _mask(
                 keep = _zeros_at(sides["output"], axis, channels)
                 behind[end] = behind.get(end, np.ones_like(keep)) * keep
                 activated = _biased(graph, end)
-                if activated is not None and axis == -1:
-                    biases[activated.name] = biases.get(activated.name, np.ones_like(keep)) * keep
+                if activated is not None and axis == -1 and activated.input[-1] in constants:
+                    own = _own_part(
+                        keep, list(activated.input).index(end), constants[activated.input[-1]]
+                    )
+                    biases[activated.name] = biases.get(activated.name, np.ones_like(own)) * own
     originals = list(graph.node)
     del graph.node[:]
 
@@ -85,8 +88,8 @@ def _mask(
                 multiply(node.input[slot], keep if slot == 3 else keep[:, np.newaxis], name)
                 node.input[slot] = name
         if node.name in biases:
-            multiply(node.input[1], biases[node.name], f"{node.name}.bias")
-            node.input[1] = f"{node.name}.bias"
+            multiply(node.input[-1], biases[node.name], f"{node.name}.bias")
+            node.input[-1] = f"{node.name}.bias"
         masked_outputs = [name for name in node.output if name in behind]
         for slot, name in enumerate(node.output):
             node.output[slot] = f"{name}.raw" if name in behind else name
@@ -131,13 +134,26 @@ def _end_of_affine(
 
 
 def _biased(graph: onnx.GraphProto, tensor: str) -> onnx.NodeProto | None:
-    """The activation that alone reads a tensor, if it adds a bias first."""
+    """The activation or attention that alone reads a tensor, if it adds a bias, its last input."""
     readers = [node for node in graph.node for name in _reads(node) if name == tensor]
     if len(readers) != 1 or tensor in {value.name for value in graph.output}:
         return None
     (node,) = readers
-    biased = node.op_type in ("BiasGelu", "FastGelu") and len(node.input) > 1
-    return node if biased and node.input[0] == tensor else None
+    data = {"BiasGelu": 1, "FastGelu": 1, "MultiHeadAttention": 3}.get(node.op_type, 0)
+    return node if len(node.input) == data + 1 and tensor in node.input[:data] else None
+
+
+def _own_part(keep: Array, place: int, shape: tuple[int, ...]) -> Array:
+    """What stays of a bias that holds those of several inputs, one after the other."""
+    (total,) = shape
+    sizes = (
+        [len(keep), len(keep), total - 2 * len(keep)]
+        if place < 2
+        else [total - len(keep), 0, len(keep)]
+    )
+    parts = [np.ones(max(size, 0), np.float32) for size in sizes]
+    parts[place] = keep
+    return np.concatenate(parts)[:total]
 
 
 def _reads(node: onnx.NodeProto) -> list[str]:

@@ -104,11 +104,11 @@ class QGemm(_Microsoft):
         return (real.astype(np.float32) if sy is None or zy is None else encode(real, sy, zy),)
 
 
-_OPERATORS: list[type[OpRun]] = [*_Microsoft.__subclasses__()]
+OPERATORS: list[type[OpRun]] = [*_Microsoft.__subclasses__()]
 
 
 def by_reference(model: onnx.ModelProto, inputs: Mapping[str, Array]) -> list[Array]:
     """What a model makes, without onnxruntime."""
     with np.errstate(invalid="ignore"):  # It pads whole numbers with NaN.
-        made = ReferenceEvaluator(model, new_ops=_OPERATORS).run(None, dict(inputs))
+        made = ReferenceEvaluator(model, new_ops=OPERATORS).run(None, dict(inputs))
     return [np.asarray(each) for each in made]

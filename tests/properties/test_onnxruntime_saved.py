@@ -162,17 +162,31 @@ def attention_in(kind: str, folder: Path) -> onnx.ModelProto:
     return tokens(standard=True) if kind == "standard" else transformed(tokens(), folder, kind)
 
 
-@pytest.mark.parametrize("kind", ["Attention", "MultiHeadAttention", "standard"])
+HEAD, HALF = list(range(WIDTH // 4, WIDTH // 2)), list(range(0, 32, 2))
+READ = {"o.weight": {"input": HEAD}, "down.weight": {"input": HALF}}
+MADE = {**{f"{each}.weight": {"output": HEAD} for each in "qkv"}, "up.weight": {"output": HALF}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "gone"),
+    [
+        ("Attention", READ),
+        ("MultiHeadAttention", READ),
+        ("MultiHeadAttention", MADE),
+        ("standard", READ),
+        ("standard", MADE),
+    ],
+)
 @pytest.mark.parametrize("strategy", ["auto", "gather"])
 def test_a_quarter_of_heads_and_half_of_features_leave(
-    kind: str, strategy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str,
+    gone: dict[str, Any],
+    strategy: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """From attention in one operator as from attention that is written out."""
     monkeypatch.setitem(sys.modules, "torch", None)
-    gone = {
-        "o.weight": {"input": list(range(WIDTH // 4, WIDTH // 2))},
-        "down.weight": {"input": list(range(0, 32, 2))},
-    }
     wanted = {"version": 1, "masks": gone}
     plain, saved = tokens(), attention_in(kind, tmp_path)
     operators = {node.op_type for node in saved.graph.node}

@@ -26,6 +26,7 @@ from fused_attention import (
     product,
     rotations,
 )
+from onnx_upscale.exporter.zeros import found_masks
 from onnx_upscale.optimizer.analyze import find_structure
 from onnx_upscale.optimizer.load import load
 from onnx_upscale.stats import measure
@@ -59,6 +60,15 @@ def attribute(model: onnx.ModelProto, name: str) -> Any:
     (attention,) = (each for each in model.graph.node if "Attention" in each.op_type)
     found = [each for each in attention.attribute if each.name == name]
     return onnx.helper.get_attribute_value(found[0]) if found else None
+
+
+def without(model: onnx.ModelProto, name: str, channels: Sequence[int]) -> onnx.ModelProto:
+    """The model with zeros in some columns of a weight."""
+    (stored,) = (each for each in model.graph.initializer if each.name == name)
+    weight = onnx.numpy_helper.to_array(stored).copy()
+    weight[:, list(channels)] = 0
+    stored.CopyFrom(onnx.numpy_helper.from_array(weight, name))
+    return model
 
 
 def counted(model: onnx.ModelProto) -> set[int]:
@@ -319,21 +329,39 @@ def test_scores_that_are_read_keep_all(op: str) -> None:
     assert f"{op}: its scores are read" in reasons
 
 
-def test_a_bias_inside_is_no_zero() -> None:
+@pytest.mark.parametrize("form", ["biased", "biased, values of another size"])
+@pytest.mark.parametrize("parts", ["qkv", "v", "q", "k"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_masks_take_a_bias_inside_along(form: str, parts: str, strategy: str) -> None:
+    own = FORMS[form]
+    gone = {part: of_heads(1, width=own.width if part == "v" else WIDTH) for part in parts}
+    masks = {f"{part}.weight": {"output": channels} for part, channels in gone.items()}
+    wanted = {"version": 1, "masks": masks}
+    made = optimized(own.model({}), "", own.model(gone), strategy=strategy, masks=wanted)
+    left = HEADS - ("v" in parts)  # A query of zeros takes the mean of all values.
+    assert columns(made) == own.columns(left, left, WIDTH, own.width)
+
+
+@pytest.mark.parametrize("part", "qkv")
+def test_a_bias_inside_tells_which_channels_are_zero(part: str) -> None:
+    own, gone = FORMS["biased, values of another size"], {part: [1, 2]}
+    found = found_masks(load(own.model(gone)))["masks"]
+    assert found == {f"{part}.weight": {"output": [1, 2]}}
+    others = without(own.model({}), f"{part}.weight", [1, 2])
+    assert not found_masks(load(others))["masks"]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_bias_inside_is_no_zero(strategy: str) -> None:
     """Values that a layer does not make are what the bias says."""
-    masks = {"version": 1, "masks": {"v.weight": {"output": of_heads(0)}}}
-    for strategy in STRATEGIES:
-        made = onnx_upscale.optimize(FORMS["biased"].model({}), masks, strategy=strategy).model
-        assert columns(made)[0] == 3 * HEADS * WIDTH
+    model = without(FORMS["biased"].model({}), "v.weight", of_heads(0))
+    assert columns(optimized(model, strategy=strategy)) == [3 * HEADS * WIDTH, HEADS * WIDTH]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_packed_weight_that_is_zero_leaves_its_bias(strategy: str) -> None:
-    model = FORMS["packed"].model({})
-    (stored,) = (each for each in model.graph.initializer if each.name == "qkv.weight")
-    weight = onnx.numpy_helper.to_array(stored).copy()
-    weight[:, [2 * HEADS * WIDTH + each for each in of_heads(0)]] = 0
-    stored.CopyFrom(onnx.numpy_helper.from_array(weight, stored.name))
+    gone = [2 * HEADS * WIDTH + each for each in of_heads(0)]
+    model = without(FORMS["packed"].model({}), "qkv.weight", gone)
     made = optimized(model, strategy=strategy)
     assert columns(made) == [3 * HEADS * WIDTH, HEADS * WIDTH]
 

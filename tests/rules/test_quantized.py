@@ -182,6 +182,12 @@ def _attention(n: QNet, data: Tensor) -> Tensor:
     return n("QLinearMatMul", *weights, *tokens, *made), *made
 
 
+def _batches(n: QNet, data: Tensor) -> Tensor:
+    """Products of channels that may hold one value each, which is none of the product's."""
+    real, made = _real(n, data), n.encoding(0.4)
+    return n("QLinearMatMul", *real, *real, *made), *made
+
+
 _LAYER: dict[str, Any] = {"at": "op.input", "layer": True, "inner": 5}
 CASES = {
     "QLinearConv": Case(_conv(), **_LAYER),
@@ -199,6 +205,7 @@ CASES = {
     "QLinearMatMul": Case(_matmul, last="matmul", **_LAYER),
     "QLinearMatMul-unsigned": Case(_matmul, last="matmul", unsigned=True, **_LAYER),
     "QLinearMatMul-activations": Case(_attention, last="matmul", kept=CHANNELS, near=0.1),
+    "QLinearMatMul-batches": Case(_batches, near=0.1),
     "QLinearAdd": Case(_joined("QLinearAdd")),
     "QLinearAdd-attached": Case(_shifted("QLinearAdd", (CHANNELS, 1, 1))),
     "QLinearAdd-attached-scalar": Case(_shifted("QLinearAdd", ())),
@@ -285,6 +292,15 @@ def test_channels_that_are_zero_go_into_the_bias(name: str) -> None:
         assert weight_shape(result.model, "last", 3)[1] == case.inner - len(PRUNED)
 
 
+def test_a_product_of_what_is_known_is_not_known() -> None:
+    case, masks = CASES["QLinearMatMul-batches"], {"first.output": PRUNED}
+    original, expected = case.model("known", {}), case.model("known", masks)
+    inputs = input_values(original)
+    result = onnx_upscale.optimize(original, document(masks), strategy="gather")
+    _assert_same(run(expected, inputs), run(result.model, inputs), "known")
+    assert weight_shape(result.model, "last", 3)[1] == CHANNELS
+
+
 @pytest.mark.parametrize("name", ["QLinearConcat", "QLinearConcat-alike"])
 @pytest.mark.parametrize("gone", [range(8), range(8, 12)])
 def test_one_part_of_a_concat_is_left(name: str, gone: Sequence[int]) -> None:
@@ -319,8 +335,23 @@ def test_parts_of_a_concat_change_places_with_their_scales() -> None:
     editor.bypass.assert_not_called()
 
 
-@pytest.mark.parametrize("name", ["QLinearAdd", "QLinearMul-gate", "QLinearLeakyRelu"])
+@pytest.mark.parametrize(
+    "name", ["QLinearAdd", "QLinearConcat", "QLinearMul-gate", "QLinearLeakyRelu"]
+)
 def test_channels_go_where_the_model_must_not_run(name: str) -> None:
     original, masks = CASES[name].model(name, {}), document({"last.input": PRUNED})
     result = onnx_upscale.optimize(original, masks, strategy="gather", verify=False)
     assert weight_shape(result.model, "first", 3)[0] == CASES[name].kept
+
+
+@pytest.mark.parametrize("transposed", [0, 1])
+def test_channels_of_a_product_go_where_the_model_must_not_run(transposed: int) -> None:
+    def build(n: QNet, data: Tensor) -> Tensor:
+        made = _gemm(transposed)(n, data)
+        return n("Reshape", made[0], n.ints(-1, 5, 1, 1)), *made[1:]
+
+    original = Case(build, inner=5).model("reshaped", {})
+    masks = document({"last.input": [0, 2]})
+    result = onnx_upscale.optimize(original, masks, strategy="gather", verify=False)
+    assert weight_shape(result.model, "op", 3)[0 if transposed else 1] == 3
+    assert weight_shape(result.model, "last", 3)[1] == 3

@@ -137,11 +137,15 @@ def _operand(graph: Graph, facts: Facts, carry: Carry, values: Values, slot: int
     if labels is not None:
         return values[labels]
     constant = graph.value(facts.node, slot)
-    if constant is None or constant.size not in (1, count):
+    if constant is None:
         return np.full(count, np.nan)
-    params = (p for p in facts.params if p.slot == slot and same_axis(p.labels, carry.outputs))
-    if constant.size == 1 or any(p.place(constant) is not None for p in params):
-        return np.broadcast_to(constant.astype(np.float64).ravel(), (count,))
+    if constant.size == 1:
+        return np.full(count, float(constant.item()))
+    for param in facts.params:
+        own = param.where(carry.outputs) if param.slot == slot else None
+        fits = param.place(constant) is not None and constant.size == len(param.labels)
+        if own is not None and fits:
+            return constant.astype(np.float64).ravel()[own]
     return np.full(count, np.nan)
 
 

@@ -29,6 +29,7 @@ from onnx_upscale.optimizer.analyze.sized_inputs import WHERE_SINCE, SizedInputs
 from onnx_upscale.optimizer.analyze.sizes import Sizes
 from onnx_upscale.optimizer.load.graph import Graph, IntArray, Node
 from onnx_upscale.optimizer.load.layers import Layer
+from onnx_upscale.optimizer.load.quantized import zero_of
 from onnx_upscale.optimizer.load.recurrence import STATE_WEIGHT_SLOT
 from onnx_upscale.optimizer.load.values import Array
 
@@ -205,7 +206,8 @@ class Context:
 
     def grid(self, flat: IntArray, factors: Sequence[IntArray], splits: bool) -> None:
         """A flat axis is a grid of several axes that lose channels each by itself."""
-        self._grids.append(Grid(flat, tuple(factors), splits, len(self._carries)))
+        zero = zero_of(self.graph, self.node.inputs[0])
+        self._grids.append(Grid(flat, tuple(factors), splits, len(self._carries), zero))
 
     def unbound(self, channels: int) -> IntArray:
         """Labels for channels of no tensor, such as the groups of a convolution.

@@ -49,6 +49,15 @@ class Param:
         axis = self.axis if self.axis >= 0 else self.axis + constant.ndim
         return axis if axis >= 0 and constant.shape[axis] == len(self.labels) else None
 
+    def where(self, labels: IntArray) -> slice | None:
+        """Where an axis lies among those that it is indexed by; None if it is none of them."""
+        start = 0
+        for part in self.parts or (self.labels,):
+            if same_axis(part, labels):
+                return slice(start, start + len(part))
+            start += len(part)
+        return None
+
     def kept(self, positions: Positions) -> IntArray:
         """The positions that the constant keeps.
 
@@ -87,12 +96,14 @@ class Grid:
         factors: The axes of the grid, the slowest first.
         splits: Whether the node makes the factors of the flat axis, or the flat axis of them.
         place: How many of the node's carries come before it.
+        zero: What stands for zero in it; NaN where nobody knows.
     """
 
     flat: IntArray
     factors: tuple[IntArray, ...]
     splits: bool
     place: int = 0
+    zero: float = 0.0
 
     @property
     def axes(self) -> tuple[IntArray, ...]:

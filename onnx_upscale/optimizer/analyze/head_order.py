@@ -23,8 +23,9 @@ from onnx_upscale.optimizer.load.graph import IntArray
 
 # What does the same to every head, whatever the order of its channels.
 _SAME_IN_ANY_ORDER = frozenset(
-    {"Add", "Attention", "Cast", "Div", "Gather", "Identity", "MatMul", "Mul", "Neg", "Reshape"}
-    | {"Shape", "Slice", "Split", "Squeeze", "Sub", "Transpose", "Unsqueeze"}
+    {"Add", "Attention", "Cast", "DequantizeLinear", "Div", "Gather", "Identity", "MatMul", "Mul"}
+    | {"Neg", "QuantizeLinear", "Reshape", "Shape", "Slice", "Split", "Squeeze", "Sub"}
+    | {"Transpose", "Unsqueeze"}
 )
 _QUANTIZED = {"QLinearAdd": "Add", "QLinearMatMul": "MatMul", "QLinearMul": "Mul"}
 
@@ -128,7 +129,9 @@ def _order(
     """Per head the order of its channels, those that may leave last; None if that gains nothing."""
     dead = np.zeros(heads.grids[0].shape, bool)
     for grid in heads.grids:
-        gone = values[grid.flat] == 0 if grid.splits else ~wanted[structure.roots[grid.flat]]
+        gone = (
+            values[grid.flat] == grid.zero if grid.splits else ~wanted[structure.roots[grid.flat]]
+        )
         dead |= gone.reshape(grid.shape)
     live = ~dead[needs.labels[heads.heads]]
     most, together = live.sum(1).max(initial=0), np.count_nonzero(live.any(0))

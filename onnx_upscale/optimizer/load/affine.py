@@ -3,10 +3,10 @@
 The bias, and the constants of the affine operations attached straight to a layer: each
 BatchNormalization, and each Add or Mul with a constant that is a scalar or has one value per
 channel, as long as nothing else reads the tensor in between and it is no graph output. Behind a
-layer with an activation or a sum of its own nothing is attached; the bias that an activation adds
-first is. QLinearAdd and QLinearMul are attached like Add and Mul: a zero is the zero point there.
-So are the Cast of a sum of whole numbers and the Mul by its scales, of which that of the data is
-found at run time.
+layer with an activation or a sum of its own nothing is attached; the bias that an activation, or an
+attention, adds first is. QLinearAdd and QLinearMul are attached like Add and Mul: a zero is the
+zero point there. So are the Cast of a sum of whole numbers and the Mul by its scales, of which that
+of the data is found at run time.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from onnx_upscale.optimizer.load.values import Array
 _BIASED = tuple((MICROSOFT, op) for op in ("BiasGelu", "BiasSplitGelu", "FastGelu"))
 """Activations that add a bias over the last axis first."""
 _BIAS_SLOT = 1
+_HEADS_BIAS_SLOT = 3
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Addend:
         axis: Axis of the channels in that.
         times: Input slot of another constant that it is added times, or None.
         blank: What stands for zero in it.
+        start: Where its channels begin in a constant that holds those of others as well; None for
+            one that holds no others.
     """
 
     use: Use
@@ -47,6 +50,7 @@ class Addend:
     axis: int
     times: int | None = None
     blank: int = 0
+    start: int | None = None
 
     def place(self, value: Array) -> int:
         """The axis of its own that holds the channels; negative where it has none."""
@@ -57,6 +61,8 @@ class Addend:
         node = graph.nodes[self.use[0]]
         value = graph.value(node, self.use[1])
         assert value is not None
+        if self.start is not None:
+            value = value[self.start : self.start + channels]
         times = None if self.times is None else graph.value(node, self.times)
         adds = value != self.blank if times is None else (value != 0) & (times != 0)
         place = self.place(value)
@@ -213,11 +219,25 @@ def _biased(graph: Graph, node: Node, slot: int, made: _Made) -> _Attached | Non
     return _Attached((made.addend(node, _BIAS_SLOT),), None)
 
 
+def _biased_with_others(graph: Graph, node: Node, slot: int, made: _Made) -> _Attached | None:
+    """Queries, keys and values, whose biases lie one after the other."""
+    bias = graph.value(node, _HEADS_BIAS_SLOT)
+    if made.axis != 2 or bias is None or bias.ndim != 1 or slot > 2:
+        return None
+    rest = bias.size - (1 if slot == 2 else 2) * made.channels
+    if rest < 1 or (slot == 2 and rest % 2):
+        return None
+    start = rest if slot == 2 else slot * made.channels
+    addend = Addend((node.index, _HEADS_BIAS_SLOT), made.rank, made.axis, start=start)
+    return _Attached((addend,), None)
+
+
 _RULES: Mapping[tuple[str, str], _Rule] = {
     ("", "Add"): _sum,
     ("", "BatchNormalization"): _normalization,
     ("", "Cast"): _rescaled,
     ("", "Mul"): _product,
+    (MICROSOFT, "MultiHeadAttention"): _biased_with_others,
     (MICROSOFT, "QLinearAdd"): _quantized,
     (MICROSOFT, "QLinearMul"): _quantized,
     **dict.fromkeys(_BIASED, _biased),

@@ -41,10 +41,19 @@ def _product(use: Use) -> Shape | None:
     return (*batches, one[-2], other[-1])
 
 
-def _operands(use: Use) -> tuple[tuple[Size, ...], tuple[Size, ...]] | None:
+def _quantized_gemm(use: Use) -> Shape | None:
+    sizes = _operands(use, (0, 3))
+    if sizes is None or use.shape(7) is None:  # Without a scale it makes real numbers.
+        return None
+    return sizes[0][-2], sizes[1][-1]
+
+
+def _operands(
+    use: Use, slots: tuple[int, int] = (0, 1)
+) -> tuple[tuple[Size, ...], tuple[Size, ...]] | None:
     """The shapes of two matrices as they are multiplied."""
     found = []
-    for slot, name in enumerate(("transA", "transB")):
+    for slot, name in zip(slots, ("transA", "transB"), strict=True):
         shape = use.shape(slot)
         if shape is None or len(shape) < 2:
             return None
@@ -105,6 +114,11 @@ def _broadcast_quantized(use: Use) -> Shape | None:
     return tuple(map(broadcast, *padded))
 
 
+def _concatenated_quantized(use: Use) -> Shape | None:
+    parts = [use.shape(slot) for slot in range(2, len(use.shapes), 3)]
+    return SHAPE_RULES["Concat"](Use(parts, [None] * len(parts), use.attributes))
+
+
 def _pooled_whole(use: Use) -> Shape | None:
     before = use.shape()
     if before is None or use.attributes.get("channels_last", 0):
@@ -122,11 +136,13 @@ FUSED_SHAPE_RULES: Mapping[Fused, ShapeRule] = {
     (MICROSOFT, "GroupQueryAttention"): _attended_in_groups,
     (MICROSOFT, "MultiHeadAttention"): _attended_by_heads,
     (MICROSOFT, "MatMulNBits"): _product_of_bits,
+    (MICROSOFT, "QGemm"): _quantized_gemm,
     (MICROSOFT, "QLinearAdd"): _broadcast_quantized,
+    (MICROSOFT, "QLinearConcat"): _concatenated_quantized,
     (MICROSOFT, "QLinearGlobalAveragePool"): _pooled_whole,
     (MICROSOFT, "QLinearMul"): _broadcast_quantized,
 }
 """By domain and operator: the shape of what it makes first."""
 
-TYPED_BY = {(MICROSOFT, "EmbedLayerNormalization"): 2}
+TYPED_BY = {(MICROSOFT, "EmbedLayerNormalization"): 2, (MICROSOFT, "QLinearConcat"): 1}
 """By domain and operator: the input that gives the first output its type, if not the first one."""

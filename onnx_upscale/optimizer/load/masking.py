@@ -215,11 +215,11 @@ class _Overlay:
         """Zeroes entries of a vector over channels, which is made one where it is a scalar."""
         before = self._override(addend.use)
         values, axis = before.original, addend.place(before.original)
-        if axis < 0 or values.shape[axis] != count:
+        if addend.start is None and (axis < 0 or values.shape[axis] != count):
             trailing = (1,) * (addend.rank - addend.axis - 1)
             shape = np.broadcast_shapes(values.shape, (count, *trailing))
             values = np.broadcast_to(values, shape)
             before, axis = Override(values), addend.place(values)
-        zeroed = (*before.zeroed, (axis, channels))
+        zeroed = (*before.zeroed, (axis, channels + (addend.start or 0)))
         blank = np.array(addend.blank, values.dtype)
         self.overrides[addend.use] = dataclasses.replace(before, zeroed=zeroed, blank=blank)

@@ -35,7 +35,8 @@ def names_of(graph: Graph, layer: Layer) -> tuple[str, ...]:
         adding = graph.nodes[addend.use[0]]
         if adding.op == "BatchNormalization":
             break
-        found.append(adding.input(addend.use[1]))
+        if addend.start is None:
+            found.append(adding.input(addend.use[1]))
     for name in list(found):
         module, _, kind = name.rpartition(".")
         if module and kind in ("weight", "bias"):

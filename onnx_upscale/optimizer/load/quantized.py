@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
+from onnx import TensorProto
 
 from onnx_upscale.optimizer.load.contractions import (
     convolution_layer,
@@ -24,6 +25,15 @@ from onnx_upscale.optimizer.load.values import Array
 INTEGER_LAYERS = frozenset({"ConvInteger", "MatMulInteger"})
 """Operators that make sums of whole numbers, and are told zero points but no scales."""
 _MOVERS = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+_ZERO_SLOTS = {
+    ("", "QLinearConv"): 7,
+    ("", "QLinearMatMul"): 7,
+    ("", "QuantizeLinear"): 2,
+    (MICROSOFT, "QGemm"): 8,
+    (MICROSOFT, "QLinearAdd"): 7,
+    (MICROSOFT, "QLinearMul"): 7,
+}
+"""Where operators are told the zero point of what they make."""
 
 
 @dataclass(frozen=True)
@@ -175,6 +185,25 @@ def is_read_from_zero_point(graph: Graph, dynamic: Node) -> bool:
             elif node.op not in INTEGER_LAYERS or node.input(2) != dynamic.outputs[2]:
                 return False
     return True
+
+
+def zero_of(graph: Graph, tensor: str) -> float:
+    """The number that stands for zero in a tensor; NaN where nobody knows.
+
+    Args:
+        graph: The graph.
+        tensor: The name of the tensor.
+    """
+    if graph.types.get(tensor) not in (TensorProto.INT8, TensorProto.UINT8):
+        return 0.0
+    maker = graph.producers.get(tensor)
+    while maker is not None and maker.operator[0] == "" and maker.op in _MOVERS:
+        maker = graph.producers.get(maker.input(0))
+    slot = None if maker is None else _ZERO_SLOTS.get(maker.operator)
+    if maker is None or slot is None or not maker.input(slot):
+        return float("nan")
+    point = zero_point(graph, maker, slot)
+    return float(point.item()) if point is not None and point.size == 1 else float("nan")
 
 
 def scale_behind(graph: Graph, node: Node) -> tuple[Node, int] | None:

@@ -18,7 +18,8 @@ What a mask means:
    its weight and its bias are multiplied in its place. So it is with the hidden units of LSTM, GRU
    and RNN: all weights, biases and peepholes of a unit are multiplied, for every gate and in every
    direction, but not those by which other units read it. A bias that an activation behind a layer
-   adds first is multiplied as well. QLinearAdd and QLinearMul count as Add and Mul; so do, behind a
+   adds first is multiplied as well, and the part of it that MultiHeadAttention adds to what the
+   layer makes. QLinearAdd and QLinearMul count as Add and Mul; so do, behind a
    ConvInteger or MatMulInteger, the Cast and the Mul by the scale that DynamicQuantizeLinear found,
    or by that times a constant as above.
 4. Whole numbers that stand for real ones are replaced where those would be multiplied by 0: by the
@@ -155,10 +156,28 @@ def _factors(wiring: Wiring, masks: Iterable[tuple[int, Mask]], shown: Shown) ->
             flags = _flags(mask, axis, channels)
             factors.add_behind(end, _Factor(flags, kind, zero))
             bias = wiring.bias_behind(end)
-            if bias is not None and axis == -1 and shown.shape(bias[2]) == (channels,):
-                at, slot, _ = bias
-                factors.add_before((at - first, slot), _Factor(flags, kind))
+            if bias is not None and axis == -1:
+                at, slot, name, place = bias
+                own = _bias_flags(flags, shown.shape(name), place)
+                if own is not None:
+                    factors.add_before((at - first, slot), _Factor(own, kind))
     return factors
+
+
+def _bias_flags(flags: Flags, shape: tuple[int, ...], place: int) -> Flags | None:
+    """What stays of a bias that may hold those of others before and behind; None where none fits.
+
+    Args:
+        flags: What stays of what it is added to.
+        shape: Its shape.
+        place: To which input of its node it is added: the first two are of one size.
+    """
+    before = 0 if place == 0 else len(flags) if place == 1 else sum(shape) - len(flags)
+    if len(shape) != 1 or before + len(flags) > sum(shape) or (place == 2 and before % 2):
+        return None
+    return np.concatenate(
+        [np.ones(before, bool), flags, np.ones(sum(shape) - before - len(flags), bool)]
+    )
 
 
 def _weight_flags(mask: Mask, node: onnx.NodeProto, shown: Shown) -> dict[int, Flags]:

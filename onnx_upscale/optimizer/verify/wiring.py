@@ -45,8 +45,14 @@ QUANTIZED_AFFINE = {(_MICROSOFT, "QLinearAdd"), (_MICROSOFT, "QLinearMul")}
 _EITHER_WAY = {("", "MatMul"), (_MICROSOFT, "FusedMatMul"), EINSUM}
 """Those whose weight may come first."""
 _SUMS = {("", "ConvInteger"), ("", "MatMulInteger")}
-_BIASED = {(_MICROSOFT, op) for op in ("BiasGelu", "BiasSplitGelu", "FastGelu")}
-"""Activations that add a bias over the last axis first."""
+_BIASED = {
+    (_MICROSOFT, "BiasGelu"): (1, 1),
+    (_MICROSOFT, "BiasSplitGelu"): (1, 1),
+    (_MICROSOFT, "FastGelu"): (1, 1),
+    (_MICROSOFT, "MultiHeadAttention"): (3, 3),
+}
+"""Operators that add a bias over the last axis first: its slot, and to how many inputs; it holds
+those of all of them, one after the other, of which the first two are alike."""
 _NOT_CONSTANT = ("Random", "Bernoulli", "Multinomial", "Dropout")
 
 
@@ -152,15 +158,22 @@ class Wiring:
         for node, others in self.affine(tensor):
             yield node.output[0], others
 
-    def bias_behind(self, tensor: str) -> tuple[int, int, str] | None:
-        """The node, slot and name of a constant that an activation behind a tensor adds first."""
+    def bias_behind(self, tensor: str) -> tuple[int, int, str, int] | None:
+        """The node, slot and name of a constant bias that the only reader of a tensor adds first.
+
+        And which of its inputs the tensor is.
+        """
         if tensor in self.outputs or len(self.readers.get(tensor, ())) != 1:
             return None
         index = self.readers[tensor][0]
         node = self.nodes[index]
-        if operator_of(node) not in _BIASED or node.input[0] != tensor or len(node.input) < 2:
+        slot, count = _BIASED.get(operator_of(node), (0, 0))
+        if tensor not in node.input[:count] or len(node.input) <= slot:
             return None
-        return (index, 1, node.input[1]) if node.input[1] in self.constants else None
+        place = list(node.input).index(tensor)
+        if node.input[slot] not in self.constants:
+            return None
+        return index, slot, node.input[slot], place
 
     def _scaling(self, tensor: str) -> tuple[onnx.NodeProto, list[str]] | None:
         """The Mul that alone reads sums, by a scale found at run time, and its constant."""

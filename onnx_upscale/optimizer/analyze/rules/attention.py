@@ -203,19 +203,18 @@ def _biased(node: Context, slot: int, flats: Sequence[IntArray]) -> list[IntArra
     if bias is None or bias.shape != (sum(map(len, flats)),):
         raise UnclearError("its bias is not constant")
     made = []
-    ends = np.cumsum([len(flat) for flat in flats])
-    for place, (flat, own) in enumerate(zip(flats, np.split(bias, ends[:-1]), strict=True)):
+    for place, flat in enumerate(flats):
         labels = node.unbound(len(flat))
         node.tie(labels, flat)
-        add = partial(_plus, own.astype(np.float64))
-        node.carry(Carry(How.EVALUATE, {place: flat}, 0, labels, function=add))
+        known = {place: flat, slot: None}
+        node.carry(Carry(How.EVALUATE, known, 0, labels, function=_plus))
         made.append(labels)
     node.param_of_parts(slot, 0, made)
     return made
 
 
-def _plus(bias: Values, operands: Sequence[Values]) -> Values:
-    return operands[0] + bias
+def _plus(operands: Sequence[Values]) -> Values:
+    return operands[0] + operands[1]
 
 
 @rule("GroupQueryAttention", MICROSOFT)

@@ -150,7 +150,7 @@ def matmul(node: Context) -> None:
 def product_of_activations(
     node: Context,
     slots: tuple[int, int] = (0, 1),
-    zeros: tuple[Function | None, Function | None, Function | None] = (None, None, None),
+    zeros: tuple[Function | None, ...] = (None, None, None, None),
 ) -> None:
     """Contraction axes of both operands are coupled; rows, columns and batches pass through.
 
@@ -158,7 +158,8 @@ def product_of_activations(
         node: The node.
         slots: The input slots of the operands.
         zeros: For operands in which a zero is not stored as one: what says where products of two
-            channels are zero, what becomes of a zero of the left one, and of the right one.
+            channels are zero, what becomes of a zero of the left one, of the right one, and of
+            batches of which either may be zero.
     """
     one, other = (len(node.shape(slot)) for slot in slots)
     rank = len(node.output_shape())
@@ -179,5 +180,4 @@ def product_of_activations(
     if column in right:
         node.pass_on(rank - 1, right[column], How.ZERO, slots[1], function=zeros[2])
     for axis in range(rank - 2):
-        how = How.ZERO if zeros[0] is None else How.NONE
-        broadcast_axis(node, axis, rank, how, slots)
+        broadcast_axis(node, axis, rank, How.ZERO, slots, function=zeros[3])

@@ -93,6 +93,7 @@ def matrix_product(node: Context) -> None:
         lambda pair: np.where(_product(one.decode(pair[0]), other.decode(pair[1])) == 0, 0, np.nan),
         _Through(_zero, (one,), made),
         _Through(_zero, (other,), made),
+        _Through(lambda left, right: _zero(_product(left, right)), (one, other), made),
     )
     product_of_activations(node, (0, 3), zeros)
 
