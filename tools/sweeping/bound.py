@@ -13,9 +13,9 @@ weights for. It is assumed that
 - every reader gets just its channels, wherever they lie (what `gather` does with copies);
 - a channel that is the same whatever the input can be absorbed, unless it is not zero and its
   reader pads;
-- who writes into a sum, or into anything else that works channel by channel, computes all channels
-  that are asked for behind it, also those that its own mask zeroes (`coupled`; without this
-  assumption the bound is called `free`);
+- who writes into a sum, or into anything else that works channel by channel, as convolutions of
+  single channels do, computes all channels that are asked for behind it, also those that its own
+  mask zeroes (`coupled`; without this assumption the bound is called `free`);
 - tensors are rectangular: every head, and every group of a convolution, keeps as many channels as
   the fullest;
 - what ranks, compares or rounds (a model that selects boxes) asks for all it reads, as do operators
@@ -239,7 +239,12 @@ class _Pass:
         self.works[node.output[0]] = work
         pads = list(given.get("pads", [0]))
         lets = x.some if any(pads) or spread else x.varies.detach()
-        varies = gate(x.varies, lets, self._listen(work, "in", 1, groups))
+        alone, whole = max(counts) == 1, torch.ones_like(x.some)
+        varies = gate(
+            x.varies,
+            lambda: whole if alone and self.coupled else lets,
+            self._listen(work, "in", 1, groups),
+        )
         run = _transposed if spread else _convolved
         made = product(
             Flow(x.some, varies), weight, lambda one, other: run(one, other, given, result)

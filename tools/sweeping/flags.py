@@ -29,13 +29,15 @@ class _Gate(torch.autograd.Function):
     """Asks for nothing that is known, and tells who listens what is left."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, lets: Tensor, told: Callable[[Tensor], Tensor]) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, lets: Callable[[], Tensor], told: Callable[[Tensor], Tensor]
+    ) -> Tensor:
         ctx.lets, ctx.told = lets, told
         return x.view_as(x)
 
     @staticmethod
     def backward(ctx: Any, asked: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.told((asked > 0).to(asked.dtype) * ctx.lets), None, None
+        return ctx.told((asked > 0).to(asked.dtype) * ctx.lets()), None, None
 
 
 class _Masked(torch.autograd.Function):
@@ -57,8 +59,13 @@ def binary(x: Tensor) -> Tensor:
     return made
 
 
-def gate(x: Tensor, lets: Tensor, told: Callable[[Tensor], Tensor]) -> Tensor:
+def gate(
+    x: Tensor, lets: Tensor | Callable[[], Tensor], told: Callable[[Tensor], Tensor]
+) -> Tensor:
     """The same; `told` hears what is asked for, where `lets` lets it, and may ask for more."""
+    if isinstance(lets, Tensor):
+        fixed = lets
+        return gate(x, lambda: fixed, told)
     made: Tensor = _Gate.apply(x, lets, told)
     return made
 
