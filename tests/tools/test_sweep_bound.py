@@ -58,6 +58,15 @@ def test_what_is_constant_stays_where_its_reader_pads() -> None:
     assert limit.coupled == limit.full
 
 
+def test_a_constant_that_an_activation_makes_zero_leaves() -> None:
+    net = Net(18, x=(1, 4, 6, 6))
+    first = net("Conv", "x", net.random(16, 4, 1, 1), name="first")
+    below = net("Relu", net("Sub", net("Abs", first), np.full((1, 1, 1), 0.1, np.float32)))
+    model = net.model(net("Conv", below, net.random(8, 16, 3, 3), pads=[1] * 4, name="second"))
+    limit = found(model, {"first": {"output": [1, 5, 7]}})
+    assert limit.coupled == 13 * PLACES * (4 + 9 * 8)
+
+
 def test_who_writes_into_a_sum() -> None:
     net = Net(18, x=(1, 4, 6, 6))
     made = [net("Conv", "x", net.random(16, 4, 1, 1), name=name) for name in "ab"]

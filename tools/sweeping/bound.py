@@ -159,7 +159,10 @@ class _Pass:
                 assert tuple(each.some.shape) == self.shapes[name], (node.op_type, name)
                 picked = set(node.input[:1] if node.op_type == "Where" else node.input)
                 whole = [self.flow(other) is None and other in self.varying for other in picked]
-                self.flows[name] = self._varied(each) if any(whole) else each
+                each = self._varied(each) if any(whole) else each
+                value = torch.from_numpy(np.asarray(self.values[name], np.float32))
+                known = torch.where(each.varies > 0, each.some, (value != 0).to(each.some.dtype))
+                self.flows[name] = Flow(torch.minimum(each.some, known), each.varies)
         except (KeyError, NotImplementedError, ValueError, RuntimeError, AssertionError):
             self.opaque.add(node.op_type)
             self._ask_all(node)
