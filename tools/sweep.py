@@ -129,7 +129,8 @@ def _child(path: Path, exporter: str, architecture: Any, stage: Path, log: Path)
 
         row |= {"stage": "checked", **check(path)}
     except BaseException as error:
-        row = {"stage": stage.read_text(), "error": f"{type(error).__name__}: {error}"[:400]}
+        text = str(error).rpartition("## Exception summary")[2].strip()  # torch.export explains.
+        row = {"stage": stage.read_text(), "error": f"{type(error).__name__}: {text}"[:400]}
         traceback.print_exc()
         row["trace"] = traceback.format_exc()[-1500:]
     result.write_text(json.dumps(row))

@@ -161,8 +161,8 @@ class _Pass:
                 whole = [self.flow(other) is None and other in self.varying for other in picked]
                 each = self._varied(each) if any(whole) else each
                 value = torch.from_numpy(np.asarray(self.values[name], np.float32))
-                known = torch.where(each.varies > 0, each.some, (value != 0).to(each.some.dtype))
-                self.flows[name] = Flow(torch.minimum(each.some, known), each.varies)
+                some = torch.where(each.varies > 0, each.some, (value != 0).to(each.some.dtype))
+                self.flows[name] = Flow(torch.minimum(each.some, some), each.varies)
         except (KeyError, NotImplementedError, ValueError, RuntimeError, AssertionError):
             self.opaque.add(node.op_type)
             self._ask_all(node)

@@ -22,6 +22,7 @@ from sweeping.layers import case, find, named, random_masks
 AMOUNT = 0.3
 STRATEGIES = ("gather", "auto")
 LARGEST_DIFFERENCE = 1e-4
+_CHOOSE = ("TopK", "NonMaxSuppression", "NonZero", "ArgMax", "Greater", "GreaterOrEqual", "Less")
 _NONE, _ALL = (
     onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
     onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
@@ -81,6 +82,7 @@ def _side(
             if noise is None:
                 noise = max(map(_apart, expected, _shaken(reference, samples)))
             row["noise"] = noise
+            row["before"] = _before_choices(reference, made.model, samples)
     try:
         limit = bound(reference, samples[0])
         result["bound"] = 1 - limit.coupled / max(limit.full, 1)
@@ -92,6 +94,33 @@ def _side(
     except Exception as error:  # The bound is the tool's own: its failure says nothing of a result.
         result["bound_failed"] = f"{type(error).__name__}: {error}"[:300]
     return result
+
+
+def _before_choices(
+    reference: onnx.ModelProto, emitted: onnx.ModelProto, samples: list[dict[str, Array]]
+) -> float | None:
+    """How far models that select are apart in front of what selects first; None for others.
+
+    What selects ranks what is nearly equal, or, where masks make it so, equal.
+    """
+    chosen: set[str] = set()
+    fronts: list[str] = []
+    for node in reference.graph.node:
+        if node.op_type in _CHOOSE and not chosen.intersection(node.input):
+            fronts += [name for name in node.input if name]
+        if node.op_type in _CHOOSE or chosen.intersection(node.input):
+            chosen.update(node.output)
+    found = []
+    for model in (reference, emitted):
+        made = {name for node in model.graph.node for name in node.output}
+        fronts = [name for name in dict.fromkeys(fronts) if name in made]
+    for model in (reference, emitted):
+        cut = onnx.ModelProto()
+        cut.CopyFrom(model)
+        del cut.graph.output[:]
+        cut.graph.output.extend(onnx.ValueInfoProto(name=name) for name in fronts)
+        found.append(_outputs(cut, samples, _NONE))
+    return max(map(_apart, *found)) if fronts else None
 
 
 def _outputs(

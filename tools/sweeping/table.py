@@ -67,8 +67,9 @@ def _outcome(row: Result) -> str:
     """`equal`, or in what way not."""
     if row["own"].startswith("refused"):
         return "refused"
-    if row["apart"] > APART and row["own"] == "equal" and row.get("noise", 0) * 4 >= row["apart"]:
-        return "equal within the noise of a model that selects"
+    before = row.get("before")
+    if row["apart"] > APART and before is not None and before <= APART:
+        return "equal in front of what selects"
     if row["apart"] > APART or row["own"].startswith("differs"):
         return "different"
     return "equal"
