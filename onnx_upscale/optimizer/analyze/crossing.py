@@ -31,7 +31,7 @@ def crossed(
     order: IntArray,
     values: Values,
 ) -> list[IntArray]:
-    """The products, by label, that are zero in every head.
+    """The products, by label, that are zero in every head without being known to be.
 
     Args:
         structure: The structure.
@@ -52,7 +52,7 @@ def crossed(
             if _has(structure, facts.node.inputs[slot], (heads, channels)):
                 zero |= _zeros(structure, made_by, facts.node.inputs[slot], grids, values)
         places = np.take_along_axis(zero, order, axis=1).all(0)
-        found.append(pair.outputs[places])
+        found.append(pair.outputs[places & (values[pair.outputs] != 0)])
     return found
 
 
