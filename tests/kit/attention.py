@@ -11,7 +11,8 @@ from build import Net
 
 HEADS, WIDTH, TOKENS, CHANNELS = 3, 4, 5, 8
 FLAT = HEADS * WIDTH
-FORMS = ("separate", "dynamic", "split", "packed", "unbound", "sliced")
+FORMS = ("separate", "dynamic", "merged", "split", "packed", "unbound", "sliced")
+_SEPARATE = ("separate", "dynamic", "merged")
 
 Masks = Mapping[str, Sequence[int]]
 
@@ -49,7 +50,7 @@ class Attention(Net):
 
     def operands(self) -> list[str]:
         """Queries, keys and values, by heads."""
-        if self.form in ("separate", "dynamic"):
+        if self.form in _SEPARATE:
             return [self.parted(self.linear("x", name, CHANNELS, FLAT)) for name in "qkv"]
         flat = self.linear("x", "qkv", CHANNELS, 3 * FLAT)
         if self.form == "split":
@@ -70,6 +71,10 @@ class Attention(Net):
         return [self("Squeeze", part, self.ints(0)) for part in parts]
 
     def turned(self, keys: str) -> str:
+        if self.form == "merged":
+            flat = self("Reshape", keys, self.ints(2 * HEADS, TOKENS, WIDTH))
+            turned = self("Transpose", flat, perm=[0, 2, 1])
+            return self("Reshape", turned, self.ints(2, HEADS, WIDTH, TOKENS))
         if self.form != "dynamic":
             return self("Transpose", keys, perm=[0, 1, 3, 2])
         sizes = self("Shape", keys)
@@ -105,7 +110,7 @@ def document(masks: Masks) -> dict[str, object]:
 
 def writers(form: str) -> dict[str, tuple[str, int]]:
     """Which layer makes queries, keys and values, and from which of its channels on."""
-    if form in ("separate", "dynamic"):
+    if form in _SEPARATE:
         return {name: (name, 0) for name in "qkv"}
     return {name: ("qkv", place * FLAT) for place, name in enumerate("qkv")}
 

@@ -96,6 +96,59 @@ def test_each_head_may_lose_channels_of_its_own(form: str, parts: str) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("strategy", ["auto", "gather"])
+@pytest.mark.parametrize("keys", [(0, 0, 0), (1, 2, 0), (3, 3, 1)])
+def test_queries_are_zero_in_one_head_and_keys_in_another(
+    form: str, strategy: str, keys: Sequence[int]
+) -> None:
+    """No channel of all heads is zero in either, and the product does without some all the same."""
+    queries = (0, 1, 2)
+    one, other = ([at * WIDTH + each for at, each in enumerate(gone)] for gone in (queries, keys))
+    masks = {key: list(gone) for key, gone in masked(form, "q", one).items()}
+    for key, gone in masked(form, "k", other).items():
+        masks.setdefault(key, []).extend(gone)
+    made = check(form, masks, strategy)
+    fewest = min(1 + (a != b) for a, b in zip(queries, keys, strict=True))
+    assert widths(made, form) == [2 * HEADS * (WIDTH - fewest) + FLAT, FLAT]
+
+
+class TwoProducts(Attention):
+    """Queries are multiplied with keys and with something else, in ways that say so or not."""
+
+    def __init__(self, masks: Masks, between: str) -> None:
+        super().__init__("separate", masks)
+        self.between = between
+
+    def attention(self) -> onnx.ModelProto:
+        queries, keys, values = self.operands()
+        if self.between == "bias":
+            keys = self("Add", keys, self.random(1, HEADS, 1, 1))
+        if self.between == "infinite":
+            keys = self("Mul", keys, np.full((1, HEADS, 1, 1), np.inf, np.float32))
+        scores = self("MatMul", queries, self.turned(keys))
+        if self.between == "product":
+            others = self.parted(self.linear("x", "r", CHANNELS, FLAT))
+            scores = self("Add", scores, self("MatMul", queries, self.turned(others)))
+        mixed = self("MatMul", self("Tanh", scores), values)
+        turned = self("Transpose", mixed, perm=[0, 2, 1, 3])
+        flat = self("Reshape", turned, self.ints(0, TOKENS, FLAT))
+        return self.model(self.linear(flat, "o", FLAT, CHANNELS))
+
+
+@pytest.mark.parametrize("between", ["nothing", "product", "bias", "infinite"])
+@pytest.mark.parametrize("strategy", ["auto", "gather"])
+def test_what_is_zero_for_one_product_may_not_be_for_another(between: str, strategy: str) -> None:
+    masks = {"q.output": [0], "k.output": [WIDTH, 2 * WIDTH]}
+    model = TwoProducts({}, between).attention()
+    emitted = onnx_upscale.optimize(model, document(masks), strategy=strategy).model
+    inputs = input_values(model)
+    expected = run(TwoProducts(masks, between).attention(), inputs)
+    assert_close(expected, run(emitted, inputs))
+    left = HEADS * (WIDTH - (between == "nothing"))
+    assert [weight_shape(emitted, name)[1] for name in "qkv"] == [left, left, FLAT]
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_heads_and_channels_leave_together(form: str) -> None:
     made = check(form, masked(form, "qkvo", [*of_each(3), *head(1)]))
     assert widths(made, form) == [3 * 2 * 3, 2 * 3]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from attention import FORMS, HEADS, WIDTH, attention
+from attention import FORMS, HEADS, WIDTH, attention, writers
 from build import Net
 from onnx_upscale import mask
 from onnx_upscale.optimizer.analyze import Structure, find_structure
@@ -32,9 +32,10 @@ def test_a_family_of_heads_has_all_that_leaves_with_one(form: str) -> None:
     assert family.units == HEADS
     assert [(party.layer.node.title, party.times) for party in family.readers] == [("o", WIDTH)]
     made = {party.layer.node.title: party.times for party in family.writers}
-    packed = {"qkv": 3 * WIDTH}
-    apart = dict.fromkeys("qkv", WIDTH)
-    assert made == (apart if form in ("separate", "dynamic") else packed)
+    wanted: dict[str, int] = {}
+    for name, _ in writers(form).values():
+        wanted[name] = wanted.get(name, 0) + WIDTH
+    assert made == wanted
 
 
 def test_without_heads_it_is_the_same() -> None:

@@ -45,6 +45,7 @@ def find_constants(structure: Structure, graph: Graph, weights: MaskedWeights) -
                 values[each.outputs] = carried = _carried(graph, facts, each, values)
                 known |= not np.isnan(carried).all()
     values[~np.isfinite(values)] = np.nan
+    values[structure.crossed] = 0.0
     return values
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onnx_upscale.optimizer.analyze.constants import Values
+from onnx_upscale.optimizer.analyze.crossing import crossed
 from onnx_upscale.optimizer.analyze.facts import Facts, Grid, Param
 from onnx_upscale.optimizer.analyze.needs import Needs
 from onnx_upscale.optimizer.analyze.structure import HeadOrder, Structure
@@ -59,18 +60,26 @@ def with_own_orders(structure: Structure, values: Values, needs: Needs) -> Struc
     wanted = _wanted(structure, values, needs)
     moved: dict[bytes, IntArray] = {}
     orders = list(structure.head_orders)
+    zero = [structure.crossed]
     for each in _heads_of(structure):
         order = _order(structure, each, values, needs, wanted)
-        if order is None or not _in_any_order(structure, each):
+        own = order is not None and _in_any_order(structure, each)
+        if order is None or not own:
+            order = np.tile(np.arange(each.grids[0].shape[1]), (each.grids[0].shape[0], 1))
+        splits = [grid for grid in each.grids if grid.splits]
+        if len(splits) > 1:
+            zero += crossed(structure, each.heads, each.channels, splits, order, values)
+        if not own:
             continue
         orders.append(HeadOrder(each.heads, each.channels, order))
         for grid in each.grids:
             cells = np.take_along_axis(grid.flat.reshape(grid.shape), order, axis=1)
             moved[grid.flat.tobytes()] = cells.ravel()
-    if not moved:
+    gone = np.concatenate(zero)
+    if not moved and gone.size == structure.crossed.size:
         return structure
     facts = tuple(_moved(each, moved) for each in structure.facts)
-    return replace(structure, facts=facts, head_orders=tuple(orders))
+    return replace(structure, facts=facts, head_orders=tuple(orders), crossed=gone)
 
 
 def _moved(facts: Facts, moved: Mapping[bytes, IntArray]) -> Facts:

@@ -6,7 +6,7 @@ Every node's rule is run, in order; what they say is collected once per model.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -80,6 +80,7 @@ class Structure:
         roots: Per label, its root: equal for coupled channels.
         weights: The non-zero weights of each layer.
         head_orders: Where heads have orders of their own, one applied after the other.
+        crossed: Products that are zero in every head, as one of their factors is.
     """
 
     graph: Graph
@@ -89,6 +90,7 @@ class Structure:
     roots: IntArray
     weights: Weights
     head_orders: tuple[HeadOrder, ...] = ()
+    crossed: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))
 
     @cached_property
     def layers(self) -> Mapping[int, Layer]:

@@ -6,6 +6,7 @@ Reshapes merge the batch, whose size may be unknown, with the heads, and part th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -69,8 +70,23 @@ def find_transpositions(graph: Graph, sizes: Mapping[str, Sizes]) -> Iterator[Tr
         *batch, rows, columns = range(rank)
         order = (*batch, columns, rows)
         merged, parted = (_shape(sizes, node, first.inputs[0]) for node in (first, last))
-        if len(merged) == 3 and merged[1:] == (rows, columns) and parted == order:
+        named = len(merged) == 3 and merged[1:] == (rows, columns) and parted == order
+        if named or _merges_numbers(graph, first, last):
             yield Transposition(first, between, last, order)
+
+
+def _merges_numbers(graph: Graph, first: Node, last: Node) -> bool:
+    """Whether Reshapes to fixed sizes merge several axes before the last two, and part them again.
+
+    Where no more than one of them is longer than one, the Reshapes mean the same by themselves.
+    """
+    names = (first.inputs[0], first.outputs[0], last.outputs[0])
+    source, merged, parted = (graph.shapes.get(name) or () for name in names)
+    *batch, rows, columns = source
+    if not all(isinstance(size, int) for size in source) or sum(size != 1 for size in batch) < 2:
+        return False
+    whole = math.prod(size for size in batch if isinstance(size, int))
+    return merged == (whole, rows, columns) and parted == (*batch, columns, rows)
 
 
 def only_source(graph: Graph, node: Node, op: str) -> Node | None:

@@ -1,0 +1,1 @@
+"""The parts of `sweep.py`: architectures, their layers, the check of a result, and the bound."""

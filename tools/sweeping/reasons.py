@@ -1,0 +1,36 @@
+"""Why less leaves than masks allow, and why models are not exported: what a person found out."""
+
+_BOTH = ("input", "output")
+
+REASONS: tuple[tuple[str, tuple[str, ...], str], ...] = (
+    (
+        "llama|mistral|qwen|gemma|hf/phi",
+        _BOTH,
+        "rotary embeddings: queries and keys of all heads lose the same channels, or none",
+    ),
+    (
+        "gpt_neox|bloom",
+        _BOTH,
+        "one layer makes queries, keys and values of a head side by side: heads stay in step",
+    ),
+    ("deberta_v2", _BOTH, "relative positions are multiplied with the same queries and keys"),
+    ("squeezebert", _BOTH, "grouped convolutions make the heads"),
+    ("wav2vec2", _BOTH, "a grouped convolution on a residual stream reads all of it"),
+    ("efficientvit_b", ("output",), "linear attention: queries, keys and values in one axis stay"),
+    ("shufflenet", _BOTH, "channel shuffles: what is split behind one stays whole"),
+    (
+        "starnet",
+        ("input",),
+        "a residual stream has the same channels from end to end, though later readers want fewer",
+    ),
+    ("xcit", ("output",), "attention between channels: heads that are normalized stay in step"),
+)
+"""A pattern of names, the sides of the masks, and the reason; the first that fits counts."""
+
+NOT_EXPORTED: tuple[tuple[str, str], ...] = (
+    ("tracing a dynamo-optimized|trace a dynamo-optimized", "torch: compiled by its own package"),
+    ("adaptive_avg_pool2d, output size", "older exporter: adaptive pooling to no factor"),
+    ("TorchExportError", "newer exporter: torch.export cannot trace it"),
+    ("takes too long", "more than 240 s of CPU time"),
+)
+"""A pattern of messages, and what they say in short."""
