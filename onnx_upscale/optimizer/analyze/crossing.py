@@ -16,7 +16,9 @@ from onnx_upscale.optimizer.analyze.facts import Carry, Facts, Grid, How
 from onnx_upscale.optimizer.analyze.structure import Structure
 from onnx_upscale.optimizer.analyze.weights import BoolArray
 from onnx_upscale.optimizer.load.graph import IntArray
+from onnx_upscale.optimizer.load.pointwise import MICROSOFT
 
+_PRODUCTS = (("", "MatMul"), (MICROSOFT, "FusedMatMul"))
 # What makes zeros of zeros; the constants that it reads are finite.
 _ZERO_OF_ZERO = frozenset(
     {"Cast", "Div", "Identity", "Mul", "Neg", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
@@ -58,7 +60,7 @@ def crossed(
 
 def _pair(structure: Structure, facts: Facts, channels: IntArray) -> Carry | None:
     """How a node multiplies two activations and sums over these channels, if it does."""
-    if facts.node.op != "MatMul" or facts.node.domain:
+    if facts.node.operator not in _PRODUCTS:
         return None
     products = [demand.labels for demand in facts.demands if demand.unless_zero]
     for carry in facts.carries:
