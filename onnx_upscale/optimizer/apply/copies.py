@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
+from onnx import TensorProto
 
 from onnx_upscale.optimizer.apply.surgery import Surgery
-from onnx_upscale.optimizer.load.graph import IntArray
+from onnx_upscale.optimizer.load.graph import IntArray, Node
 from onnx_upscale.optimizer.plan import Select, Widen
 
+_BYTES = (TensorProto.INT8, TensorProto.UINT8)
 _SLICE_INPUTS_SINCE = 10
 _PAD_INPUTS_SINCE = 11
 
@@ -28,10 +30,35 @@ class Copies:
         source = self._surgery.nodes[index].inputs[slot]
         key = (source.name, axis, edit.chosen.tobytes())
         if key not in self._made:
-            copy = select_node(self._surgery, source, axis, edit.chosen)
-            self._surgery.before.setdefault(index, []).append(copy)
-            self._made[key] = copy.outputs[0]
+            maker = self._dequantizes(source.name)
+            read = source if maker is None else self._surgery.nodes[maker.index].inputs[0]
+            made = [select_node(self._surgery, read, axis, edit.chosen)]
+            if maker is not None:
+                made.append(self._dequantized(made[0].outputs[0], maker))
+            self._surgery.before.setdefault(index, []).extend(made)
+            self._made[key] = made[-1].outputs[0]
         self._surgery.replace_tensor(index, slot, self._made[key])
+
+    def _dequantizes(self, tensor: str) -> Node | None:
+        """The node that makes a tensor of bytes, all with one scale.
+
+        A copy comes before it, so that it stays right before a reader: onnxruntime makes one node
+        of both.
+        """
+        graph = self._surgery.graph
+        maker = graph.producers.get(tensor)
+        if maker is None or maker.operator != ("", "DequantizeLinear"):
+            return None
+        scale = graph.value(maker, 1)
+        alike = scale is not None and scale.size == 1
+        return maker if alike and graph.types.get(maker.inputs[0]) in _BYTES else None
+
+    def _dequantized(self, copy: gs.Variable, maker: Node) -> gs.Node:
+        """A node that does to a copy what `maker` does to all of it."""
+        surgery, stem = self._surgery, f"{copy.name}.dequantized"
+        inputs = [copy, *surgery.nodes[maker.index].inputs[1:]]
+        outputs = [surgery.variable(stem)]
+        return surgery.node("DequantizeLinear", f"{stem}_node", inputs, outputs, **maker.attributes)
 
     def widen(self, edit: Widen) -> None:
         """Adds channels of zeros to what a writer makes."""

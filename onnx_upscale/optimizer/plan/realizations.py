@@ -311,6 +311,9 @@ class Pad(Writing):
             return  # It makes more than one tensor, and reads itself what it makes.
         if layer.quantization is not None:
             return  # A Pad adds numbers 0, which need not stand for zero.
+        reader = costs.structure.graph.only_reader(layer.node.outputs[0])
+        if reader is not None and reader.operator == ("", "QuantizeLinear"):
+            return  # onnxruntime runs both as one, if nothing is between.
         if layer.scale_blocks is not None and layer.scale_blocks.axis == layer.weight_output_axis:
             return  # A part of a block would be no longer quantized.
         start, end = int(wanted[0]), int(wanted[-1]) + 1
