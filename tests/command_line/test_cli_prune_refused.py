@@ -208,6 +208,15 @@ def score(path):
 """
 
 
+# A shell has what it starts in the background ignore the signal.
+COMMAND = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from onnx_upscale.cli import main
+main(sys.argv[1:])
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are those of POSIX")
 @pytest.mark.parametrize("more", [[], ["--workers", "2"]])
@@ -217,7 +226,7 @@ def test_ctrl_c_leaves_nothing_half_written(more: list[str]) -> None:
     before = {path.name for path in Path().iterdir()}
     options = ["--data", "data.npy", *GOAL, "--evaluate", "mine.py:score", *more]
     options += ["--masks-out", "m.json", "--report", "r.json"]
-    command = [sys.executable, "-m", "onnx_upscale", "prune", "in.onnx", "out.onnx", *options]
+    command = [sys.executable, "-c", COMMAND, "prune", "in.onnx", "out.onnx", *options]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
