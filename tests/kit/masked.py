@@ -58,10 +58,9 @@ def _mask(
                 keep = _zeros_at(sides["output"], axis, channels)
                 behind[end] = behind.get(end, np.ones_like(keep)) * keep
                 activated = _biased(graph, end)
-                if activated is not None and axis == -1 and activated.input[-1] in constants:
-                    own = _own_part(
-                        keep, list(activated.input).index(end), constants[activated.input[-1]]
-                    )
+                bias = "" if activated is None else activated.input[_BIAS[activated.op_type]]
+                if activated is not None and axis == -1 and bias in constants:
+                    own = _own_part(keep, list(activated.input).index(end), constants[bias])
                     biases[activated.name] = biases.get(activated.name, np.ones_like(own)) * own
     originals = list(graph.node)
     del graph.node[:]
@@ -88,8 +87,9 @@ def _mask(
                 multiply(node.input[slot], keep if slot == 3 else keep[:, np.newaxis], name)
                 node.input[slot] = name
         if node.name in biases:
-            multiply(node.input[-1], biases[node.name], f"{node.name}.bias")
-            node.input[-1] = f"{node.name}.bias"
+            slot = _BIAS[node.op_type]
+            multiply(node.input[slot], biases[node.name], f"{node.name}.bias")
+            node.input[slot] = f"{node.name}.bias"
         masked_outputs = [name for name in node.output if name in behind]
         for slot, name in enumerate(node.output):
             node.output[slot] = f"{name}.raw" if name in behind else name
@@ -133,14 +133,18 @@ def _end_of_affine(
         tensor = node.output[0]
 
 
+# The slot of a bias, which is added to each of the inputs before it.
+_BIAS = {"BiasGelu": 1, "FastGelu": 1, "MultiHeadAttention": 3}
+
+
 def _biased(graph: onnx.GraphProto, tensor: str) -> onnx.NodeProto | None:
-    """The activation or attention that alone reads a tensor, if it adds a bias, its last input."""
+    """The activation or attention that alone reads a tensor, if it adds a bias to it."""
     readers = [node for node in graph.node for name in _reads(node) if name == tensor]
     if len(readers) != 1 or tensor in {value.name for value in graph.output}:
         return None
     (node,) = readers
-    data = {"BiasGelu": 1, "FastGelu": 1, "MultiHeadAttention": 3}.get(node.op_type, 0)
-    return node if len(node.input) == data + 1 and tensor in node.input[:data] else None
+    slot = _BIAS.get(node.op_type, 0)
+    return node if len(node.input) > slot and tensor in node.input[:slot] else None
 
 
 def _own_part(keep: Array, place: int, shape: tuple[int, ...]) -> Array:

@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 import onnx_upscale
-from build import assert_close, input_values, node, run, weight_shape
+from build import Net, assert_close, input_values, node, run, weight_shape
 from fused_attention import (
     CHANNELS,
     FORMS,
@@ -397,3 +397,26 @@ def test_what_lies_on_one_axis_stays_in_its_order(laid: bool) -> None:
         result = onnx_upscale.optimize(model, NOTHING, strategy=strategy)
         inputs = input_values(model)
         assert_close(run(model, inputs), run(result.model, inputs))
+
+
+def test_an_output_mask_takes_its_bias_where_scores_are_added_too() -> None:
+    def model(query: float, bias: float) -> onnx.ModelProto:
+        net = Net(17, x=[1, 12, 1])
+        weights = (np.array([[each]], np.float32) for each in (query, 0.4, 1.3))
+        rows = [
+            net("MatMul", "x", net.constant(each, name))
+            for each, name in zip(weights, "qkv", strict=True)
+        ]
+        scores = np.random.default_rng(0).standard_normal((1, 1, 12, 12)).astype(np.float32)
+        biases = np.array([bias, 0.6, 0.1], np.float32)
+        made = net("MultiHeadAttention", *rows, biases, "", scores, domain=MICROSOFT, num_heads=1)
+        last = net("MatMul", net.declare(made, (1, 12, 1)), np.array([[0.7]], np.float32))
+        return net.model(net.declare(last, (1, 12, 1)))
+
+    whole, wanted = model(-0.5, -0.1), model(0, 0)
+    masks = {"version": 1, "masks": {"q": {"output": [0]}}}
+    inputs = input_values(whole)
+    made = run(onnx_upscale.optimize(whole, masks).model, inputs)
+    assert_close(run(wanted, inputs), made)
+    (one,), (other,) = run(whole, inputs), made
+    assert np.abs(one - other).max() > 1e-3
