@@ -88,7 +88,7 @@ def addends(graph: Graph, layer: Layer) -> Iterator[Addend]:
     made = _Made(layer.result_rank, layer.output_axis, layer.outputs)
     tensor: str | None = layer.node.outputs[0]
     while tensor is not None:
-        use = _only_use(graph, tensor)
+        use = graph.only_use(tensor)
         if use is None:
             return
         node, slot = graph.nodes[use[0]], use[1]
@@ -147,13 +147,6 @@ _Rule: TypeAlias = "Callable[[Graph, Node, int, _Made], _Attached | None]"
 that belongs to the layer."""
 
 
-def _only_use(graph: Graph, tensor: str) -> Use | None:
-    """The one place where a tensor is read; None if there are others, or none."""
-    uses = graph.readers.get(tensor, ())
-    seen = tensor in graph.outputs or tensor in graph.captured
-    return uses[0] if len(uses) == 1 and not seen else None
-
-
 def _normalization(graph: Graph, node: Node, slot: int, made: _Made) -> _Attached | None:
     attributes = node.attributes
     affine = attributes.get("spatial", 1) and not attributes.get("training_mode", 0)
@@ -199,7 +192,7 @@ def _quantized(graph: Graph, node: Node, slot: int, made: _Made) -> _Attached | 
 def _rescaled(graph: Graph, node: Node, slot: int, made: _Made) -> _Attached | None:
     """Sums that become real numbers, where they are multiplied by their scales at once."""
     maker = graph.producers.get(node.input(0))
-    use = _only_use(graph, node.outputs[0])
+    use = graph.only_use(node.outputs[0])
     if maker is None or maker.op not in INTEGER_LAYERS or use is None:
         return None
     scaling = graph.nodes[use[0]]

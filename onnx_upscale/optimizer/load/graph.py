@@ -155,12 +155,16 @@ class Graph:
                 found.update(dict.fromkeys(names_read(subgraph), node.index))
         return found
 
-    def only_reader(self, tensor: str) -> Node | None:
-        """The node that alone reads a tensor; None where others do, or somebody outside may."""
+    def only_use(self, tensor: str) -> Use | None:
+        """The one place where a tensor is read; None if there are others, or none."""
         uses = self.readers.get(tensor, ())
-        if len(uses) != 1 or tensor in self.outputs or tensor in self.captured:
-            return None
-        return self.nodes[uses[0][0]]
+        seen = tensor in self.outputs or tensor in self.captured
+        return uses[0] if len(uses) == 1 and not seen else None
+
+    def only_reader(self, tensor: str) -> Node | None:
+        """The node that alone reads a tensor, in one place."""
+        use = self.only_use(tensor)
+        return None if use is None else self.nodes[use[0]]
 
     def masked(self, overrides: Mapping[Use, Override]) -> Graph:
         """The same graph seen through masks; all that is known of its wiring stays known."""
