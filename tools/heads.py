@@ -165,7 +165,7 @@ def rows(path: Path) -> Iterator[list[str]]:
         pruned = {}
         for layer in layers(model):
             node = next(node for node in model.graph.node if node.name == layer.node)
-            if layer.role in roles and node.op_type != "Attention":
+            if layer.role in roles:
                 side = "input" if kind == "read" else "output"
                 size = shape_of(model, node.input[1])[0 if kind == "read" else 1]
                 pruned[layer.node] = side, channels(layer, size)

@@ -42,12 +42,14 @@ def follow(graph: Graph, layer: Layer) -> Iterator[Node]:
 
     Args:
         graph: The graph.
-        layer: The layer.
+        layer: The layer; behind one whose node goes on with what it makes there is nothing.
 
     Yields:
         Normalizations, activations and constant scales or shifts, in order; the first output of
         the last one is what the layer and they make.
     """
+    if layer.is_inside:
+        return
     tensor = layer.node.outputs[0]
     while tensor not in graph.outputs and tensor not in graph.captured:
         found = _next(graph, tensor)

@@ -11,7 +11,7 @@ import onnx
 from onnx_upscale.criteria.neighbours import follow
 from onnx_upscale.criteria.scores import Scores
 from onnx_upscale.criteria.sites import Site
-from onnx_upscale.errors import DataError, VerifySetupError
+from onnx_upscale.errors import DataError, UsageError, VerifySetupError
 from onnx_upscale.optimizer.load.graph import Graph
 from onnx_upscale.optimizer.load.sides import Side
 from onnx_upscale.optimizer.load.values import Array
@@ -61,6 +61,7 @@ def feature_ranks(
 
     Raises:
         DataError: The model does not run on the data, or its feature maps are not finite.
+        UsageError: No tensor holds the feature maps of a layer.
     """
     maps = [_maps(graph, site) for site in sites]
     wanted = tuple(dict.fromkeys(maps))
@@ -92,6 +93,12 @@ def _maps(graph: Graph, site: Site) -> _Maps:
     layer = site.layer
     if site.side is Side.INPUT:
         return _Maps(layer.node.input(layer.data_slot), layer.data_axis, site.key)
+    if layer.is_inside:
+        raise UsageError(
+            f"criterion hrank: what layer '{site.key}' makes stays inside node "
+            f"'{layer.node.title}' ({layer.node.op}), so that nobody sees its feature maps: leave "
+            "the layer out with `skip`, or use another criterion"
+        )
     tensor = layer.node.outputs[0]
     for node in follow(graph, layer):
         tensor = node.outputs[0]

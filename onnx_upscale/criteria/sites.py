@@ -161,7 +161,7 @@ def _sides(structure: Structure, side: Side) -> Iterator[Site]:
     for layer in layers(graph):
         if layer.node.input(layer.data_slot) in graph.constants:
             continue
-        if side is Side.OUTPUT and (layer.output_axis is None or not layer.node.outputs[0]):
+        if side is Side.OUTPUT and (layer.weight_output_axis is None or not layer.node.outputs[0]):
             continue  # A recurrent layer may make nothing but what it ends as.
         read, write = facts[layer.node.index].read, facts[layer.node.index].write
         if side is Side.INPUT:

@@ -63,8 +63,9 @@ def find_families(
 
     These stay: channels of the model's inputs, which have no labels; those that a node or an output
     needs whole; those that a layer reads which is left alone, or whose weight is arithmetic (equal
-    steps) and was not learned, or is a batch of matrices, or is recurrent, or which reads some
-    channels more often than others; hidden units, which read each other.
+    steps) and was not learned, or is a batch of matrices, or is recurrent, or lies inside an
+    attention, or which reads some channels more often than others; hidden units, which read each
+    other.
 
     Args:
         structure: The structure of the model.
@@ -97,8 +98,8 @@ def _stays(graph: Graph, read: Read, inputs: IntArray) -> bool:
     weight = graph.value(layer.node, layer.weight_slot)
     if weight is None or weight.dtype.kind != "f" or (layer.product and layer.window > 1):
         return True
-    if layer.recurrence is not None:
-        return True
+    if layer.recurrence is not None or layer.is_inside:
+        return True  # What its errors do is not seen in what its node makes.
     counts = np.bincount(inputs)
     return len(np.unique(counts[counts > 0])) != 1
 

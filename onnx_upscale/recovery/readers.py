@@ -10,6 +10,7 @@ import numpy as np
 from onnx_upscale.optimizer.analyze import Analysis
 from onnx_upscale.optimizer.analyze.weights import BoolArray
 from onnx_upscale.optimizer.load.affine import addends
+from onnx_upscale.optimizer.load.attention import MAKES_OPERANDS
 from onnx_upscale.optimizer.load.graph import Graph, Use
 from onnx_upscale.optimizer.load.layers import Layer
 from onnx_upscale.optimizer.load.subgraphs import reads
@@ -17,7 +18,9 @@ from onnx_upscale.words import some
 
 # The sums of a reader of so many columns take 2 GiB.
 MOST_COLUMNS = 1 << 14
-_OPERATORS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_OPERATORS = frozenset(
+    {("", "Conv"), ("", "ConvTranspose"), ("", "Gemm"), ("", "MatMul"), MAKES_OPERANDS}
+)
 
 
 @dataclass(frozen=True)
@@ -154,7 +157,7 @@ def _why_not(graph: Graph, reader: Reader) -> str | None:
     layer = reader.layer
     weight = graph.value(layer.node, layer.weight_slot)
     assert weight is not None
-    if layer.node.domain or layer.node.op not in _OPERATORS:
+    if layer.node.operator not in _OPERATORS:
         return "how they see their input is not known"
     if _comes_from(graph, layer.node.inputs[layer.weight_slot], "DequantizeLinear"):
         return "their weights are quantized"

@@ -116,8 +116,10 @@ class Builder:
             self._weights[shape] = (name, True)
         return name, True
 
-    def layer(self, weight: tuple[str, bool], data: str, axis: int, out: str, at: int) -> None:
-        ins, outs = self.shapes[data][axis], self.shapes[out][at]
+    def layer(
+        self, weight: tuple[str, bool], data: str, axis: int, out: str, at: int, made: int = 0
+    ) -> None:
+        ins, outs = self.shapes[data][axis], made or self.shapes[out][at]
         assert isinstance(ins, int)
         assert isinstance(outs, int)
         node = self.nodes[-1].name

@@ -1,8 +1,9 @@
 """The masked model as a user of the contract sees it, without anything of the package.
 
 It does not zero weights: it multiplies activations by 0 or 1 where the contract says that channels
-are ignored (before a layer) or zero (before the activation). Only hidden units of recurrent layers,
-which are made inside, lose all that makes them.
+are ignored (before a layer) or zero (before the activation). Only what is made inside loses all
+that makes it: hidden units of recurrent layers, and queries, keys and values of an attention that
+has the weight for them.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ def _mask(
     biases: dict[str, Array] = {}
     operators = {node.name: node.op_type for node in graph.node}
     units: dict[str, Array] = {}
+    packed: dict[str, Array] = {}
     for layer in case.layers:
         for key in layer.keys if layer.path == path else ():
             sides = case.masks.get(key, {})
@@ -52,6 +54,9 @@ def _mask(
             if "output" in sides and operators[layer.node] in _GATES:
                 keep = _zeros_at(sides["output"], -1, layer.result[2])
                 units[layer.node] = units.get(layer.node, np.ones_like(keep)) * keep
+            elif "output" in sides and operators[layer.node] == "Attention":
+                keep = _zeros_at(sides["output"], -1, layer.result[2])
+                packed[layer.node] = packed.get(layer.node, np.ones_like(keep)) * keep
             elif "output" in sides:
                 tensor, axis, channels = layer.result
                 end = _end_of_affine(graph, constants, tensor, axis, channels, layer.rank)
@@ -86,6 +91,11 @@ def _mask(
                 name = f"{node.name}.{slot}"
                 multiply(node.input[slot], keep if slot == 3 else keep[:, np.newaxis], name)
                 node.input[slot] = name
+        # Columns of the weight, and their places in the bias.
+        for slot in (1, 2) if node.name in packed else ():
+            if slot < len(node.input) and node.input[slot]:
+                multiply(node.input[slot], packed[node.name], f"{node.name}.packed{slot}")
+                node.input[slot] = f"{node.name}.packed{slot}"
         if node.name in biases:
             slot = _BIAS[node.op_type]
             multiply(node.input[slot], biases[node.name], f"{node.name}.bias")

@@ -165,12 +165,15 @@ def attention_in(kind: str, folder: Path) -> onnx.ModelProto:
 HEAD, HALF = list(range(WIDTH // 4, WIDTH // 2)), list(range(0, 32, 2))
 READ = {"o.weight": {"input": HEAD}, "down.weight": {"input": HALF}}
 MADE = {**{f"{each}.weight": {"output": HEAD} for each in "qkv"}, "up.weight": {"output": HALF}}
+COLUMNS = [part * WIDTH + each for part in range(3) for each in HEAD]
+PACKED = {"Attention_0_qkv_weight": {"output": COLUMNS}, "up.weight": {"output": HALF}}
 
 
 @pytest.mark.parametrize(
     ("kind", "gone"),
     [
         ("Attention", READ),
+        ("Attention", MADE),
         ("MultiHeadAttention", READ),
         ("MultiHeadAttention", MADE),
         ("standard", READ),
@@ -188,10 +191,14 @@ def test_a_quarter_of_heads_and_half_of_features_leave(
     """From attention in one operator as from attention that is written out."""
     monkeypatch.setitem(sys.modules, "torch", None)
     wanted = {"version": 1, "masks": gone}
+    own = {"version": 1, "masks": PACKED if kind == "Attention" and gone == MADE else gone}
     plain, saved = tokens(), attention_in(kind, tmp_path)
     operators = {node.op_type for node in saved.graph.node}
     assert ("Attention" if kind == "standard" else kind) in operators
-    results = [onnx_upscale.optimize(model, wanted, strategy=strategy) for model in (plain, saved)]
+    results = [
+        onnx_upscale.optimize(model, masks, strategy=strategy)
+        for model, masks in ((plain, wanted), (saved, own))
+    ]
     left, fused = (
         {tensor.name: list(tensor.dims) for tensor in result.model.graph.initializer}
         for result in results

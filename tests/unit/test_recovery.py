@@ -174,6 +174,25 @@ def test_matmul_with_a_vector() -> None:
     np.testing.assert_allclose(got, best_fit(model, free, None), atol=1e-3)
 
 
+@pytest.mark.parametrize("biased", [False, True])
+def test_the_weight_inside_an_attention(biased: bool) -> None:
+    """What it makes is fitted as that of a product, although no tensor holds it."""
+    net = Net(17, x=[2, 9, 6])
+    weight, bias = net.random(6, 24), net.random(24) if biased else np.zeros(24, np.float32)
+    other = Net(17, x=[2, 9, 6])
+    how: dict[str, Any] = {"domain": "com.microsoft", "num_heads": 2}
+    inputs = [net.constant(weight, "w"), *([net.constant(bias, "b")] if biased else [])]
+    made = net.declare(net("Attention", "x", *inputs, **how), (2, 9, 8))
+    product = other("MatMul", "x", other.constant(weight, "w"))
+    models = net.model(made), other.model(other("Add", product, other.constant(bias, "b")))
+    masks = {"w": {"input": [1, 4]}}
+    done, wanted = (recovered(model, masks).model for model in models)
+    np.testing.assert_allclose(stored(done, "w"), stored(wanted, "w"), atol=1e-5)
+    (attention,) = done.graph.node
+    np.testing.assert_allclose(stored(done, attention.input[2]), stored(wanted, "b"), atol=1e-5)
+    assert np.abs(stored(done, "w")[0] - weight[0]).max() > 1e-3
+
+
 @pytest.mark.parametrize("groups", [1, 2, 4])
 def test_a_transposed_convolution(groups: int) -> None:
     """Without overlap, what it spreads is what it makes."""

@@ -153,6 +153,8 @@ def _distinct_axes(
     for facts in all_facts:
         if facts.concatenation is not None:
             arrays += [facts.concatenation.whole, *facts.concatenation.parts]
+        if facts.write is not None:  # What stays inside a node is on no tensor.
+            arrays.append(facts.write.outputs)
         arrays += [tie.part for tie in facts.ties]
         arrays += [axis for grid in facts.grids for axis in grid.axes]
     for labels in arrays:

@@ -1,6 +1,7 @@
-"""Attention in one operator: it is no layer, for what it multiplies are activations.
+"""Attention in one operator: what it multiplies are activations.
 
-Only that of `com.microsoft` has a weight inside, with which it makes queries, keys and values.
+Only that of `com.microsoft` has a weight inside, with which it makes queries, keys and values: in
+so far it is a layer (`fused`), whose work is not counted here.
 """
 
 from __future__ import annotations
@@ -91,5 +92,4 @@ def attention_work(node: onnx.NodeProto, shapes: Mapping[str, Shape]) -> int:
         (each.ints[0] for each in node.attribute if each.name == "qkv_hidden_sizes" and each.ints),
         columns // 3,
     )
-    rows = math.prod(queries[:-1])
-    return rows * (queries[-1] * columns + tokens * (hidden + made[-1]))
+    return math.prod(queries[:-1]) * tokens * (hidden + made[-1])

@@ -2,7 +2,7 @@
 
 They are what the plain operators are, and more: a tensor is added to the result (FusedConv), an
 activation follows (FusedConv, FusedGemm), an operand is transposed and the product scaled
-(FusedMatMul).
+(FusedMatMul), or what comes out are queries, keys and values that it attends with (Attention).
 """
 
 from __future__ import annotations
@@ -88,6 +88,16 @@ def _fused_matmul(graph: Graph, node: Node, slot: int, shape: tuple[int, ...]) -
     out = 2 * len(shape) - 3 - into  # The other one of the last two.
     output_axis = rank - 1 if slot else rank - 2
     return Layer(node, shape, 1 - slot, slot, None, inner[1 - slot], output_axis, rank, into, out)
+
+
+def _packed_work(attributes: Mapping[str, Any], data: Sizes, weight: Sizes, made: Sizes) -> int:
+    """That of queries, keys and values; `attention` counts what follows."""
+    return math.prod(data) * weight[-1]
+
+
+@layer_operator("Attention", _packed_work, domain=MICROSOFT)
+def _packed_attention(graph: Graph, node: Node, slot: int, shape: tuple[int, ...]) -> Layer | None:
+    return Layer(node, shape, 0, slot, 2, 2, None, 3, 0, 1) if len(shape) == 2 else None
 
 
 def turned(node: Node) -> tuple[bool, bool]:

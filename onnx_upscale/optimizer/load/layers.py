@@ -46,7 +46,8 @@ class Layer:
         weight_slot: Input slot of the weight.
         bias_slot: Input slot of the bias, or None for an operator that has none.
         data_axis: Axis of the activations that is contracted.
-        output_axis: Axis of the result that holds the output channels, or None if there is none.
+        output_axis: Axis of the result that holds the output channels, or None if there is none, as
+            where the node goes on with them (`is_inside`).
         result_rank: How many axes the result has; `UNKNOWN_RANK` where nobody knows, and axes are
             counted from the end.
         weight_input_axis: Axis of the weight that the contraction runs over.
@@ -110,6 +111,11 @@ class Layer:
         return math.prod(self.weight_shape) // max(pairs, 1)
 
     @property
+    def is_inside(self) -> bool:
+        """Whether its node goes on with its output channels, so that no tensor holds them."""
+        return self.output_axis is None and self.weight_output_axis is not None
+
+    @property
     def is_closed(self) -> bool:
         """Whether more is fused into it, so that nothing behind it counts as a part of it."""
         fused = self.sum_slot is not None or self.activation is not None
@@ -170,7 +176,7 @@ class Layer:
     @property
     def stepping(self) -> tuple[str, int | None]:
         """The tensor, and its axis of channels, at each of whose places the whole window works."""
-        if self.transposed or self.recurrence is not None:
+        if self.transposed or self.recurrence is not None or self.is_inside:
             return self.node.inputs[self.data_slot], self.data_axis
         return self.node.outputs[0], self.output_axis
 

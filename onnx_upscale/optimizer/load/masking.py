@@ -63,7 +63,7 @@ def resolve_masks(
             # What is added behind a layer can be told only by its axis of output channels.
             if layer is None or (mask.side is Side.OUTPUT and layer.result_rank == UNKNOWN_RANK):
                 raise mask.error(why_no_layer(graph, node))
-            if mask.side is Side.OUTPUT and layer.output_axis is None:
+            if mask.side is Side.OUTPUT and layer.weight_output_axis is None:
                 raise mask.error(f"node '{node.title}' has no output channels")
             channels = layer.channels(mask.side)
             resolved.append(LayerMask(layer, mask.side, mask.pruned(channels)))

@@ -70,6 +70,9 @@ class _Program:
                 source = node.inputs[edit.slot]
                 copy = self._copy(source, edit)
                 inputs = [copy if name == source else name for name in inputs]
+        runs = layer is not None and node.inputs[layer.data_slot] in reads  # Else it is constant.
+        if layer is not None and layer.is_inside and writing is not None and runs:
+            inputs = self._inside(layer, inputs, outputs[0], len(writing.positions))
         narrow = outputs
         if writing is not None and any(isinstance(edit, Widen) for edit in edits):
             assert layer is not None
@@ -101,6 +104,17 @@ class _Program:
         self.shapes[name] = (batch, self.shapes[source][1], *places)
         self.steps.append(_step(pool, None, (source,), (name,), 1))
         return step._replace(inputs=(name,), outputs=(result,))
+
+    def _inside(self, layer: Layer, inputs: Sequence[str], result: str, columns: int) -> list[str]:
+        """Takes what a node makes inside as a product; gives what the node goes on with."""
+        source, *others = inputs
+        name, axis = f"{result}.inside", layer.data_axis
+        shape = list(self.shapes[source])
+        shape[axis] = columns
+        self.shapes[name] = tuple(shape)
+        step = Step("MatMul", (source,), (name,), axis=axis, made_axis=axis, weighted=True)
+        self.steps.append(step)
+        return [name, *others]
 
     def _copy(self, source: str, select: Select) -> str:
         axis = select.axis

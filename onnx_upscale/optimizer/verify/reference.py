@@ -15,13 +15,14 @@ What a mask means:
    attached straight to it: each BatchNormalization, and each Add or Mul with a constant that is a
    scalar or has one value per channel, as long as nothing else reads the tensor in between and it
    is no graph output. Where an activation or a sum is fused into the layer, that comes too late:
-   its weight and its bias are multiplied in its place. So it is with the hidden units of LSTM, GRU
-   and RNN: all weights, biases and peepholes of a unit are multiplied, for every gate and in every
-   direction, but not those by which other units read it. A bias that an activation behind a layer
-   adds first is multiplied as well, and the part of it that MultiHeadAttention adds to what the
-   layer makes. QLinearAdd and QLinearMul count as Add and Mul; so do, behind a
-   ConvInteger or MatMulInteger, the Cast and the Mul by the scale that DynamicQuantizeLinear found,
-   or by that times a constant as above.
+   its weight and its bias are multiplied in its place. So are the weight and the bias by which
+   onnxruntime's Attention makes queries, keys and values, which are its output channels, side by
+   side. So it is with the hidden units of LSTM, GRU and RNN: all weights, biases and peepholes of a
+   unit are multiplied, for every gate and in every direction, but not those by which other units
+   read it. A bias that an activation behind a layer adds first is multiplied as well, and the part
+   of it that MultiHeadAttention adds to what the layer makes. QLinearAdd and QLinearMul count as
+   Add and Mul; so do, behind a ConvInteger or MatMulInteger, the Cast and the Mul by the scale that
+   DynamicQuantizeLinear found, or by that times a constant as above.
 4. Whole numbers that stand for real ones are replaced where those would be multiplied by 0: by the
    zero point that the layer is told.
 """
@@ -145,7 +146,7 @@ def _factors(wiring: Wiring, masks: Iterable[tuple[int, Mask]], shown: Shown) ->
             for slot, flags in _unit_flags(mask, node, shown).items():
                 factors.add_before((index - first, slot), _Factor(flags, kind))
         elif is_closed(node):
-            kind = shown.type(node.output[0])
+            kind = shown.type(node.input[data_slot])
             for slot, flags in _weight_flags(mask, node, shown).items():
                 factors.add_before((index - first, slot), _Factor(flags, kind))
         else:
@@ -183,7 +184,7 @@ def _bias_flags(flags: Flags, shape: tuple[int, ...], place: int) -> Flags | Non
 def _weight_flags(mask: Mask, node: onnx.NodeProto, shown: Shown) -> dict[int, Flags]:
     """What stays of the weight and the bias of a closed layer, by slot."""
     shape = shown.shape(node.input[1])
-    last = node.op_type == "FusedGemm" and not integer_attribute(node, "transB", 0)
+    last = node.op_type in ("Attention", "FusedGemm") and not integer_attribute(node, "transB", 0)
     axis = -1 if last else -len(shape)
     found = {1: _flags(mask, axis, shape[axis])}
     if _input(node, 2):

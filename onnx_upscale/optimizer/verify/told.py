@@ -17,6 +17,7 @@ from onnx import helper, shape_inference
 from onnx_upscale.optimizer.verify.scopes import Scope
 from onnx_upscale.optimizer.verify.shown import Shown
 from onnx_upscale.optimizer.verify.wiring import (
+    ATTENTION,
     CONVOLUTIONS,
     PRODUCTS,
     QUANTIZED,
@@ -106,6 +107,8 @@ def _fitting(
         yield node.output[0], 1, outputs, rank
     elif operator_of(node) in RECURRENT:
         yield node.input[data], -1, weight[-1], rank
+    elif operator_of(node) == ATTENTION:
+        yield node.input[data], -1, weight[0], 3
     elif operator_of(node) in PRODUCTS and slot == 1 and rank > 1:
         turned = integer_attribute(node, "transB", 0)
         rows, columns = weight[:-3:-1] if turned else weight[-2:]

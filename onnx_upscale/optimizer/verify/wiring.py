@@ -29,6 +29,8 @@ PRODUCTS = {
 }
 """Operators that multiply matrices; a `transA` of theirs transposes the first."""
 EINSUM = ("", "Einsum")
+ATTENTION = (_MICROSOFT, "Attention")
+"""It makes queries, keys and values with a weight of its own, and goes on with them."""
 RECURRENT = {("", "GRU"), ("", "LSTM"), ("", "RNN")}
 """Operators whose output channels are hidden units."""
 QUANTIZED = {
@@ -119,7 +121,7 @@ class Wiring:
                     tables.append(index)
                 made.update(node.output)
             elif (
-                operator_of(node) in CONVOLUTIONS | PRODUCTS | RECURRENT | {EINSUM}
+                operator_of(node) in CONVOLUTIONS | PRODUCTS | RECURRENT | {EINSUM, ATTENTION}
                 and node.input[self.slots(node)[0]] in made
             ):
                 found.append(index)
@@ -218,6 +220,8 @@ def operator_of(node: onnx.NodeProto) -> tuple[str, str]:
 
 def is_closed(node: onnx.NodeProto) -> bool:
     """Whether a layer goes on with what its weights add up to."""
+    if operator_of(node) == ATTENTION:
+        return True
     if operator_of(node) not in {(_MICROSOFT, "FusedConv"), (_MICROSOFT, "FusedGemm")}:
         return False
     activated = any(a.name == "activation" and a.s for a in node.attribute)

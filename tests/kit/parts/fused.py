@@ -120,9 +120,8 @@ def attention(b: Builder) -> None:
     how: dict[str, Any] = {"domain": MICROSOFT, "num_heads": heads}
     bias = b.constant(b.numbers(sum(sizes)))
     if b.chance(0.4):
-        weight = b.numbers(int(channels), sum(sizes))
-        weight[:, b.some(sum(sizes))] = 0
-        inputs = [data, b.constant(weight), bias]
+        weight = b.weight((int(channels), sum(sizes)), share=False)
+        inputs = [data, weight[0], bias]
         how["qkv_hidden_sizes"] = sizes
         op, mask = "Attention", ["", ""]
     else:
@@ -134,6 +133,8 @@ def attention(b: Builder) -> None:
     while not inputs[-1]:
         inputs.pop()
     made_by_all = b.one(op, inputs, (n, length, sizes[2]), **how)
+    if op == "Attention":  # Its output channels are the columns.
+        b.layer(weight, data, -1, made_by_all, -1, sum(sizes))
     out = matmul(b, made_by_all, int(channels))
     whole = np.repeat(b.some(heads), values)
     if out is not None and whole.any() and not whole.all():

@@ -17,8 +17,10 @@ import numpy.typing as npt
 from onnx_upscale.optimizer.analyze.context import Context, UnclearError
 from onnx_upscale.optimizer.analyze.facts import Carry, Concatenation, How
 from onnx_upscale.optimizer.analyze.rewrites import Count, Editor, Positions, changed
+from onnx_upscale.optimizer.analyze.rules.layers import contract, need_constant_bias
 from onnx_upscale.optimizer.analyze.rules.table import rule
-from onnx_upscale.optimizer.load.graph import Graph, IntArray, Node
+from onnx_upscale.optimizer.load.graph import IntArray
+from onnx_upscale.optimizer.load.layers import layer_of
 from onnx_upscale.optimizer.load.pointwise import MICROSOFT
 
 _TOKENS = "batches and tokens stay"
@@ -252,28 +254,20 @@ def _unpacked(node: Context, counts: Sequence[int]) -> list[IntArray]:
 @rule("Attention", MICROSOFT)
 def packed_attention(node: Context) -> None:
     """Makes queries, keys and values with a weight of its own; whole heads leave from that."""
-    weight, bias = node.constant(1), node.constant(2)
-    if weight is None or weight.ndim != 2 or (node.has(2) and bias is None):
-        raise UnclearError("its weight or its bias is not constant")
-    if len(node.shape()) != 3 or node.shape()[2] != len(weight):
+    layer = layer_of(node.graph, node.node)
+    if layer is None:
+        raise UnclearError("its weight is not constant")
+    need_constant_bias(node, layer)
+    if len(node.shape()) != 3 or node.shape()[2] != layer.inputs:
         raise UnclearError("its weight does not fit its input")
-    total = weight.shape[1]
-    sizes = [int(size) for size in node.attribute("qkv_hidden_sizes", ()) or [total // 3] * 3]
-    if len(sizes) != 3 or sum(sizes) != total:
+    each = layer.outputs // 3
+    sizes = [int(size) for size in node.attribute("qkv_hidden_sizes", ()) or [each] * 3]
+    if len(sizes) != 3 or sum(sizes) != layer.outputs:
         raise UnclearError("its weight does not fit its heads")
-    flats = [node.unbound(size) for size in sizes]
-    node.param_of_parts(1, 1, flats)
-    if node.has(2):
-        node.param_of_parts(2, 0, flats)
-    starts = np.cumsum([0, *sizes])
-    for flat, start in zip(flats, starts, strict=False):
-        own = slice(int(start), int(start) + len(flat))
-        stored = partial(_stored, node.graph, node.node, own)
-        node.carry(Carry(How.EVALUATE, {}, 0, flat, function=stored))
     node.pin_others(0, {2}, _TOKENS)
-    if 2 in node.axes(0):
-        node.param(1, 0, node.axes(0)[2])
-        node.need(0, 2, "contracted with the weight of an attention", unless_zero=True)
+    packed = contract(node, layer, padded=False)
+    assert packed is not None
+    flats = np.split(packed, np.cumsum(sizes)[:-1])
     for slot in (3, 6):
         node.pin_others(slot, set(), _TOKENS)
     heads = int(node.attribute("num_heads", 0))
@@ -283,14 +277,6 @@ def packed_attention(node: Context) -> None:
     _count(node, "num_heads", made.heads)
     node.rewrite(partial(_count_hidden, flats))
     _merge(node, 2, made)
-
-
-def _stored(graph: Graph, node: Node, own: slice, operands: Sequence[Values]) -> Values:
-    """What comes of columns of a weight that are zero."""
-    weight, bias = graph.value(node, 1), graph.value(node, 2)
-    assert weight is not None
-    added = np.zeros(weight.shape[1]) if bias is None else bias.astype(np.float64)
-    return np.where(weight[:, own].any(0), np.nan, added[own])
 
 
 def _count_hidden(flats: Sequence[IntArray], editor: Editor, positions: Positions) -> None:

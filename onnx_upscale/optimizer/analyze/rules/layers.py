@@ -68,22 +68,27 @@ def _grouped(node: Context, layer: Layer) -> None:
     node.contracts(layer, labels, made, _padded(node, layer))
 
 
-def contract(node: Context, layer: Layer, padded: bool) -> None:
+def contract(node: Context, layer: Layer, padded: bool) -> IntArray | None:
     """An ungrouped layer writes its output channels and reads its input channels.
 
     Args:
         node: The node; what becomes of its other axes is for its rule to say.
         layer: How it uses its weight.
         padded: Whether what an input channel of a known value adds is not the same everywhere.
+
+    Returns:
+        Its output channels, or None where it has none.
     """
     labels = node.axes(layer.data_slot).get(layer.data_axis)
     made: IntArray | None = None
-    if layer.output_axis is not None and layer.weight_output_axis is not None:
-        made = node.make(layer.output_axis, layer.outputs)
+    if layer.weight_output_axis is not None:
+        axis, count = layer.output_axis, layer.outputs
+        made = node.unbound(count) if axis is None else node.make(axis, count)
         node.param(layer.weight_slot, layer.weight_output_axis, made)
         _per_output(node, layer, made)
     _in_scale_blocks(node, layer, labels, made)
     node.contracts(layer, labels, made, padded)
+    return made
 
 
 def _in_scale_blocks(
