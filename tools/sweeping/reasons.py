@@ -23,6 +23,11 @@ REASONS: tuple[tuple[str, tuple[str, ...], str], ...] = (
         "queries and keys are divided by their norms, which read more than their product",
     ),
     (
+        "swiftformer",
+        _BOTH,
+        "a norm is repeated over all channels by Expand before the division, which keeps them",
+    ),
+    (
         "starnet",
         ("input",),
         "a residual stream has the same channels from end to end, though later readers want fewer",
