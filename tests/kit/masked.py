@@ -135,12 +135,19 @@ def _end_of_affine(
                 return tensor
         elif node.op_type in ("Add", "Mul"):
             shape = constants.get(others[0]) if others else None
-            per_channel = _zeros_at([], axis, channels).shape
-            if shape is None or (math.prod(shape) != 1 and shape != per_channel):
+            if shape is None or not _per_channel(shape, axis, channels, rank):
                 return tensor
         else:
             return tensor
         tensor = node.output[0]
+
+
+def _per_channel(shape: tuple[int, ...], axis: int, channels: int, rank: int) -> bool:
+    """Whether a constant is a scalar or has one value per channel, and adds no axes."""
+    wanted = [1] * len(shape)
+    if -axis <= len(shape):
+        wanted[axis] = channels
+    return len(shape) <= rank and (math.prod(shape) == 1 or list(shape) == wanted)
 
 
 # The slot of a bias, which is added to each of the inputs before it.

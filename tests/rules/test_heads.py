@@ -301,6 +301,36 @@ def test_heads_stay_in_step_where_their_channels_meet(how: str) -> None:
     assert weight_shape(emitted, "q")[1] == FLAT
 
 
+def with_odd_scores(how: str, masks: Masks) -> onnx.ModelProto:
+    """Something that wants the heads of scores as they are, or mixes them."""
+    net = Attention("separate", masks)
+    queries, keys, values = net.operands()
+    scores = net("MatMul", queries, net.turned(keys))
+    outputs = [scores] if how == "output" else []
+    if how == "talking":
+        last = net("Transpose", scores, perm=[0, 2, 3, 1])
+        talked = net("MatMul", net("Relu", last), net.random(HEADS, HEADS))
+        scores = net("Transpose", talked, perm=[0, 3, 1, 2])
+    elif how == "by position":
+        rows = net.constant(np.array([[1], [0]]))
+        scores = net("Add", scores, net("GatherND", scores, rows))
+    mixed = net("MatMul", net("Softmax", scores, axis=1 if how == "softmax" else -1), values)
+    flat = net("Reshape", net("Transpose", mixed, perm=[0, 2, 1, 3]), net.ints(0, TOKENS, FLAT))
+    return net.model(net.linear(flat, "o", FLAT, CHANNELS), *outputs)
+
+
+@pytest.mark.parametrize("how", ["output", "talking", "softmax", "by position"])
+@pytest.mark.parametrize("part", "vo")
+def test_each_head_has_channels_of_its_own_where_scores_are_mixed(how: str, part: str) -> None:
+    gone = [0, 2, WIDTH + 1, WIDTH + 2, 2 * WIDTH, 2 * WIDTH + 1, 2 * WIDTH + 3]
+    masks = masked("separate", part, gone)
+    model = with_odd_scores(how, {})
+    emitted = onnx_upscale.optimize(model, document(masks)).model
+    inputs = input_values(model)
+    assert_close(run(with_odd_scores(how, masks), inputs), run(emitted, inputs))
+    assert widths(emitted, "separate") == [2 * FLAT + HEADS * 2, HEADS * 2]
+
+
 @pytest.mark.parametrize("form", ["dynamic", "packed", "unbound", "sliced"])
 @pytest.mark.parametrize("by", ["output", "reader"])
 def test_what_stands_in_an_idiom_may_be_wanted_by_others(form: str, by: str) -> None:

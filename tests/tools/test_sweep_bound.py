@@ -58,6 +58,17 @@ def test_what_is_constant_stays_where_its_reader_pads() -> None:
     assert limit.coupled == limit.full
 
 
+@pytest.mark.parametrize("pads", [0, 1])
+def test_what_is_constant_stays_where_it_differs_from_place_to_place(pads: int) -> None:
+    net = Net(18, x=(1, 4, 8, 8))
+    first = net("Sigmoid", net("Conv", "x", net.random(16, 4, 1, 1), name="first"))
+    each = net("Conv", first, net.random(16, 1, 3, 3), pads=[pads] * 4, group=16)
+    model = net.model(net("Conv", each, net.random(8, 16, 1, 1), name="second"))
+    limit = found(model, {"first": {"output": [1, 5, 7]}})
+    (*_, (_, _, left)) = limit.by_node
+    assert left == (16 if pads else 13) * (8 + 2 * pads - 2) ** 2 * 8
+
+
 def test_a_constant_that_an_activation_makes_zero_leaves() -> None:
     net = Net(18, x=(1, 4, 6, 6))
     first = net("Conv", "x", net.random(16, 4, 1, 1), name="first")

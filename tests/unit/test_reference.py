@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import onnx_upscale
 from build import Array, Net, assert_close, input_values, named_outputs, run
-from case import Case
+from case import Case, Layer
 from masked import masked
 from onnx_upscale.errors import VerifyError
 from onnx_upscale.optimizer.load import load, masking
@@ -123,6 +123,19 @@ def test_an_output_mask_acts_behind_affine_operations_only() -> None:
     (sigmoid, _) = outputs(reference(model, {"layer": {"output": PRUNED}}))
     assert (sigmoid[:, PRUNED] == 0.5).all()
     assert (sigmoid[:, [0, 2]] != 0.5).all()
+
+
+@pytest.mark.parametrize("shape", [(4, 1, 1), (1, 4, 1, 1), (1, 1, 1), (1, 1, 1, 1, 1)])
+def test_what_tests_compare_with_has_the_same_affine_constants(shape: tuple[int, ...]) -> None:
+    net: Any = Net(17, x=IMAGE)
+    made = net("Conv", "x", net.random(4, 4, 1, 1), name="layer")
+    added = net("Add", made, net.constant(net.random(*shape), "shift"))
+    model = net.model(net("Sigmoid", added))
+    layer = Layer("layer", None, ("x", -3, CHANNELS), (made, -3, CHANNELS), 4)
+    masks = {"layer": {"output": PRUNED}}
+    (found,) = outputs(masked(Case(model, masks, (layer,))))
+    assert_close(outputs(reference(model, masks)), [found])
+    assert (found.reshape(IMAGE)[:, PRUNED] == 0.5).all() == (len(shape) <= len(IMAGE))
 
 
 @pytest.mark.parametrize("why", ["read twice", "an output", "a matrix", "an activation"])

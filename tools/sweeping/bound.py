@@ -11,8 +11,8 @@ where it reads what its own mask keeps, what varies, and what its outputs that a
 weights for. It is assumed that
 
 - every reader gets just its channels, wherever they lie (what `gather` does with copies);
-- a channel that is the same whatever the input can be absorbed, unless it is not zero and its
-  reader pads;
+- a channel that has one value, whatever the input and the place, can be absorbed, unless it is not
+  zero and its reader pads;
 - who writes into a sum, or into anything else that works channel by channel, as convolutions of
   single channels do, computes all channels that are asked for behind it, also those that its own
   mask zeroes (`coupled`; without this assumption the bound is called `free`);
@@ -37,7 +37,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from build import Array
-from sweeping.flags import Flow, gate, join, product, rectangle
+from sweeping.flags import Flow, gate, join, not_absorbed, product, rectangle
 from sweeping.layers import attributes, constants
 from sweeping.operators import RULES, Call
 
@@ -241,7 +241,8 @@ class _Pass:
             work.sizes["groups of out"] = [groups]
         self.works[node.output[0]] = work
         pads = list(given.get("pads", [0]))
-        lets = x.some if any(pads) or spread else x.varies.detach()
+        value = self.values[node.input[0]]
+        lets = x.some if any(pads) or spread else not_absorbed(x, value, 1)
         alone, whole = max(counts) == 1, torch.ones_like(x.some)
         varies = gate(
             x.varies,
@@ -266,9 +267,12 @@ class _Pass:
         slots = [slot for slot in (0, 1) if node.input[slot] in self.constant]
         if slots:
             axis = -1 if slots == [1] else -2
-            listen = self._listen(work, "in", axis if one.some.dim() > 1 else 0)
-            data = one if slots == [1] else other
-            gated = Flow(data.some, gate(data.varies, data.varies.detach(), listen))
+            data, value = (one if slots == [1] else other), self.values[node.input[1 - slots[0]]]
+            turned = node.op_type == "Gemm" and given.get("transA" if slots == [1] else "transB")
+            value = value.T if turned else value
+            place = axis if data.some.dim() > 1 else 0
+            lets = not_absorbed(data, value, place)
+            gated = Flow(data.some, gate(data.varies, lets, self._listen(work, "in", place)))
             made = product(*((gated, other) if slots == [1] else (one, gated)), torch.matmul)
             axis = axis if made.some.dim() > 1 else 0
             work.sizes["out"] = [shape[axis]]

@@ -82,7 +82,7 @@ def _side(
             if noise is None:
                 noise = max(map(_apart, expected, _shaken(reference, samples)))
             row["noise"] = noise
-            row["before"] = _before_choices(reference, made.model, samples)
+            row["before"] = before_choices(reference, made.model, samples)
     try:
         limit = bound(reference, samples[0])
         result["bound"] = 1 - limit.coupled / max(limit.full, 1)
@@ -96,7 +96,7 @@ def _side(
     return result
 
 
-def _before_choices(
+def before_choices(
     reference: onnx.ModelProto, emitted: onnx.ModelProto, samples: list[dict[str, Array]]
 ) -> float | None:
     """How far models that select are apart in front of what selects first; None for others.
@@ -114,13 +114,15 @@ def _before_choices(
     for model in (reference, emitted):
         made = {name for node in model.graph.node for name in node.output}
         fronts = [name for name in dict.fromkeys(fronts) if name in made]
+    if not fronts:
+        return None
     for model in (reference, emitted):
         cut = onnx.ModelProto()
         cut.CopyFrom(model)
         del cut.graph.output[:]
         cut.graph.output.extend(onnx.ValueInfoProto(name=name) for name in fronts)
         found.append(_outputs(cut, samples, _NONE))
-    return max(map(_apart, *found)) if fronts else None
+    return max(map(_apart, *found))
 
 
 def _outputs(

@@ -11,8 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from build import Array
 
 
 class _Binary(torch.autograd.Function):
@@ -119,6 +122,21 @@ def product(one: Flow, other: Flow, times: Callable[[Tensor, Tensor], Tensor]) -
     if other.varies.requires_grad:
         terms.append(times(one.some, other.varies))
     return Flow(some, binary(torch.as_tensor(sum(terms, torch.zeros_like(some)))))
+
+
+def not_absorbed(flow: Flow, value: Array, axis: int) -> Tensor:
+    """What a reader asks for that adds known channels to its bias: all without one known value.
+
+    Args:
+        flow: Flags of a tensor.
+        value: The tensor in a run.
+        axis: The axis of its channels.
+    """
+    channels = torch.from_numpy(np.asarray(value, np.float32)).movedim(axis, 0)
+    rows = channels.reshape(len(channels), -1)
+    apart = (rows - rows[:, :1]).abs().amax(1) > 1e-5 * rows.abs().amax(1)
+    places = apart.reshape(-1, *[1] * (channels.dim() - 1)).expand(channels.shape)
+    return torch.maximum(flow.varies.detach(), flow.some * places.movedim(0, axis))
 
 
 def rectangle(asked: Tensor, axes: tuple[int, ...], lead: int) -> Tensor:

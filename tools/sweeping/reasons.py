@@ -9,7 +9,7 @@ REASONS: tuple[tuple[str, tuple[str, ...], str], ...] = (
         "rotary embeddings: queries and keys of all heads lose the same channels, or none",
     ),
     (
-        "gpt_neox|bloom",
+        "gpt_neox|bloom|hf/deberta$",
         _BOTH,
         "one layer makes queries, keys and values of a head side by side: heads stay in step",
     ),
@@ -17,7 +17,16 @@ REASONS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("squeezebert", _BOTH, "grouped convolutions make the heads"),
     ("wav2vec2", _BOTH, "a grouped convolution on a residual stream reads all of it"),
     ("efficientvit_b", ("output",), "linear attention: queries, keys and values in one axis stay"),
-    ("shufflenet", _BOTH, "channel shuffles: what is split behind one stays whole"),
+    (
+        "swinv2|swin_v2",
+        ("output",),
+        "queries and keys are divided by their norms, which read more than their product",
+    ),
+    (
+        "swiftformer",
+        _BOTH,
+        "a norm is repeated over all channels by Expand before the division, which keeps them",
+    ),
     (
         "starnet",
         ("input",),

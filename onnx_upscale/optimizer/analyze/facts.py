@@ -89,7 +89,8 @@ class Grid:
     """A flat axis is a grid of other axes, each of which may lose channels: attention's heads.
 
     Its channels are not coupled with theirs. One is kept if and only if its channel of each other
-    axis is, so that what is kept of it is a grid as well.
+    axis is, so that what is kept of it is a grid as well. Where there is but one other axis, both
+    hold the same channels, each in an order of its own.
 
     Attributes:
         flat: The flat axis.
@@ -109,6 +110,11 @@ class Grid:
     def axes(self) -> tuple[IntArray, ...]:
         """All of them."""
         return (self.flat, *self.factors)
+
+    @property
+    def ordered(self) -> bool:
+        """Whether its axes must keep their order."""
+        return len(self.factors) > 1
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -157,13 +157,15 @@ def _in_any_order(structure: Structure, heads: _Heads) -> bool:
     segment_of = {int(root): each for each in structure.segments for root in each.roots}
     channels, whole = (segment_of[int(axis[0])] for axis in (heads.channels, heads.heads))
     flats = [segment_of[int(roots[grid.flat[0]])] for grid in heads.grids]
-    if whole.demands or any(each.readers or each.writers for each in (channels, whole)):
+    if channels.readers or channels.writers:
         return False
-    for segment in (channels, whole, *flats):
+    for segment in (channels, *flats):
         if segment.concatenations or any(demand.ordered for demand in segment.demands):
             return False
     places = _places(structure, heads)
-    if places is None:
+    # Heads themselves may be wanted as they are, or mixed where they stand without channels, as in
+    # scores.
+    if places is None or whole.concatenations:
         return False
     for facts in structure.facts:
         read = {places[name] for name in facts.node.inputs if name in places}

@@ -44,7 +44,7 @@ class Segment:
         sets: The different sets of channels that its axes hold, smallest first.
         original: Its channels, as places in `roots`, in an order that follows the axes of the
             model, the longest first.
-        in_grid: Whether some axis of it takes part in a grid, so that its order must stay.
+        in_grid: Whether its order must stay, as some axis of it takes part in a grid.
     """
 
     id: int
@@ -117,7 +117,7 @@ def find_segments(
     for axis in arrays:
         axes[group_of[axis[0]]].append(axis)
     parties = _parties(facts, demands, group_of, heads.tolist())
-    grids = [grid for each in facts for grid in each.grids]
+    grids = [grid for each in facts for grid in each.grids if grid.ordered]
     in_grids = {int(group_of[axis[0]]) for grid in grids for axis in grid.axes}
     flats: dict[int, list[IntArray]] = {}
     for grid in grids:
@@ -156,7 +156,7 @@ def _distinct_axes(
         if facts.write is not None:  # What stays inside a node is on no tensor.
             arrays.append(facts.write.outputs)
         arrays += [tie.part for tie in facts.ties]
-        arrays += [axis for grid in facts.grids for axis in grid.axes]
+        arrays += [axis for grid in facts.grids if grid.ordered for axis in grid.axes]
     for labels in arrays:
         own = roots[labels]
         if len(own):

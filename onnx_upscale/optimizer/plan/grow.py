@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnx_upscale.optimizer.analyze import Analysis
+from onnx_upscale.optimizer.analyze import Analysis, Structure
+from onnx_upscale.optimizer.analyze.weights import BoolArray
 from onnx_upscale.optimizer.load.masking import LayerMask
 from onnx_upscale.optimizer.load.sides import Side
 
@@ -34,6 +35,7 @@ def grow_masks(analysis: Analysis) -> tuple[LayerMask, ...]:
             pruned[roots[writer.write.outputs[values[writer.write.outputs] == 0]]] = True
         for demand in segment.demands:
             fixed[roots[demand.labels]] = True
+    pruned, fixed = (_across_permutations(structure, flags) for flags in (pruned, fixed))
     gone = (pruned & ~fixed)[roots]
     return tuple(
         LayerMask(read.layer, Side.INPUT, np.flatnonzero(gone[read.inputs]))
@@ -41,3 +43,14 @@ def grow_masks(analysis: Analysis) -> tuple[LayerMask, ...]:
         for read in segment.readers
         if gone[read.inputs].any()
     )
+
+
+def _across_permutations(structure: Structure, flags: BoolArray) -> BoolArray:
+    """Flags of roots, and of those that hold the same channels in another order."""
+    permutations = [grid for grid in structure.grids if not grid.ordered]
+    flags = flags.copy()
+    for _ in permutations:  # What the last hears from the first comes through all of them.
+        for grid in permutations:
+            (factor,) = grid.factors
+            flags[grid.flat] = flags[factor] = flags[grid.flat] | flags[factor]
+    return flags

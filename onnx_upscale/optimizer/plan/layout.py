@@ -136,7 +136,8 @@ def _fits(layout: Layout, tie: Tie) -> bool:
 def _is_grid(layout: Layout, grid: Grid) -> bool:
     cells = np.arange(len(grid.flat)).reshape(grid.shape)
     kept = cells[np.ix_(*(layout.positions(factor) for factor in grid.factors))]
-    return np.array_equal(layout.positions(grid.flat), kept.ravel())
+    flat, kept = layout.positions(grid.flat), kept.ravel()
+    return np.array_equal(flat, kept) if grid.ordered else set(flat) == set(kept)
 
 
 def misfits(structure: Structure, layout: Layout) -> list[IntArray]:

@@ -126,7 +126,7 @@ def find_packings(graph: Graph) -> Iterator[Packing]:
 
 def _packing(graph: Graph, first: Node) -> Packing | None:
     before, after = (graph.shapes.get(name, ()) for name in (first.inputs[0], first.outputs[0]))
-    axis = _split_axis(before, after)
+    axis = split_axis(before, after, least=3)
     if axis is None:
         return None
     inside, order = [first], tuple(range(len(after)))
@@ -162,10 +162,16 @@ def _packing(graph: Graph, first: Node) -> Packing | None:
     return Packing(parts, tuple(inside))
 
 
-def _split_axis(before: Shape, after: Shape) -> int | None:
-    """The axis that is split in three or more, with all others as they were; None without one."""
+def split_axis(before: Shape, after: Shape, least: int) -> int | None:
+    """The axis that is split, with all others as they were; None without one.
+
+    Args:
+        before: The shape of a tensor.
+        after: The shape that a Reshape gives it.
+        least: In how many axes at least.
+    """
     wide = len(after) - len(before) + 1
-    if wide < 3:
+    if wide < least:
         return None
     for axis, size in enumerate(before):
         parts = after[axis : axis + wide]

@@ -186,3 +186,14 @@ def product_of_activations(
         node.pass_on(rank - 1, right[column], How.ZERO, slots[1], function=zeros[2])
     for axis in range(rank - 2):
         broadcast_axis(node, axis, rank, How.ZERO, slots, function=zeros[3])
+        if axis not in node.outputs.get(0, {}):
+            _pass_pinned(node, axis, rank, slots)
+
+
+def _pass_pinned(node: Context, axis: int, rank: int, slots: tuple[int, int]) -> None:
+    """Heads that are pinned, as those of scores are not known, are still heads of the result."""
+    for slot in slots:
+        labels = node.axes(slot).get(axis - (rank - len(node.shape(slot))))
+        if labels is not None and len(labels) == node.output_shape()[axis]:
+            node.pass_on(axis, labels)
+            return
