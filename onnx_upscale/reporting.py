@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from onnx_upscale.optimizer.bodies import PlannedBody
 from onnx_upscale.optimizer.load import Loaded
 from onnx_upscale.optimizer.plan import Plan
 from onnx_upscale.optimizer.plan.cost import Costs
 from onnx_upscale.optimizer.verify import Verification
 from onnx_upscale.report import (
+    LayerReport,
     MaskCounts,
     ReaderReport,
     SegmentReport,
@@ -79,6 +82,40 @@ def _segment_reports(plan: Plan, path: str, first: int) -> Iterator[SegmentRepor
             ),
             pinned=tuple(sorted({d.reason for d in segment.demands if d.ordered})),
             needed_whole=tuple(sorted({d.reason for d in segment.demands if not d.ordered})),
+        )
+
+
+def layer_reports(plan: Plan, bodies: Sequence[PlannedBody]) -> tuple[LayerReport, ...]:
+    """How wide every layer was and is, in the order of the model, then those of bodies."""
+    reports, first = [*_layer_reports(plan, "", 0)], len(plan.analysis.structure.segments)
+    for each in bodies:
+        reports += _layer_reports(each.plan, f"{each.body.path}/", first)
+        first += len(each.plan.analysis.structure.segments)
+    return tuple(reports)
+
+
+def _layer_reports(plan: Plan, path: str, first: int) -> Iterator[LayerReport]:
+    structure = plan.analysis.structure
+    segment_of = np.zeros(len(structure.roots), np.int64)
+    for segment in structure.segments:
+        segment_of[segment.roots] = first + segment.id
+    for index, layer in structure.layers.items():
+        facts, reading = structure.facts[index], plan.readers.get(index)
+        read, made = facts.read or facts.write, facts.write
+        inputs = None if read is None else read.inputs
+        outputs = None if made is None else made.outputs
+        kept = layer.inputs if inputs is None else len(plan.layout.positions(inputs))
+        taken = kept if facts.read is None else 0  # What is not computed has no reading.
+        yield LayerReport(
+            node=f"{path}{layer.node.title}",
+            operator=layer.node.op,
+            inputs=layer.inputs,
+            kept=kept if reading is None else len(reading.here),
+            read=taken if reading is None else len(reading.positions),
+            outputs=layer.outputs,
+            made=layer.outputs if outputs is None else len(plan.writers[index].positions),
+            reads=None if inputs is None else int(segment_of[structure.roots[inputs[0]]]),
+            makes=None if outputs is None else int(segment_of[structure.roots[outputs[0]]]),
         )
 
 

@@ -13,7 +13,7 @@ import onnx
 import pytest
 
 import onnx_upscale
-from build import Net, input_values, run
+from build import Net, input_values, run, weight_shape
 from onnx_upscale import tables
 
 REALIZATIONS = {"whole", "zero-fill", "slice", "gather", "pad", "split", "duplicate", "moved"}
@@ -75,6 +75,25 @@ def test_contract(strategy: str, tmp_path: Path) -> None:
             assert reader["realization"] in REALIZATIONS
             copies = reader["realization"] in ("slice", "gather", "moved")
             assert bool(reader["bytes_copied"]) == copies
+
+    originals = onnx.load(MODELS / "digits.onnx")
+    layers = [node for node in originals.graph.node if node.op_type in ("Conv", "Gemm")]
+    assert [(row["node"], row["operator"]) for row in report["layers"]] == [
+        (node.name, node.op_type) for node in layers
+    ]
+    for row in report["layers"]:
+        assert 0 < row["read"] <= row["kept"] <= row["inputs"]
+        assert 0 < row["made"] <= row["outputs"]
+        own = row["makes"], row["reads"]
+        made, read = weight_shape(emitted, row["node"])[:2]
+        grouped = row["inputs"] > 1 == read
+        assert (made, row["read"] if grouped else read) == (row["made"], row["read"])
+        for side, parties in zip(own, ("writers", "readers"), strict=True):
+            found = [
+                s["id"] for s in report["segments"] for p in s[parties] if p["node"] == row["node"]
+            ]
+            assert found in ([], [side])
+    assert any(row["reads"] == row["makes"] is not None for row in report["layers"])  # Depthwise.
 
 
 def test_copied_bytes_are_what_the_copies_write(tmp_path: Path) -> None:
