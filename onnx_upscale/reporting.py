@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -22,6 +24,34 @@ from onnx_upscale.report import (
     WriterReport,
 )
 from onnx_upscale.stats import Stats
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What a strategy would do, as reports say it.
+
+    Attributes:
+        plan: The plan.
+        bodies: The plans of bodies.
+    """
+
+    plan: Plan
+    bodies: tuple[PlannedBody, ...]
+
+    @cached_property
+    def segments(self) -> tuple[SegmentReport, ...]:
+        """Every segment."""
+        return segment_reports(self.plan, self.bodies)
+
+    @cached_property
+    def layers(self) -> tuple[LayerReport, ...]:
+        """Every layer."""
+        return layer_reports(self.plan, self.bodies)
+
+    @property
+    def bytes_copied(self) -> int:
+        """What readers copy per inference."""
+        return sum(reader.bytes_copied for each in self.segments for reader in each.readers)
 
 
 def size_of(stats: Stats, path: str | None, sha256: str, size: int) -> Size:

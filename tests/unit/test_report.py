@@ -14,7 +14,7 @@ import pytest
 
 import onnx_upscale
 from build import Net, input_values, run, weight_shape
-from onnx_upscale import tables
+from onnx_upscale import figures
 
 REALIZATIONS = {"whole", "zero-fill", "slice", "gather", "pad", "split", "duplicate", "moved"}
 MODELS = Path(__file__).parents[2] / "models"
@@ -194,7 +194,7 @@ def test_the_callers_model_stays() -> None:
     [(0, "0 B"), (999, "999 B"), (1000, "1.00 kB"), (1_413_976, "1.41 MB"), (5e9, "5.00 GB")],
 )
 def test_readable_bytes(size: float, text: str) -> None:
-    assert tables._bytes(size) == text
+    assert figures.in_bytes(size) == text
 
 
 @pytest.mark.parametrize(
@@ -202,4 +202,12 @@ def test_readable_bytes(size: float, text: str) -> None:
     [(0, "0"), (999, "999"), (343_122, "343.12 k"), (74_718_144, "74.72 M"), (5e12, "5000.00 G")],
 )
 def test_readable_counts(number: float, text: str) -> None:
-    assert tables._count(number) == text
+    assert figures.in_short(number) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 ms"), (6.2e-6, "0.0062 ms"), (0.0010329, "1.033 ms"), (0.25, "250.0 ms")],
+)
+def test_readable_times(seconds: float, text: str) -> None:
+    assert figures.in_milliseconds(seconds) == text
