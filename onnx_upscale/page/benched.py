@@ -39,8 +39,9 @@ def benched_page(comparison: Comparison) -> Page:
 
 def interval(model: Measured) -> str:
     """A latency with its interval."""
-    low, high = model.latency.low * 1e3, model.latency.high * 1e3
-    return f"{in_milliseconds(model.latency.median)} ({low:.3f} to {high:.3f})"
+    latency = model.latency
+    low, high = (in_milliseconds(end).removesuffix(" ms") for end in (latency.low, latency.high))
+    return f"{in_milliseconds(latency.median)} ({low} to {high})"
 
 
 def latencies(models: tuple[Measured, ...]) -> Part:

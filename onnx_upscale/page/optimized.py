@@ -10,6 +10,7 @@ from onnx_upscale.figures import in_milliseconds
 from onnx_upscale.page.network import network
 from onnx_upscale.page.parts import Card, Cards, Page
 from onnx_upscale.page.planned import (
+    copies_card,
     copies_table,
     layers_table,
     remarks,
@@ -27,7 +28,12 @@ def optimized_page(report: Report) -> Page:
     Args:
         report: Its report.
     """
-    cards = (*size_cards(report), *_latency(report), *_fidelity(report.recovered))
+    cards = (
+        *size_cards(report),
+        *copies_card(report.copies),
+        *_latency(report),
+        *_fidelity(report.recovered),
+    )
     return Page(
         kind="optimize",
         title=name_of(report.input.path),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from onnx_upscale.figures import change, in_bytes, in_short
 from onnx_upscale.page.network import readings_of
 from onnx_upscale.page.parts import NOTHING, Card, Cell, Column, Notes, Table, number
-from onnx_upscale.report import LayerReport, Report, SegmentReport
+from onnx_upscale.report import Copies, LayerReport, Report, SegmentReport
 
 _UNFOLDED = 40  # Rows that a table shows before anybody asks for it.
 
@@ -24,11 +24,20 @@ def changed(label: str, text: Callable[[float], str], before: float, after: floa
 
 
 def size_cards(report: Report) -> Iterator[Card]:
-    """What a model weighs and computes, before and after."""
+    """What a model weighs and computes, before and after; what it has none of is left out."""
     before, after = report.input, report.output
     yield changed("size", in_bytes, before.bytes, after.bytes)
-    yield changed("weights", in_short, before.params, after.params)
-    yield changed("multiply-adds", in_short, before.macs, after.macs)
+    if before.params:
+        yield changed("weights", in_short, before.params, after.params)
+    if before.macs:
+        yield changed("multiply-adds", in_short, before.macs, after.macs)
+
+
+def copies_card(copies: Copies) -> Iterator[Card]:
+    """What all added nodes copy, if there are any."""
+    if copies.count:
+        nodes = f"{copies.count:,} node{'' if copies.count == 1 else 's'}"
+        yield Card("copies", in_bytes(copies.bytes), detail=f"per inference, by {nodes} added")
 
 
 def remarks(lines: Sequence[str]) -> Notes | None:
@@ -76,36 +85,17 @@ def copies_table(report: Report) -> Table | None:
     rows = []
     for segment in report.segments:
         for reader in segment.readers:
-            if reader.bytes_copied:
+            if copied := reader.bytes_copied:
+                moved = Cell(in_bytes(copied), copied, share(copied, report.copies.bytes))
+                counts = number(segment.id), number(reader.needed), number(reader.read)
+                rows.append((Cell(names=(reader.node,)), Cell(reader.realization), *counts, moved))
+        for writer in segment.writers:
+            if writer.realization == "pad":
+                counts = number(segment.id), NOTHING, number(writer.channels)
                 rows.append(
-                    (
-                        Cell(names=(reader.node,)),
-                        Cell(reader.realization),
-                        number(segment.id),
-                        number(reader.needed),
-                        number(reader.read),
-                        Cell(
-                            in_bytes(reader.bytes_copied),
-                            reader.bytes_copied,
-                            share(reader.bytes_copied, report.copies.bytes),
-                        ),
-                    )
+                    (Cell(names=(writer.node,)), Cell(writer.realization), *counts, NOTHING)
                 )
-        rows += [
-            (
-                Cell(names=(writer.node,)),
-                Cell(writer.realization),
-                number(segment.id),
-                NOTHING,
-                number(writer.channels),
-                NOTHING,
-            )
-            for writer in segment.writers
-            if writer.realization == "pad"
-        ]
     rows.sort(key=lambda row: -(row[-1].value or 0))
-    copies = report.copies
-    nodes = "node copies" if copies.count == 1 else "nodes copy"
     return _table(
         "Copies",
         (
@@ -113,9 +103,8 @@ def copies_table(report: Report) -> Table | None:
             *(Column("needed", True), Column("channels", True), Column("per inference", True)),
         ),
         rows,
-        f"{copies.count} added {nodes} {in_bytes(copies.bytes)} per inference. A copy stands where "
-        "a layer wants other channels than those that are there, and costs less than to compute "
-        "with them.",
+        "Where a layer reads fewer channels than are there, because that costs less than to "
+        "compute with all of them; or makes fewer, to which zeros are added.",
     )
 
 

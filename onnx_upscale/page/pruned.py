@@ -22,6 +22,7 @@ from onnx_upscale.page.parts import (
     number,
 )
 from onnx_upscale.page.planned import (
+    copies_card,
     copies_table,
     layers_table,
     remarks,
@@ -127,6 +128,7 @@ def _cards(pruned: Pruned) -> Cards:
             latency_card(*report.latency),
             *_fidelity(report),
             *size_cards(pruned.result.report),
+            *copies_card(pruned.result.report.copies),
         )
     )
 

@@ -9,6 +9,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,6 +25,13 @@ _SWITCHES = (
     *("--no-first-run", "--disable-dev-shm-usage", "--disable-extensions", "--hide-scrollbars"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
+# Becomes the browser, with the pipes where it looks for them.
+_PLACE = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.dup2(int(sys.argv[2]), 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 class Browser:
@@ -39,17 +47,13 @@ class Browser:
         theirs, self._to = (_high(number) for number in os.pipe())
         self._from, answers = (_high(number) for number in os.pipe())
 
-        def place() -> None:
-            os.dup2(theirs, 3)
-            os.dup2(answers, 4)
-
+        command = [PROGRAM, *_SWITCHES, f"--user-data-dir={folder}", "about:blank"]
         self._process = subprocess.Popen(
-            [PROGRAM, *_SWITCHES, f"--user-data-dir={folder}", "about:blank"],
+            [sys.executable, "-c", _PLACE, str(theirs), str(answers), *command],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            pass_fds=(3, 4),
-            preexec_fn=place,
+            pass_fds=(theirs, answers),
         )
         os.close(theirs)
         os.close(answers)

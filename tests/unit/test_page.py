@@ -14,6 +14,7 @@ import onnx_upscale
 from build import Net
 from html_page import Element, headings, read_page, table
 from onnx_upscale import page, tables
+from onnx_upscale.figures import in_milliseconds
 from onnx_upscale.page.parts import Page
 from onnx_upscale.report import Copies, VerifyReport
 from onnx_upscale.words import printable
@@ -59,7 +60,8 @@ class TestOptimized:
         assert "Masks of 19 layers prune 495 input channels and 66 output channels" in root.text
         found = cards(root)
         assert found["size"] == ["800.00 kB", "-43.4% from 1.41 MB"]
-        assert list(found) == ["size", "weights", "multiply-adds", "latency"]
+        assert found["copies"] == ["413.70 kB", "per inference, by 7 nodes added"]
+        assert list(found) == ["size", "weights", "multiply-adds", "copies", "latency"]
 
     def test_every_layer_and_segment_has_a_row(self) -> None:
         report = digits()
@@ -90,6 +92,14 @@ class TestOptimized:
         more = sum(segment.kept - segment.needed for segment in report.segments)
         assert rows[0][-1] == str(more) > "0"
 
+    def test_zeros_that_are_added(self) -> None:
+        report = digits()
+        segment = report.segments[1]
+        padding = dataclasses.replace(segment.writers[0], realization="pad", channels=40)
+        segment = dataclasses.replace(segment, writers=(padding,), readers=())
+        root = shown(page.optimized_page(dataclasses.replace(report, segments=(segment,))))
+        assert table(root, "Copies")[1:] == [[padding.node, "pad", "1", "-", "40", "-"]]
+
     def test_the_picture(self) -> None:
         report = digits()
         root = shown(page.optimized_page(report))
@@ -119,6 +129,7 @@ class TestOptimized:
         whole = headings(shown(page.optimized_page(digits())))
         less = dataclasses.replace(digits(), **without)
         root = shown(page.optimized_page(less))
+        assert ("copies" in cards(root)) == bool(less.copies.count)
         assert set(whole) - set(headings(root)) >= gone
         assert not [section for section in root.all("section") if not section.text]
 
@@ -128,7 +139,7 @@ class TestOptimized:
         root = shown(page.optimized_page(report))
         assert root.all("h1")[0].text == "a model in memory"
         assert headings(root) == []
-        assert list(cards(root)) == ["size", "weights", "multiply-adds"]
+        assert list(cards(root)) == ["size", "latency"]
         assert "qual to" not in root.text
 
     def test_verification_that_failed(self) -> None:
@@ -168,15 +179,15 @@ class TestBenched:
             *("Latency", "Where the time goes", "Models", "Operators", "To keep in mind"),
         ]
         one, two = found.models
-        median = f"{two.latency.median * 1e3:.3f} ms"
+        low, median = (in_milliseconds(each) for each in (two.latency.low, two.latency.median))
         assert cards(root)["latency"][0] == median
-        assert f"{median} ({two.latency.low * 1e3:.3f} to" in root.text
+        assert f"{median} ({low.removesuffix(' ms')} to " in root.text
         assert one.operators is not None
         _, *rows = table(root, "Operators")
         assert {row[0] for row in rows} >= set(one.operators.seconds)
         pieces = root.all("rect", of="p0 hit")
-        compute = one.operators.categories["compute"]
-        assert pieces[0].attributes["data-t"] == f"one: compute {compute * 1e3:.3f} ms"
+        compute = in_milliseconds(one.operators.categories["compute"])
+        assert pieces[0].attributes["data-t"] == f"one: compute {compute}"
 
     def test_without_a_profile_and_with_one_model(self) -> None:
         (one, _), whole = comparison().models, comparison()

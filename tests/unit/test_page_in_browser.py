@@ -9,6 +9,7 @@ import pytest
 
 from browser import PROGRAM, Browser
 from onnx_upscale import page
+from onnx_upscale.figures import in_bytes
 from pages import HOSTILE, SWEEP, comparison, digits, large, outcomes, pruned, renamed
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="there is no Chromium here")
@@ -100,9 +101,12 @@ def test_heads_sort(browser: Browser, pages: dict[str, Path]) -> None:
     assert browser.ask(_COLUMN.format(2)) == sorted(operators)
     assert browser.ask(_SORTED)[2:6] == ["ascending", "none", "none", "none"]
     # What is missing comes last, whatever the order.
-    for _ in range(2):
+    readers = [reader for segment in digits().segments for reader in segment.readers]
+    copied = sorted(reader.bytes_copied for reader in readers if reader.bytes_copied)
+    missing = ["-"] * (len(digits().layers) - len(copied))
+    for order in (copied[::-1], copied):
         browser.point(_HEAD.format(10), click=True)
-        assert browser.ask(_COLUMN.format(9))[-1] == "-"
+        assert browser.ask(_COLUMN.format(9)) == [*map(in_bytes, order), *missing]
     assert browser.problems == []
 
 
@@ -153,10 +157,21 @@ def test_a_point_leads_to_its_command(browser: Browser, pages: dict[str, Path]) 
     browser.point(".front a:last-of-type .hit", click=True)
     assert browser.ask("location.hash") == "#model-1"
     assert browser.ask("document.querySelector('.said').textContent").startswith("out/0.9.onnx")
+    assert browser.problems == []
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_commands_can_be_copied(browser: Browser, pages: dict[str, Path], allowed: bool) -> None:
+    browser.open(pages["sweep"])
+    browser.ask(
+        "navigator.clipboard.writeText = async (text) => { window.copied = text;"
+        f"if (!{str(allowed).lower()}) throw new Error('not allowed'); }}"
+    )
     browser.point("#model-1 .copy", click=True)
-    assert browser.ask(
-        "new Promise(done => setTimeout(() => done(document.querySelector('.copy').textContent)))"
-    ) in ("Copied", "Copy")
+    command = outcomes(SWEEP)[0].command
+    assert browser.ask("window.copied") == command
+    # Where a page may not copy, the command is selected, so that its reader can.
+    assert browser.ask("getSelection().toString()") == ("" if allowed else command)
     assert browser.problems == []
 
 

@@ -181,6 +181,24 @@ def test_segments_of_a_chain() -> None:
     assert report["output"]["macs"] * 2 == report["input"]["macs"]
 
 
+def test_layers_that_copy_and_that_are_not_computed() -> None:
+    net = Net(17, x=[1, 3, 4, 4])
+    first = net("Relu", net("Conv", "x", net.random(8, 3, 3, 3), name="first"))
+    net("Conv", first, net.random(5, 8, 1, 1), name="dead")
+    second = net("Conv", first, net.random(2, 8, 1, 1), name="second")
+    third = net("Conv", first, net.random(4, 8, 1, 1), name="third")
+    masks = {"version": 1, "masks": {"second": {"input": [0, 1, 3]}, "third": {"input": [3, 7]}}}
+    report = onnx_upscale.optimize(net.model(second, third), masks, strategy="gather").report
+    (number,) = [segment.id for segment in report.segments if segment.channels == 8]
+    rows = {row.node: tuple(row.to_json().values())[2:-1] for row in report.layers}
+    assert rows == {
+        "first": (3, 3, 3, 8, 7, None),
+        "dead": (8, 7, 0, 5, 0, number),
+        "second": (8, 7, 5, 2, 2, number),
+        "third": (8, 7, 6, 4, 4, number),
+    }
+
+
 def test_the_callers_model_stays() -> None:
     model = chain()
     before = model.SerializeToString(deterministic=True)
