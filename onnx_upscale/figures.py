@@ -26,7 +26,7 @@ def in_short(number: float) -> str:
 def in_milliseconds(seconds: float) -> str:
     """A time, such as `1.033 ms`."""
     shown = seconds * 1e3
-    form = ".3g" if shown < 0.1 else ".3f" if shown < 100 else ".1f"
+    form = ".2g" if shown < 0.1 else ".3f" if shown < 100 else ".1f"
     return f"{shown:{form}} ms"
 
 

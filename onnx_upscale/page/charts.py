@@ -186,13 +186,15 @@ def ticks(low: float, high: float, text: str = "{:g}") -> tuple[float, float, tu
     """An axis that holds a range: where it begins and ends, and round marks on it.
 
     Args:
-        low: The lower end of the range.
+        low: The lower end of the range; one that is narrow is widened there, to a hundredth, as
+            differences that are nothing should not fill a plot.
         high: Its upper end.
         text: How a mark is written.
     """
-    span = max(high - low, abs(high) * 1e-3, 1e-9)
+    low = min(low, high - (abs(high) / 100 or 1.0))
+    span = high - low
     step = 10.0 ** math.floor(math.log10(span / 4))
-    step *= next(factor for factor in (1, 2, 5, 10) if span / (step * factor) <= 5)
+    step *= next(factor for factor in (1, 2, 5, 10) if span / (step * factor) < 5 + 1e-6)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     last = max(last, first + 1)
     marks = tuple(

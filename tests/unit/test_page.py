@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import functools
 import hashlib
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -17,14 +19,19 @@ from onnx_upscale import page, tables
 from onnx_upscale.figures import in_milliseconds
 from onnx_upscale.page.parts import Page
 from onnx_upscale.report import Copies, VerifyReport
+from onnx_upscale.reporting import Planned
 from onnx_upscale.words import printable
 from pages import HOSTILE, MODELS, SWEEP, comparison, digits, large, outcomes, pruned, renamed
 
 
+@functools.cache
+def plans() -> Mapping[str, Planned]:
+    found = onnx_upscale.analyze(MODELS / "digits.onnx", MODELS / "digits.masks.json")
+    return tables.plans_of(found, "cpu-avx512")
+
+
 def analyzed(name: str | None = None) -> Page:
-    model, masks = MODELS / "digits.onnx", MODELS / "digits.masks.json"
-    plans = tables.plans_of(onnx_upscale.analyze(model, masks), "cpu-avx512")
-    return page.analyzed_page(name or str(model), plans, [name] if name else [])
+    return page.analyzed_page(name or "digits.onnx", plans(), [name] if name else [])
 
 
 def all_pages(name: str) -> list[Page]:
