@@ -30,6 +30,7 @@ from onnx_upscale.recovery.recover import Progress
 from onnx_upscale.recovery.weights import check_masks
 from onnx_upscale.report import VERSION, Copies, Report
 from onnx_upscale.reporting import (
+    layer_reports,
     mask_counts,
     price_warnings,
     segment_reports,
@@ -102,6 +103,7 @@ def optimize_with(
             *why_nothing_leaves(loaded, planned, bodies),
         ),
         segments=segment_reports(planned, bodies),
+        layers=layer_reports(planned, bodies),
         copies=Copies(after.copies, after.copied_bytes),
         verify=verify_report(verification),
         seconds=clock.rounded(),

@@ -117,6 +117,33 @@ class SegmentReport(Section):
 
 
 @dataclass(frozen=True)
+class LayerReport(Section):
+    """How wide a layer was and is.
+
+    Attributes:
+        node: The node.
+        operator: Its type.
+        inputs: Input channels that it had.
+        kept: How many of them the tensor that it reads still holds.
+        read: How many it reads.
+        outputs: Output channels that it had.
+        made: How many it computes.
+        reads: The segment that it reads; None where nothing can leave there.
+        makes: The segment that it makes; None where nothing can leave there.
+    """
+
+    node: str
+    operator: str
+    inputs: int
+    kept: int
+    read: int
+    outputs: int
+    made: int
+    reads: int | None
+    makes: int | None
+
+
+@dataclass(frozen=True)
 class Copies(Section):
     """What the nodes that the optimizer added copy.
 
@@ -182,6 +209,7 @@ class Report(Document):
         predicted_seconds: Latency of the emitted model by these prices.
         warnings: Doubts about the target and its prices.
         segments: Every segment and how its nodes get along.
+        layers: Every layer, in the order of the model, and how wide it is.
         copies: What is copied.
         verify: What the comparison with the masked model found.
         seconds: By stage.
@@ -198,6 +226,7 @@ class Report(Document):
     predicted_seconds: float
     warnings: tuple[str, ...]
     segments: tuple[SegmentReport, ...]
+    layers: tuple[LayerReport, ...]
     copies: Copies
     verify: VerifyReport
     seconds: Mapping[str, float]

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
 
 from onnx_upscale.optimizer.bodies import PlannedBody
 from onnx_upscale.optimizer.load import Loaded
@@ -11,6 +15,7 @@ from onnx_upscale.optimizer.plan import Plan
 from onnx_upscale.optimizer.plan.cost import Costs
 from onnx_upscale.optimizer.verify import Verification
 from onnx_upscale.report import (
+    LayerReport,
     MaskCounts,
     ReaderReport,
     SegmentReport,
@@ -19,6 +24,34 @@ from onnx_upscale.report import (
     WriterReport,
 )
 from onnx_upscale.stats import Stats
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What a strategy would do, as reports say it.
+
+    Attributes:
+        plan: The plan.
+        bodies: The plans of bodies.
+    """
+
+    plan: Plan
+    bodies: tuple[PlannedBody, ...]
+
+    @cached_property
+    def segments(self) -> tuple[SegmentReport, ...]:
+        """Every segment."""
+        return segment_reports(self.plan, self.bodies)
+
+    @cached_property
+    def layers(self) -> tuple[LayerReport, ...]:
+        """Every layer."""
+        return layer_reports(self.plan, self.bodies)
+
+    @property
+    def bytes_copied(self) -> int:
+        """What readers copy per inference."""
+        return sum(reader.bytes_copied for each in self.segments for reader in each.readers)
 
 
 def size_of(stats: Stats, path: str | None, sha256: str, size: int) -> Size:
@@ -79,6 +112,40 @@ def _segment_reports(plan: Plan, path: str, first: int) -> Iterator[SegmentRepor
             ),
             pinned=tuple(sorted({d.reason for d in segment.demands if d.ordered})),
             needed_whole=tuple(sorted({d.reason for d in segment.demands if not d.ordered})),
+        )
+
+
+def layer_reports(plan: Plan, bodies: Sequence[PlannedBody]) -> tuple[LayerReport, ...]:
+    """How wide every layer was and is, in the order of the model, then those of bodies."""
+    reports, first = [*_layer_reports(plan, "", 0)], len(plan.analysis.structure.segments)
+    for each in bodies:
+        reports += _layer_reports(each.plan, f"{each.body.path}/", first)
+        first += len(each.plan.analysis.structure.segments)
+    return tuple(reports)
+
+
+def _layer_reports(plan: Plan, path: str, first: int) -> Iterator[LayerReport]:
+    structure = plan.analysis.structure
+    segment_of = np.zeros(len(structure.roots), np.int64)
+    for segment in structure.segments:
+        segment_of[segment.roots] = first + segment.id
+    for index, layer in structure.layers.items():
+        facts, reading = structure.facts[index], plan.readers.get(index)
+        read, made = facts.read or facts.write, facts.write
+        inputs = None if read is None else read.inputs
+        outputs = None if made is None else made.outputs
+        kept = layer.inputs if inputs is None else len(plan.layout.positions(inputs))
+        taken = kept if facts.read is None else 0  # What is not computed has no reading.
+        yield LayerReport(
+            node=f"{path}{layer.node.title}",
+            operator=layer.node.op,
+            inputs=layer.inputs,
+            kept=kept if reading is None else len(reading.here),
+            read=taken if reading is None else len(reading.positions),
+            outputs=layer.outputs,
+            made=layer.outputs if outputs is None else len(plan.writers[index].positions),
+            reads=None if inputs is None else int(segment_of[structure.roots[inputs[0]]]),
+            makes=None if outputs is None else int(segment_of[structure.roots[outputs[0]]]),
         )
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from onnx_upscale.api import Analyzed
+from onnx_upscale.figures import before_and_after, in_bytes, in_short
 from onnx_upscale.optimizer.plan import STRATEGIES
 from onnx_upscale.report import Report
-from onnx_upscale.reporting import segment_reports
+from onnx_upscale.reporting import Planned
 from onnx_upscale.words import some
 
 _MANY = 3
@@ -19,11 +20,11 @@ def summary(report: Report) -> list[str]:
     before, after, copies = report.input, report.output, report.copies
     rows = [
         ["", "before", "after", ""],
-        ["size", *_change(_bytes, before.bytes, after.bytes)],
-        ["weights", *_change(_count, before.params, after.params)],
-        ["multiply-adds", *_change(_count, before.macs, after.macs)],
+        ["size", *before_and_after(in_bytes, before.bytes, after.bytes)],
+        ["weights", *before_and_after(in_short, before.params, after.params)],
+        ["multiply-adds", *before_and_after(in_short, before.macs, after.macs)],
         ["nodes", str(before.nodes), str(after.nodes), ""],
-        ["copies", "0", str(copies.count), f"{_bytes(copies.bytes)} per inference"],
+        ["copies", "0", str(copies.count), f"{in_bytes(copies.bytes)} per inference"],
     ]
     proof = report.verify
     if proof.max_abs is None or proof.max_rel is None:
@@ -61,19 +62,21 @@ def equality(samples: int, max_abs: float, max_rel: float) -> str:
     )
 
 
-def analysis_rows(analyzed: Analyzed, target: str) -> list[dict[str, Any]]:
-    """One entry per segment, with what each strategy would copy in it."""
-    plans = {
-        strategy: segment_reports(
-            analyzed.plan(strategy, target), analyzed.plan_bodies(strategy, target)
-        )
+def plans_of(analyzed: Analyzed, target: str) -> dict[str, Planned]:
+    """What each strategy would do."""
+    return {
+        strategy: Planned(analyzed.plan(strategy, target), analyzed.plan_bodies(strategy, target))
         for strategy in STRATEGIES
     }
+
+
+def analysis_rows(plans: Mapping[str, Planned]) -> list[dict[str, Any]]:
+    """One entry per segment, with what each strategy would copy in it."""
     rows = []
-    for number, segment in enumerate(plans["gather"]):
+    for number, segment in enumerate(plans["gather"].segments):
         copied = {
-            strategy: sum(reader.bytes_copied for reader in segments[number].readers)
-            for strategy, segments in plans.items()
+            strategy: sum(reader.bytes_copied for reader in each.segments[number].readers)
+            for strategy, each in plans.items()
         }
         rows.append(
             {
@@ -104,7 +107,7 @@ def analysis(rows: Sequence[Mapping[str, Any]]) -> list[str]:
                 some(row["writers"], _MANY) or "-",
                 some(readers, _MANY) or "-",
                 some([*row["pinned"], *row["needed_whole"]], _MANY) or "-",
-                *(_bytes(row["bytes_copied"][strategy]) for strategy in STRATEGIES),
+                *(in_bytes(row["bytes_copied"][strategy]) for strategy in STRATEGIES),
             ]
         )
     return table(lines)
@@ -117,23 +120,3 @@ def table(rows: Sequence[Sequence[str]]) -> list[str]:
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
-
-
-def _bytes(size: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} B" if unit == "B" else f"{size:.2f} {unit}"
-        size /= 1000
-    return f"{size:.2f} GB"
-
-
-def _count(number: float) -> str:
-    for unit in ("", " k", " M"):
-        if number < 1000:
-            return f"{number:.0f}" if not unit else f"{number:.2f}{unit}"
-        number /= 1000
-    return f"{number:.2f} G"
-
-
-def _change(text: Callable[[float], str], before: int, after: int) -> tuple[str, str, str]:
-    return text(before), text(after), f"{after / before - 1:+.1%}" if before else ""

@@ -7,13 +7,16 @@ from dataclasses import replace
 import click
 
 import onnx_upscale
+from onnx_upscale import page
+from onnx_upscale.atomic import Content, PathLike
 from onnx_upscale.benchmark import PROVIDERS
 from onnx_upscale.benchmark.text import comparison_rows, headline, profile_rows
 from onnx_upscale.cli.console import exit_statuses, show, warn
 from onnx_upscale.cli.messages import as_options
-from onnx_upscale.cli.options import inputs, quiet
+from onnx_upscale.cli.options import html, inputs, quiet
+from onnx_upscale.cli.pages import page_file
 from onnx_upscale.cli.paths import check_paths
-from onnx_upscale.files import json_file, write_file
+from onnx_upscale.files import json_file, write_files
 from onnx_upscale.options import Sizes
 from onnx_upscale.tables import table
 
@@ -53,6 +56,7 @@ from onnx_upscale.tables import table
     help="Measure peak memory, each model in a process of its own.",
 )
 @click.option("--json", "result", metavar="FILE", help="Write what was found as JSON.")
+@html
 @quiet
 @exit_statuses
 def bench(
@@ -65,12 +69,13 @@ def bench(
     profile: bool,
     memory: bool,
     result: str | None,
+    html: str | None,
     quiet: bool,
 ) -> None:
     """Compare models in onnxruntime, run in turn; ratios are to the first."""
     check_paths(
         sources={f"model {number}": model for number, model in enumerate(models, 1)},
-        results={"--json": result},
+        results={"--json": result, "--html": html},
     )
     found = onnx_upscale.bench(
         models,
@@ -83,8 +88,12 @@ def bench(
         memory=memory,
     )
     found = replace(found, warnings=tuple(map(as_options, found.warnings)))
+    contents: dict[PathLike, Content] = {}
     if result is not None:
-        write_file(result, json_file(found.to_json()))
+        contents[result] = json_file(found.to_json())
+    if html is not None:
+        contents[html] = page_file(page.benched_page(found))
+    write_files(contents)
     if quiet:
         return
     warn(found.warnings)

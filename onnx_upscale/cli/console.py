@@ -13,6 +13,7 @@ import click
 
 from onnx_upscale.cli.messages import as_options
 from onnx_upscale.errors import UpscaleError, VerifyError, WorkerError
+from onnx_upscale.words import printable
 
 _FAILED, BAD_INPUT, _DIFFERENT = 1, 2, 3
 
@@ -62,21 +63,16 @@ def one_line(text: str) -> str:
 def show(*lines: str, err: bool = False) -> None:
     """Prints lines; that nobody reads them (any more) is no failure, for by now the work is done.
 
-    Names come from models and mask files that may want to steer the terminal, so whatever does not
-    show as itself (line breaks, escape sequences, changes of direction) is printed as its code.
+    What does not show as itself is printed as its code (`printable`).
     """
     try:
-        click.echo("\n".join(map(_printable, lines)), err=err)
+        click.echo("\n".join(map(printable, lines)), err=err)
     except OSError as error:
         # What is left in the buffer must not fail either, when Python flushes it at its end.
         stream = sys.stderr if err else sys.stdout
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         if not err and not isinstance(error, BrokenPipeError):
             say("warning", f"standard output cannot be written: {error.strerror}")
-
-
-def _printable(line: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 def warn(warnings: Iterable[str]) -> None:

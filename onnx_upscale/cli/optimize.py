@@ -10,12 +10,14 @@ from typing import Any
 import click
 
 import onnx_upscale
-from onnx_upscale import tables
+from onnx_upscale import page, tables
 from onnx_upscale.api import verify_with
+from onnx_upscale.atomic import Content, PathLike
 from onnx_upscale.cli.console import exit_statuses, show, warn
 from onnx_upscale.cli.data import data_source, images
-from onnx_upscale.cli.options import comparison, quiet, strategy, target, version
+from onnx_upscale.cli.options import comparison, html, quiet, strategy, target, version
 from onnx_upscale.cli.options import external_data as where_weights_go
+from onnx_upscale.cli.pages import page_file
 from onnx_upscale.cli.paths import check_paths
 from onnx_upscale.cli.progress import progress_bar
 from onnx_upscale.cli.verbose import shown_log
@@ -25,6 +27,7 @@ from onnx_upscale.main_job import optimize_with
 from onnx_upscale.modules import module_file
 from onnx_upscale.options import Options
 from onnx_upscale.prices import BUILT_IN
+from onnx_upscale.report import Report
 
 
 @click.command()
@@ -56,6 +59,7 @@ from onnx_upscale.prices import BUILT_IN
 @images
 @where_weights_go
 @click.option("--report", metavar="FILE.json", help="Write what was done as JSON.")
+@html
 @quiet
 @click.option("-v", "--verbose", is_flag=True, help="Say what was pinned and what took how long.")
 @version
@@ -65,6 +69,7 @@ def optimize(
     masks: str,
     out: str,
     report: str | None,
+    html: str | None,
     target: str,
     recovering: bool,
     external_data: str,
@@ -86,7 +91,7 @@ def optimize(
             "the samples": data and (module_file(data) or data),
             "the profile": None if target in BUILT_IN else target,
         },
-        results={"OUT": out, "--report": report},
+        results={"OUT": out, "--report": report, "--html": html},
     )
     try:
         samples = data_source(data, mean, std, size)
@@ -99,16 +104,25 @@ def optimize(
         ):
             result = optimize_with(model, masks, given, progress)
     except VerifyError as error:
-        if report is not None and error.report is not None:
-            write_file(report, json_file(error.report.to_json()))
+        if error.report is not None:
+            write_files(_told(error.report, report, html))
         raise
     contents, done = result.written_to(out, external_data)
-    if report is not None:  # First, as OUT must be as it was if anything goes wrong.
-        contents = {report: json_file(done.to_json()), **contents}
-    write_files(contents, keep=result.sources)
+    # The model last, as OUT must be as it was if anything goes wrong.
+    write_files({**_told(done, report, html), **contents}, keep=result.sources)
     if not quiet:
         warn([*done.warnings, *done.verify.warnings])
         show(*tables.summary(done))
+
+
+def _told(done: Report, report: str | None, html: str | None) -> dict[PathLike, Content]:
+    """What to write of a report, and where."""
+    contents: dict[PathLike, Content] = {}
+    if report is not None:
+        contents[report] = json_file(done.to_json())
+    if html is not None:
+        contents[html] = page_file(page.optimized_page(done))
+    return contents
 
 
 @click.command()
@@ -116,12 +130,24 @@ def optimize(
 @click.argument("masks", metavar="[MASKS]", default="-")
 @target
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@html
 @exit_statuses
-def analyze(model: str, masks: str, target: str, as_json: bool) -> None:
+def analyze(model: str, masks: str, target: str, as_json: bool, html: str | None) -> None:
     """Show what is coupled to what, what is pinned and why, and what it costs."""
+    check_paths(
+        sources={
+            "the input model": model,
+            "the mask file": None if masks == "-" else masks,
+            "the profile": None if target in BUILT_IN else target,
+        },
+        results={"--html": html},
+    )
     analyzed = onnx_upscale.analyze(model, masks)
     warn(analyzed.warnings)
-    rows = tables.analysis_rows(analyzed, target)
+    plans = tables.plans_of(analyzed, target)
+    rows = tables.analysis_rows(plans)
+    if html is not None:
+        write_file(html, page_file(page.analyzed_page(model, plans, analyzed.warnings)))
     if as_json:
         # The one control character that JSON leaves as it is.
         show(*json.dumps(rows, indent=2).replace("\x7f", "\\u007f").splitlines())

@@ -110,5 +110,6 @@ comparison = options(
     ),
     inputs,
 )
+html = click.option("--html", metavar="FILE", help="Write a page for a browser.")
 quiet = click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 version = click.version_option(onnx_upscale.__version__, prog_name="onnx-upscale")

@@ -10,19 +10,22 @@ from typing import Any
 
 import click
 
+from onnx_upscale import page
 from onnx_upscale.atomic import Content, PathLike
+from onnx_upscale.cli.again import command_line
 from onnx_upscale.cli.console import exit_statuses, show, warn
 from onnx_upscale.cli.data import data_source, fitting, workers
 from onnx_upscale.cli.options import external_data as where_weights_go
+from onnx_upscale.cli.options import html, quiet, target, version
 from onnx_upscale.cli.options import inputs as input_sizes
 from onnx_upscale.cli.options import layers as chosen_layers
-from onnx_upscale.cli.options import quiet, target, version
+from onnx_upscale.cli.pages import page_file
 from onnx_upscale.cli.paths import check_paths
 from onnx_upscale.cli.progress import progress_bar
 from onnx_upscale.errors import OutputError, UsageError
 from onnx_upscale.files import json_file, write_files
 from onnx_upscale.modules import module_file
-from onnx_upscale.pruning.goals import GOALS, read_goals
+from onnx_upscale.pruning.goals import GOALS, Goal, read_goals
 from onnx_upscale.pruning.plot import plot_format
 from onnx_upscale.pruning.prune import prune_all
 from onnx_upscale.pruning.pruner import COUNT, Progress
@@ -72,6 +75,7 @@ from onnx_upscale.tables import table
 )
 @where_weights_go
 @click.option("--report", metavar="FILE.json", help="Write what was done as JSON.")
+@html
 @quiet
 @version
 @exit_statuses
@@ -88,6 +92,7 @@ def prune(
     plot: str | None,
     external_data: str,
     report: str | None,
+    html: str | None,
     quiet: bool,
     **options: Any,
 ) -> None:
@@ -109,6 +114,7 @@ def prune(
         "--recovered-out": recovered_out,
         "--plot": plot,
         "--report": report,
+        "--html": html,
     }
     sources = {
         "the input model": model,
@@ -133,6 +139,10 @@ def prune(
         contents[plot] = made.plot(plot_format(plot))
     if report is not None:
         contents[report] = json_file(made.report if several else made[0].report)
+    if html is not None:
+        commands = [_again(path, goal) for path, goal in zip(paths, goals, strict=True)]
+        outcomes = [page.Outcome(*each) for each in zip(paths, made, commands, strict=True)]
+        contents[html] = page_file(page.pruned_page(model, outcomes))
     for path, each in zip(paths, made, strict=True):
         contents |= each.result.stored.files(path, external_data)
     with _folder(out) if several else contextlib.nullcontext():
@@ -140,6 +150,13 @@ def prune(
     if not quiet:
         warn(dict.fromkeys(warning for each in made for warning in each.warnings))
         show(*_summary(paths, model, made))
+
+
+def _again(out: str, goal: Goal) -> str:
+    """The command that makes one of the models again."""
+    value = f"{goal.value * 1e3:.12g}ms" if goal.absolute else f"{goal.value:.12g}"
+    left_out = dict.fromkeys(("html", "plot", "report", "quiet"))
+    return command_line(click.get_current_context(), {"out": out, goal.name: value, **left_out})
 
 
 @contextlib.contextmanager

@@ -36,6 +36,27 @@ def plot_format(path: PathLike) -> str:
     return suffix
 
 
+def fidelity(
+    table: Sequence[Mapping[str, Any]], original: float | None
+) -> tuple[str, float, list[float]]:
+    """How near models stay to the original.
+
+    Args:
+        table: Rows as `Sweep.table` has them.
+        original: The score of the original, where rows have a score.
+
+    Returns:
+        What says so, what the original has of it, and what each model has: the user's score where
+        there is one, or the share of the same top-1 answers, or where no output ranks answers
+        1 - error.
+    """
+    if original is not None:
+        return "score", original, [row["score"] for row in table]
+    if any(row["agreement"] is None for row in table):
+        return "1 - error of the outputs", 1.0, [1 - row["error"] for row in table]
+    return "same top-1 answers", 1.0, [row["agreement"] for row in table]
+
+
 def plotted(table: Sequence[Mapping[str, Any]], original: float | None, suffix: str) -> bytes:
     """A plot as the content of a file.
 
@@ -45,18 +66,12 @@ def plotted(table: Sequence[Mapping[str, Any]], original: float | None, suffix: 
         suffix: One of `FORMATS`.
 
     Returns:
-        Measured latencies along the x axis. Along the y axis the user's score where there is one,
-        or the share of the same top-1 answers, or where no output ranks answers 1 - error.
+        Measured latencies along the x axis, `fidelity` along the y axis.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    label, key, best = "same top-1 answers", "agreement", 1.0
-    if original is not None:
-        label, key, best = "score", "score", original
-    elif any(row["agreement"] is None for row in table):
-        label, key = "1 - error of the outputs", "error"
-    values = [1 - row[key] if key == "error" else row[key] for row in table]
+    label, best, values = fidelity(table, original)
     points = sorted(zip([row["latency"] for row in table], values, strict=True))
     # Nothing random and no date, so that the same table gives the same file.
     with rc_context({"svg.hashsalt": "onnx-upscale"}):

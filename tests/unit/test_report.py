@@ -13,8 +13,8 @@ import onnx
 import pytest
 
 import onnx_upscale
-from build import Net, input_values, run
-from onnx_upscale import tables
+from build import Net, input_values, run, weight_shape
+from onnx_upscale import figures
 
 REALIZATIONS = {"whole", "zero-fill", "slice", "gather", "pad", "split", "duplicate", "moved"}
 MODELS = Path(__file__).parents[2] / "models"
@@ -75,6 +75,25 @@ def test_contract(strategy: str, tmp_path: Path) -> None:
             assert reader["realization"] in REALIZATIONS
             copies = reader["realization"] in ("slice", "gather", "moved")
             assert bool(reader["bytes_copied"]) == copies
+
+    originals = onnx.load(MODELS / "digits.onnx")
+    layers = [node for node in originals.graph.node if node.op_type in ("Conv", "Gemm")]
+    assert [(row["node"], row["operator"]) for row in report["layers"]] == [
+        (node.name, node.op_type) for node in layers
+    ]
+    for row in report["layers"]:
+        assert 0 < row["read"] <= row["kept"] <= row["inputs"]
+        assert 0 < row["made"] <= row["outputs"]
+        own = row["makes"], row["reads"]
+        made, read = weight_shape(emitted, row["node"])[:2]
+        grouped = row["inputs"] > 1 == read
+        assert (made, row["read"] if grouped else read) == (row["made"], row["read"])
+        for side, parties in zip(own, ("writers", "readers"), strict=True):
+            found = [
+                s["id"] for s in report["segments"] for p in s[parties] if p["node"] == row["node"]
+            ]
+            assert found in ([], [side])
+    assert any(row["reads"] == row["makes"] is not None for row in report["layers"])  # Depthwise.
 
 
 def test_copied_bytes_are_what_the_copies_write(tmp_path: Path) -> None:
@@ -162,6 +181,24 @@ def test_segments_of_a_chain() -> None:
     assert report["output"]["macs"] * 2 == report["input"]["macs"]
 
 
+def test_layers_that_copy_and_that_are_not_computed() -> None:
+    net = Net(17, x=[1, 3, 4, 4])
+    first = net("Relu", net("Conv", "x", net.random(8, 3, 3, 3), name="first"))
+    net("Conv", first, net.random(5, 8, 1, 1), name="dead")
+    second = net("Conv", first, net.random(2, 8, 1, 1), name="second")
+    third = net("Conv", first, net.random(4, 8, 1, 1), name="third")
+    masks = {"version": 1, "masks": {"second": {"input": [0, 1, 3]}, "third": {"input": [3, 7]}}}
+    report = onnx_upscale.optimize(net.model(second, third), masks, strategy="gather").report
+    (number,) = [segment.id for segment in report.segments if segment.channels == 8]
+    rows = {row.node: tuple(row.to_json().values())[2:-1] for row in report.layers}
+    assert rows == {
+        "first": (3, 3, 3, 8, 7, None),
+        "dead": (8, 7, 0, 5, 0, number),
+        "second": (8, 7, 5, 2, 2, number),
+        "third": (8, 7, 6, 4, 4, number),
+    }
+
+
 def test_the_callers_model_stays() -> None:
     model = chain()
     before = model.SerializeToString(deterministic=True)
@@ -175,7 +212,7 @@ def test_the_callers_model_stays() -> None:
     [(0, "0 B"), (999, "999 B"), (1000, "1.00 kB"), (1_413_976, "1.41 MB"), (5e9, "5.00 GB")],
 )
 def test_readable_bytes(size: float, text: str) -> None:
-    assert tables._bytes(size) == text
+    assert figures.in_bytes(size) == text
 
 
 @pytest.mark.parametrize(
@@ -183,4 +220,12 @@ def test_readable_bytes(size: float, text: str) -> None:
     [(0, "0"), (999, "999"), (343_122, "343.12 k"), (74_718_144, "74.72 M"), (5e12, "5000.00 G")],
 )
 def test_readable_counts(number: float, text: str) -> None:
-    assert tables._count(number) == text
+    assert figures.in_short(number) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 ms"), (6.2e-6, "0.0062 ms"), (0.0010329, "1.033 ms"), (0.25, "250.0 ms")],
+)
+def test_readable_times(seconds: float, text: str) -> None:
+    assert figures.in_milliseconds(seconds) == text

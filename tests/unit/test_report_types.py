@@ -17,6 +17,7 @@ from onnx_upscale.main_job import optimize_with
 from onnx_upscale.options import Options
 from onnx_upscale.report import (
     Document,
+    LayerReport,
     ReaderReport,
     SegmentReport,
     Size,
@@ -80,7 +81,7 @@ def test_the_page_names_every_field() -> None:
     page = (ROOT / "docs" / "report.md").read_text()
     named = set(re.findall(r"`(\w+)`", page))
     kinds: tuple[Any, ...] = (
-        Report, Size, SegmentReport, WriterReport, ReaderReport, VerifyReport
+        Report, Size, SegmentReport, WriterReport, ReaderReport, LayerReport, VerifyReport
     )  # fmt: skip
     assert [f.name for kind in kinds for f in dataclasses.fields(kind) if f.name not in named] == []
 
