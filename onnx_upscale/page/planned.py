@@ -67,7 +67,7 @@ def layers_table(layers: Sequence[LayerReport], segments: Sequence[SegmentReport
             )
         )
     heads = ("inputs", "kept", "read", "outputs", "made")
-    return _table(
+    return long_table(
         "Layer by layer",
         (
             *(Column("#", True), Column("layer"), Column("operator")),
@@ -96,7 +96,7 @@ def copies_table(report: Report) -> Table | None:
                     (Cell(names=(writer.node,)), Cell(writer.realization), *counts, NOTHING)
                 )
     rows.sort(key=lambda row: -(row[-1].value or 0))
-    return _table(
+    return long_table(
         "Copies",
         (
             *(Column("layer"), Column("by"), Column("segment", True)),
@@ -125,7 +125,7 @@ def stays_table(segments: Sequence[SegmentReport]) -> Table | None:
         more = sum(segment.kept - segment.needed for segment in wider)
         rows.append(_reason("kernels are faster with such a count", "a few more", wider, more))
     rows.sort(key=lambda row: -(row[-1].value or 0))
-    return _table(
+    return long_table(
         "Why channels stay",
         (
             *(Column("because"), Column("what stays"), Column("segments")),
@@ -159,7 +159,7 @@ def segments_table(segments: Sequence[SegmentReport]) -> Table | None:
                 Cell(names=tuple(f"{each.node} ({each.read:,})" for each in segment.readers)),
             )
         )
-    return _table(
+    return long_table(
         "What is coupled",
         (
             *(Column(head, True) for head in ("segment", "channels", "needed", "kept")),
@@ -171,9 +171,10 @@ def segments_table(segments: Sequence[SegmentReport]) -> Table | None:
     )
 
 
-def _table(
+def long_table(
     title: str, columns: tuple[Column, ...], rows: Sequence[tuple[Cell, ...]], note: str
 ) -> Table | None:
+    """A table that is folded where it is long; none without rows."""
     if not rows:
         return None
     return Table(

@@ -25,6 +25,7 @@ from onnx_upscale.page.planned import (
     copies_card,
     copies_table,
     layers_table,
+    long_table,
     remarks,
     segments_table,
     share,
@@ -144,16 +145,13 @@ def _fidelity(report: PruneReport) -> Iterator[Card]:
 
 
 def _repaired(readers: Sequence[Refitted]) -> Table | None:
-    if not readers:
-        return None
-    return Table(
-        title="What the repair did",
-        note="The error of each repaired layer, as a share of the variance of what it should make.",
-        columns=(
+    return long_table(
+        "What the repair did",
+        (
             Column("layer"),
             *(Column(head, True) for head in ("channels", "kept", "error before", "error after")),
         ),
-        rows=tuple(
+        [
             (
                 Cell(names=(reader.node,)),
                 number(reader.channels),
@@ -162,8 +160,8 @@ def _repaired(readers: Sequence[Refitted]) -> Table | None:
                 Cell(f"{reader.error_after:.3%}", reader.error_after),
             )
             for reader in readers
-        ),
-        folded=len(readers) > 40,
+        ],
+        "The error of each repaired layer, as a share of the variance of what it should make.",
     )
 
 

@@ -154,10 +154,10 @@ class Browser:
                 assert read, "the browser ended"
                 self._buffer += read
             line, self._buffer = self._buffer.split(b"\0", 1)
-            message = json.loads(line)
+            message: dict[str, Any] = json.loads(line)
             self._note(message)
             if wanted(message):
-                return message  # type: ignore[no-any-return]
+                return message
 
     def _note(self, message: Mapping[str, Any]) -> None:
         method, params = message.get("method"), message.get("params", {})
