@@ -44,6 +44,16 @@ def test_it_is_the_squared_gain_relative_to_the_output() -> None:
     assert share["last"] == pytest.approx(4 / power, rel=0.1)
 
 
+def test_the_noise_is_so_little_that_slopes_tell() -> None:
+    net = Net(17, x=[64, 4])
+    first = net("MatMul", "x", np.eye(4, dtype=np.float32), name="first")
+    share = found(net.model(net("Tanh", first)))["first"]
+    values = np.concatenate(_inputs())
+    slopes = 1 - np.tanh(values) ** 2
+    lost = ((slopes * values) ** 2).sum() / (values**2).sum()
+    assert share == pytest.approx(4 * lost / (np.tanh(values) ** 2).sum(), rel=0.1)
+
+
 def _inputs() -> list[Array]:
     rng = np.random.default_rng(1)
     return [rng.standard_normal((64, 4)) for _ in range(4)]
