@@ -35,6 +35,7 @@ from onnx_upscale.reporting import (
     price_warnings,
     segment_reports,
     size_of,
+    verified,
     verify_report,
 )
 from onnx_upscale.result import Result
@@ -155,7 +156,8 @@ def _recovered(
 def raise_if_different(verification: Verification | None, report: Report | None) -> None:
     """Raises VerifyError, with the report, for models that differ."""
     if verification is not None and not verification.ok:
-        raise VerifyError(f"verification failed: {verification.failure}", report)
+        told = verified(verification) if report is None else None
+        raise VerifyError(f"verification failed: {verification.failure}", report, told)
 
 
 def _sizes(loaded: Loaded, inputs: Sizes | None, strict: bool) -> Sizes:

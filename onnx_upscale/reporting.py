@@ -15,11 +15,13 @@ from onnx_upscale.optimizer.plan import Plan
 from onnx_upscale.optimizer.plan.cost import Costs
 from onnx_upscale.optimizer.verify import Verification
 from onnx_upscale.report import (
+    VERSION,
     LayerReport,
     MaskCounts,
     ReaderReport,
     SegmentReport,
     Size,
+    Verified,
     VerifyReport,
     WriterReport,
 )
@@ -172,6 +174,11 @@ def verify_report(verification: Verification | None) -> VerifyReport:
         noise=None if verification.noise is None else _finite(verification.noise),
         pieces=verification.pieces,
     )
+
+
+def verified(verification: Verification) -> Verified:
+    """What a comparison by itself found."""
+    return Verified(VERSION, verify_report(verification))
 
 
 def _finite(value: float) -> float | None:

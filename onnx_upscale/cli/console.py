@@ -6,13 +6,14 @@ import functools
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
 import click
 
 from onnx_upscale.cli.messages import as_options
 from onnx_upscale.errors import UpscaleError, VerifyError, WorkerError
+from onnx_upscale.files import json_file
 from onnx_upscale.words import printable
 
 _FAILED, BAD_INPUT, _DIFFERENT = 1, 2, 3
@@ -73,6 +74,12 @@ def show(*lines: str, err: bool = False) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         if not err and not isinstance(error, BrokenPipeError):
             say("warning", f"standard output cannot be written: {error.strerror}")
+
+
+def show_json(document: Mapping[str, Any]) -> None:
+    """Prints a report, for programs."""
+    # The one control character that JSON leaves as it is.
+    show(*json_file(document).decode().replace("\x7f", "\\u007f").splitlines())
 
 
 def warn(warnings: Iterable[str]) -> None:

@@ -33,7 +33,6 @@ from onnx_upscale.optimizer.plan.strategy import Strategy
 from onnx_upscale.prices import Kernel, Prices
 
 __all__ = [
-    "STRATEGIES",
     "Convolve",
     "Costs",
     "Edit",
@@ -53,9 +52,6 @@ __all__ = [
     "is_empty",
     "plan",
 ]
-
-STRATEGIES = tuple(strategy.value for strategy in Strategy)
-"""What strategies are called on the command line and in reports."""
 
 
 @dataclass(frozen=True)
