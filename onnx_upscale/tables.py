@@ -10,12 +10,13 @@ from onnx_upscale.choices import STRATEGIES
 from onnx_upscale.figures import before_and_after, in_bytes, in_short
 from onnx_upscale.report import VERSION, AnalyzeReport, Coupled, Report
 from onnx_upscale.reporting import Planned, mask_counts
+from onnx_upscale.text import Line, Table
 from onnx_upscale.words import some
 
 _MANY = 3
 
 
-def summary(report: Report) -> list[str]:
+def summary(report: Report) -> list[Line]:
     """Before and after, the copies, and the proof, in a few lines."""
     before, after, copies = report.input, report.output, report.copies
     rows = [
@@ -34,7 +35,7 @@ def summary(report: Report) -> list[str]:
     if report.recovered is not None:
         last = last.replace("the masked model", "the repaired masked model", 1)
     head = f"{after.path or 'model'}: strategy {report.strategy}"
-    return [head, *table(rows), last, *_fidelity(report.recovered)]
+    return [head, Table(rows), last, *_fidelity(report.recovered)]
 
 
 def _fidelity(recovered: Mapping[str, Any] | None) -> list[str]:
@@ -113,7 +114,7 @@ def coupled(plans: Mapping[str, Planned]) -> tuple[Coupled, ...]:
     )
 
 
-def analysis(segments: Sequence[Coupled]) -> list[str]:
+def analysis(segments: Sequence[Coupled]) -> Table:
     """The segments of a model as a table."""
     head = ["id", "channels", "needed", "writers", "readers (needed)", "pinned or whole because"]
     lines = [[*head, *(f"{strategy} copies" for strategy in STRATEGIES)]]
@@ -130,13 +131,4 @@ def analysis(segments: Sequence[Coupled]) -> list[str]:
                 *(in_bytes(each.bytes_copied[strategy]) for strategy in STRATEGIES),
             ]
         )
-    return table(lines)
-
-
-def table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows as lines of aligned columns; the first row is the head."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+    return Table(lines)

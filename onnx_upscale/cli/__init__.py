@@ -17,7 +17,8 @@ from onnx_upscale.cli.group import Commands
 from onnx_upscale.cli.options import version
 
 _COMMANDS = (
-    "optimize", "analyze", "verify", "mask", "bench", "export", "prune", "recover", "price"
+    "optimize", "analyze", "verify", "mask", "bench", "export", "prune", "recover", "price",
+    "doctor"
 )  # fmt: skip
 
 

@@ -36,4 +36,4 @@ def analyze(model: str, masks: str, target: str, html: str | None) -> Outcome:
     report = tables.analyze_report(model, analyzed, plans, target)
     if html is not None:
         write_file(html, page_file(page.analyzed_page(model, plans, analyzed.warnings)))
-    return Outcome(report, tables.analysis(report.segments), analyzed.warnings)
+    return Outcome(report, [tables.analysis(report.segments)], analyzed.warnings)

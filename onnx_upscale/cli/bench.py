@@ -16,6 +16,7 @@ from onnx_upscale.cli.outcome import Outcome, reporting
 from onnx_upscale.cli.paths import check_paths
 from onnx_upscale.errors import UsageError
 from onnx_upscale.files import json_file, write_files
+from onnx_upscale.text import Line, Table
 
 if TYPE_CHECKING:
     from onnx_upscale.options import Sizes
@@ -74,7 +75,6 @@ def bench(
     from onnx_upscale import page
     from onnx_upscale.benchmark.text import comparison_rows, headline, profile_rows
     from onnx_upscale.cli.pages import page_file
-    from onnx_upscale.tables import table
 
     for model in models:
         if model.lower().endswith(".json"):  # As --json FILE was before.
@@ -100,7 +100,7 @@ def bench(
     if html is not None:
         contents[html] = page_file(page.benched_page(found))
     write_files(contents)
-    lines = [headline(found), *table(comparison_rows(found))]
+    lines: list[Line] = [headline(found), Table(comparison_rows(found))]
     if profile:
-        lines += ["", *table(profile_rows(found))]
+        lines += ["", Table(profile_rows(found))]
     return Outcome(found.to_json(), lines, found.warnings)

@@ -14,6 +14,7 @@ import click
 from onnx_upscale.cli.messages import as_options
 from onnx_upscale.errors import UpscaleError, VerifyError, WorkerError
 from onnx_upscale.files import json_file
+from onnx_upscale.text import Line, plain
 from onnx_upscale.words import printable
 
 _FAILED, BAD_INPUT, _DIFFERENT = 1, 2, 3
@@ -61,13 +62,13 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def show(*lines: str, err: bool = False) -> None:
+def show(*lines: Line, err: bool = False) -> None:
     """Prints lines; that nobody reads them (any more) is no failure, for by now the work is done.
 
     What does not show as itself is printed as its code (`printable`).
     """
     try:
-        click.echo("\n".join(map(printable, lines)), err=err)
+        click.echo("\n".join(map(printable, plain(lines))), err=err)
     except OSError as error:
         # What is left in the buffer must not fail either, when Python flushes it at its end.
         stream = sys.stderr if err else sys.stdout

@@ -14,6 +14,7 @@ import click
 from onnx_upscale.cli.console import exit_statuses, fail, say, show, show_json, warn
 from onnx_upscale.cli.options import options, version
 from onnx_upscale.errors import VerifyError
+from onnx_upscale.text import Line
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Outcome:
     """
 
     report: Mapping[str, Any]
-    lines: Sequence[str]
+    lines: Sequence[Line]
     warnings: Sequence[str] = ()
     notes: Sequence[str] = ()
     failure: str | None = None

@@ -10,6 +10,7 @@ from onnx_upscale.cli.options import PATH
 from onnx_upscale.cli.outcome import Outcome, reporting
 from onnx_upscale.cli.paths import check_paths
 from onnx_upscale.cli.progress import progress_bar
+from onnx_upscale.text import Line, Table
 
 
 @click.command()
@@ -31,8 +32,6 @@ from onnx_upscale.cli.progress import progress_bar
 @reporting
 def price(profile: str, provider: str, threads: int) -> Outcome:
     """Measure what layers, copies and other nodes cost on this machine, for use as --target."""
-    from onnx_upscale.tables import table
-
     check_paths(sources={"none": None}, results={"PROFILE.json": profile})
     with progress_bar("measuring") as progress:
         priced = onnx_upscale.price(provider=provider, threads=threads, progress=progress)
@@ -41,5 +40,5 @@ def price(profile: str, provider: str, threads: int) -> Outcome:
     for family, errors in priced.errors.items():
         found = (f"{errors.median:.1%}", f"{errors.ninetieth:.1%}")
         rows.append([family, str(errors.shapes), *found])
-    lines = [f"{profile}: {priced.prices.name}", *table(rows)]
+    lines: list[Line] = [f"{profile}: {priced.prices.name}", Table(rows)]
     return Outcome(priced.report(profile), lines)

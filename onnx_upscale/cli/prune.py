@@ -23,6 +23,7 @@ from onnx_upscale.cli.progress import progress_bar
 from onnx_upscale.errors import OutputError, UsageError
 from onnx_upscale.files import json_file, write_files
 from onnx_upscale.modules import module_file
+from onnx_upscale.text import Line, Table
 
 if TYPE_CHECKING:
     from onnx_upscale.pruning.goals import Goal
@@ -197,9 +198,7 @@ def _progress() -> Iterator[Progress]:
         yield tell
 
 
-def _summary(paths: Sequence[str], original: str, made: Sweep) -> list[str]:
-    from onnx_upscale.tables import table
-
+def _summary(paths: Sequence[str], original: str, made: Sweep) -> list[Line]:
     score = made[0].report.score
     header = ["model", "latency", "predicted", "multiply-adds", "weights", "same top-1", "error"]
     rows = [header]
@@ -218,7 +217,7 @@ def _summary(paths: Sequence[str], original: str, made: Sweep) -> list[str]:
         )
     used = made[0].report.recovered.samples
     return [
-        *table(rows),
+        Table(rows),
         f"shares of the original; fidelity on {used.held_out} samples that nothing was fitted "
         f"on, {used.fitted} were used",
     ]

@@ -16,6 +16,7 @@ from onnx_upscale.cli.paths import check_paths
 from onnx_upscale.cli.progress import progress_bar
 from onnx_upscale.files import json_file, write_files
 from onnx_upscale.modules import module_file
+from onnx_upscale.text import Line, Table
 
 if TYPE_CHECKING:
     from onnx_upscale.recovery.report import RecoverReport
@@ -65,9 +66,7 @@ def recover(
     return Outcome(recovered.report, _summary(out, recovered.report), recovered.warnings)
 
 
-def _summary(out: str, report: RecoverReport) -> list[str]:
-    from onnx_upscale.tables import table
-
+def _summary(out: str, report: RecoverReport) -> list[Line]:
     used, readers = report.samples, len(report.readers)
     rows = [["held-out samples", "masked", "recovered"]]
     for output in report.outputs:
@@ -80,5 +79,5 @@ def _summary(out: str, report: RecoverReport) -> list[str]:
     return [
         f"{out}: {readers} reader{plural} repaired on {used.fitted} samples, "
         f"{used.held_out} held out",
-        *table(rows),
+        Table(rows),
     ]
