@@ -7,7 +7,8 @@ from typing import Any
 
 from onnx_upscale.api import Analyzed
 from onnx_upscale.choices import STRATEGIES
-from onnx_upscale.figures import before_and_after, in_bytes, in_short
+from onnx_upscale.figures import before_and_after, in_bytes, in_milliseconds, in_short
+from onnx_upscale.foreseen import Foreseen
 from onnx_upscale.report import VERSION, AnalyzeReport, Coupled, Report
 from onnx_upscale.reporting import Planned, mask_counts
 from onnx_upscale.text import Line, Table
@@ -53,6 +54,30 @@ def _fidelity(recovered: Mapping[str, Any] | None) -> list[str]:
             f"recovered on {used['fitted']} samples; {used['held_out']} held out show the above"
         )
     return lines
+
+
+def foreseen(report: Foreseen) -> list[Line]:
+    """What would be removed from which layers, what would be copied, and what that would gain."""
+    segments, copies, seconds = report.segments, report.copies, report.predicted_seconds
+    kept = (sum(each.channels for each in segments), sum(each.kept for each in segments))
+    rows = [
+        ["", "before", "after", ""],
+        ["channels", *before_and_after(in_short, *kept)],
+        ["copies", "0", str(copies.count), f"{in_bytes(copies.bytes)} per inference"],
+        [
+            "predicted latency",
+            *before_and_after(in_milliseconds, seconds.before, seconds.after),
+        ],
+    ]
+    layers = [
+        [each.node, f"{each.read} of {each.inputs}", f"{each.made} of {each.outputs}"]
+        for each in report.layers
+        if (each.read, each.made) != (each.inputs, each.outputs)
+    ]
+    head = f"nothing is written: strategy {report.strategy} for {report.profile} would do this"
+    if not layers:
+        return [head, Table(rows), "", "no layer would lose a channel"]
+    return [head, Table(rows), "", Table([["layer", "reads", "makes"], *layers])]
 
 
 def equality(samples: int, max_abs: float, max_rel: float) -> str:

@@ -6,13 +6,14 @@ import click
 
 import onnx_upscale
 from onnx_upscale.choices import TARGETS
+from onnx_upscale.cli.command import command
 from onnx_upscale.cli.options import PATH, html, target
 from onnx_upscale.cli.outcome import Outcome, reporting
 from onnx_upscale.cli.paths import check_paths
 from onnx_upscale.files import write_file
 
 
-@click.command()
+@command()
 @click.argument("model", metavar="IN.onnx", type=PATH)
 @click.argument("masks", metavar="[MASKS]", type=PATH, default="-")
 @target

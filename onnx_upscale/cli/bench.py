@@ -10,6 +10,7 @@ import click
 import onnx_upscale
 from onnx_upscale.atomic import Content, PathLike
 from onnx_upscale.choices import PROVIDERS
+from onnx_upscale.cli.command import command
 from onnx_upscale.cli.messages import as_options
 from onnx_upscale.cli.options import PATH, html, inputs, report_file
 from onnx_upscale.cli.outcome import Outcome, reporting
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from onnx_upscale.options import Sizes
 
 
-@click.command()
+@command()
 @click.argument("models", metavar="A.onnx [B.onnx ...]", type=PATH, nargs=-1, required=True)
 @click.option(
     "--provider",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from onnx_upscale.choices import STRENGTH
-from onnx_upscale.cli.options import PATH, options
+from onnx_upscale.cli.options import LISTED, PATH, options
 from onnx_upscale.errors import UsageError
 
 if TYPE_CHECKING:
@@ -36,10 +36,18 @@ def _given(ctx: click.Context, param: click.Parameter, value: str | None) -> str
 
 images = options(
     click.option(
-        "--mean", metavar="X[,Y,Z]", callback=_numbers, help="Of images, RGB.  [default: 0]"
+        "--mean",
+        type=LISTED,
+        metavar="X[,Y,Z]",
+        callback=_numbers,
+        help="Of images, RGB.  [default: 0]",
     ),
     click.option(
-        "--std", metavar="X[,Y,Z]", callback=_numbers, help="Of images, RGB.  [default: 1]"
+        "--std",
+        type=LISTED,
+        metavar="X[,Y,Z]",
+        callback=_numbers,
+        help="Of images, RGB.  [default: 1]",
     ),
     click.option(
         "--size",

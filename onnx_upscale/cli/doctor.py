@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from onnx_upscale.cli.command import command
 from onnx_upscale.cli.options import PATH
 from onnx_upscale.cli.outcome import Outcome, reporting
 from onnx_upscale.text import Line, Table
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from onnx_upscale.doctor import DoctorReport
 
 
-@click.command()
+@command()
 @click.argument("profile", metavar="[PROFILE.json]", type=PATH, required=False)
 @reporting
 def doctor(profile: str | None) -> Outcome:

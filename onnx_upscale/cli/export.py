@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import onnx_upscale
+from onnx_upscale.cli.command import command
 from onnx_upscale.cli.options import PATH
 from onnx_upscale.cli.outcome import Outcome, reporting
 from onnx_upscale.cli.paths import check_paths
@@ -55,7 +56,7 @@ def _examples(
     return tuple(examples)
 
 
-@click.command()
+@command()
 @click.argument("factory", metavar="MODULE:FACTORY")
 @click.argument("out", metavar="OUT.onnx", type=PATH)
 @click.option(

@@ -9,6 +9,7 @@ import click
 
 import onnx_upscale
 from onnx_upscale.choices import CRITERIA, FORMATS, SCOPES, SIDES
+from onnx_upscale.cli.command import command
 from onnx_upscale.cli.data import data_source, images
 from onnx_upscale.cli.options import PATH, layers, target
 from onnx_upscale.cli.outcome import Outcome, reporting
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
     from onnx_upscale.making import Masks
     from onnx_upscale.making.report import MaskReport
     from onnx_upscale.storage import Stored
+
+
+_OF_CRITERIA = (
+    *("criterion", "amount", "budget", "constrained", "layers", "skip"),
+    *("data", "mean", "std", "size"),
+)
+"""Options that have no meaning with --from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +54,7 @@ class _Options:
     target: str
 
 
-@click.command()
+@command(rivals=[({"amount"}, {"budget"}), (_OF_CRITERIA, {"source"})])
 @click.argument("model", metavar="IN.onnx", type=PATH)
 @click.argument("out", metavar="MASKS_OUT", type=PATH)
 @click.option("--criterion", type=click.Choice(CRITERIA), help="Which channels go first.")
@@ -197,11 +205,9 @@ def _imported(
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     from onnx_upscale.importers import read_imported
 
-    own = (
-        *("criterion", "amount", "budget", "constrained", "layers", "skip"),
-        *("data", "mean", "std", "size"),
+    chosen = next(
+        (name for name in _OF_CRITERIA if getattr(options, name) not in (None, False, ())), None
     )
-    chosen = next((name for name in own if getattr(options, name) not in (None, False, ())), None)
     if chosen is not None:
         raise UsageError(f"--{chosen}: has no meaning with --from, which takes masks as they are")
     imported = read_imported(*source, model)

@@ -8,6 +8,7 @@ import click
 
 from onnx_upscale.atomic import Content, PathLike
 from onnx_upscale.choices import TARGETS
+from onnx_upscale.cli.command import command
 from onnx_upscale.cli.data import data_source, images
 from onnx_upscale.cli.options import PATH, comparison, html, report_file, strategy, target
 from onnx_upscale.cli.options import external_data as where_weights_go
@@ -18,12 +19,14 @@ from onnx_upscale.cli.verbose import shown_log
 from onnx_upscale.errors import UsageError, VerifyError
 from onnx_upscale.files import json_file, write_files
 from onnx_upscale.modules import module_file
+from onnx_upscale.text import plain
 
 if TYPE_CHECKING:
+    from onnx_upscale.foreseen import Foreseen
     from onnx_upscale.report import Report
 
 
-@click.command()
+@command()
 @click.argument("model", metavar="IN.onnx", type=PATH)
 @click.argument("masks", metavar="MASKS", type=PATH)
 @click.argument("out", metavar="OUT.onnx", type=PATH)
@@ -54,6 +57,11 @@ if TYPE_CHECKING:
 @where_weights_go
 @report_file
 @html
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Write nothing; say what would be removed, and the settings in force.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Say what was pinned and what took how long.")
 @reporting
 def optimize(
@@ -70,10 +78,12 @@ def optimize(
     std: tuple[float, ...] | None,
     size: int | None,
     verbose: bool,
+    dry_run: bool,
     **options: Any,
 ) -> Outcome:
     """Remove masked channels: the same function as the masked model, less work."""
     from onnx_upscale import tables
+    from onnx_upscale.foreseen import foresee
     from onnx_upscale.main_job import optimize_with
     from onnx_upscale.options import Options
 
@@ -91,6 +101,8 @@ def optimize(
     try:
         samples = data_source(data, mean, std, size)
         given = Options(target=target, recover=samples, **options)
+        if dry_run:
+            return _foreseen(foresee(model, masks, given))
         with shown_log(verbose), progress_bar("Recovering") as progress:
             result = optimize_with(model, masks, given, progress)
     except VerifyError as error:
@@ -101,6 +113,18 @@ def optimize(
     # The model last, as OUT must be as it was if anything goes wrong.
     write_files({**_told(done, report, html), **contents}, keep=result.sources)
     return Outcome(done, tables.summary(done), [*done.warnings, *done.verify.warnings])
+
+
+def _foreseen(report: Foreseen) -> Outcome:
+    """What would be done as comments, and the settings in force: together a file of settings."""
+    from onnx_upscale import tables
+    from onnx_upscale.cli.settings import in_force, toml
+
+    context = click.get_current_context()
+    settings = in_force(context)
+    comments = [f"# {line}".rstrip() for line in plain(tables.foreseen(report))]
+    lines = [*comments, "", *toml(context.command.name or "", settings)]
+    return Outcome({**report, "settings": settings}, lines, report.warnings)
 
 
 def _told(done: Report, report: str | None, html: str | None) -> dict[PathLike, Content]:

@@ -14,6 +14,8 @@ from onnx_upscale.choices import ATOL, EXTERNAL_DATA, RTOL, STRATEGIES, TARGETS
 
 PATH = click.Path(readable=False)
 """A file, for completion; what must hold of it is for those to say who read or write it."""
+LISTED = click.types.StringParamType()
+"""A text such as `0.7` or `0.9,0.7`; in a file, it may as well be a number or a list of them."""
 
 
 def _targets(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from onnx_upscale.cli.console import exit_statuses, fail, say, show, show_json, warn
-from onnx_upscale.cli.options import options, version
+from onnx_upscale.cli.options import PATH, options, version
 from onnx_upscale.errors import VerifyError
 from onnx_upscale.text import Line
 
@@ -38,6 +38,12 @@ class Outcome:
 
 _common = options(
     click.option(
+        "--config",
+        type=PATH,
+        metavar="FILE.toml",
+        help="Take options that are not given from a file of settings.",
+    ),
+    click.option(
         "--json", "as_json", is_flag=True, help="Print the report as JSON in place of text."
     ),
     click.option("-q", "--quiet", is_flag=True, help="Print errors only."),
@@ -54,7 +60,7 @@ def reporting(command: Callable[..., Outcome]) -> Callable[..., None]:
 
     @exit_statuses
     @functools.wraps(command)
-    def run(*, as_json: bool, quiet: bool, **given: Any) -> None:
+    def run(*, config: str | None, as_json: bool, quiet: bool, **given: Any) -> None:
         try:
             with contextlib.redirect_stdout(sys.stderr):
                 outcome = command(**given)

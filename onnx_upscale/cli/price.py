@@ -6,6 +6,7 @@ import click
 
 import onnx_upscale
 from onnx_upscale.choices import PRICED
+from onnx_upscale.cli.command import command
 from onnx_upscale.cli.options import PATH
 from onnx_upscale.cli.outcome import Outcome, reporting
 from onnx_upscale.cli.paths import check_paths
@@ -13,7 +14,7 @@ from onnx_upscale.cli.progress import progress_bar
 from onnx_upscale.text import Line, Table
 
 
-@click.command()
+@command()
 @click.argument("profile", metavar="PROFILE.json", type=PATH)
 @click.option(
     "--provider",

@@ -12,8 +12,9 @@ import click
 from onnx_upscale.atomic import Content, PathLike
 from onnx_upscale.choices import GOALS, MODES, PRUNED
 from onnx_upscale.cli.again import command_line
+from onnx_upscale.cli.command import command
 from onnx_upscale.cli.data import data_source, fitting, workers
-from onnx_upscale.cli.options import PATH, html, report_file, target
+from onnx_upscale.cli.options import LISTED, PATH, html, report_file, target
 from onnx_upscale.cli.options import external_data as where_weights_go
 from onnx_upscale.cli.options import inputs as input_sizes
 from onnx_upscale.cli.options import layers as chosen_layers
@@ -31,24 +32,45 @@ if TYPE_CHECKING:
     from onnx_upscale.pruning.results import Sweep
 
 
-@click.command()
+def _no_dry_run(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value:
+        raise click.UsageError(
+            "--dry-run: what prune would remove is what it finds out by doing it: run it with "
+            "--masks-out, and look at these masks with onnx-upscale analyze",
+            ctx,
+        )
+
+
+@command(rivals=[[{goal} for goal in GOALS]])
 @click.argument("model", metavar="IN.onnx", type=PATH)
 @click.argument("out", metavar="OUT.onnx", type=PATH)
 @fitting(least=2, most=PRUNED)
 @click.option(
     "--latency",
+    type=LISTED,
     metavar="SHARE|5ms[,...]",
     help="Measured latency to reach; with several, OUT is a folder.",
 )
-@click.option("--macs", metavar="SHARE", help="Multiply-adds to leave.")
-@click.option("--params", metavar="SHARE", help="Weights to leave.")
+@click.option("--macs", type=LISTED, metavar="SHARE", help="Multiply-adds to leave.")
+@click.option("--params", type=LISTED, metavar="SHARE", help="Weights to leave.")
 @click.option(
-    "--agreement", metavar="SHARE", help="As fast as possible with so many top-1 answers the same."
+    "--agreement",
+    type=LISTED,
+    metavar="SHARE",
+    help="As fast as possible with so many top-1 answers the same.",
 )
 @click.option(
-    "--error", metavar="X", help="As fast as possible with outputs within this share of theirs."
+    "--error",
+    type=LISTED,
+    metavar="X",
+    help="As fast as possible with outputs within this share of theirs.",
 )
-@click.option("--score", metavar="X", help="As fast as possible with at least this by --evaluate.")
+@click.option(
+    "--score",
+    type=LISTED,
+    metavar="X",
+    help="As fast as possible with at least this by --evaluate.",
+)
 @click.option(
     "--evaluate",
     metavar="MODULE:FUNCTION",
@@ -76,6 +98,7 @@ if TYPE_CHECKING:
     help="Draw how near the models stay against their latency.",
 )
 @where_weights_go
+@click.option("--dry-run", is_flag=True, hidden=True, expose_value=False, callback=_no_dry_run)
 @report_file
 @html
 @reporting

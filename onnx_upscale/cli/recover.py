@@ -8,6 +8,7 @@ import click
 
 import onnx_upscale
 from onnx_upscale.choices import RECOVERED
+from onnx_upscale.cli.command import command
 from onnx_upscale.cli.data import data_source, fitting, workers
 from onnx_upscale.cli.options import PATH, report_file
 from onnx_upscale.cli.options import external_data as where_weights_go
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from onnx_upscale.recovery.report import RecoverReport
 
 
-@click.command()
+@command()
 @click.argument("model", metavar="IN.onnx", type=PATH)
 @click.argument("masks", metavar="MASKS", type=PATH)
 @click.argument("out", metavar="OUT.onnx", type=PATH)

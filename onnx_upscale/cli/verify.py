@@ -6,11 +6,12 @@ from typing import Any
 
 import click
 
+from onnx_upscale.cli.command import command
 from onnx_upscale.cli.options import PATH, comparison, strategy, target
 from onnx_upscale.cli.outcome import Outcome, reporting
 
 
-@click.command()
+@command()
 @click.argument("model", metavar="IN.onnx", type=PATH)
 @click.argument("masks", metavar="MASKS", type=PATH)
 @click.argument("out", metavar="OUT.onnx", type=PATH)
