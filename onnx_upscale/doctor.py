@@ -150,7 +150,7 @@ def without_paths(text: str) -> str:
 
 def _imported(name: str) -> tuple[str | None, list[str]]:
     """The version of a package that is needed, or None, and what is wrong."""
-    mend = f"pip install --force-reinstall {name}"
+    mend = f"pip uninstall {name}, then pip install {name}"
     try:
         module = importlib.import_module(name)
         return str(module.__version__), []
@@ -268,5 +268,5 @@ def _failing_sample() -> Iterator[str]:
         said = without_paths(" ".join(f"{type(error).__name__}: {error}".split()))
         yield (
             f"a small model did not come through the main job, {said}: "
-            "pip install --upgrade onnx-upscale, or report it with all of this"
+            "pip install -U onnx-upscale, or report it with all of this"
         )

@@ -91,7 +91,7 @@ def test_packages_that_are_broken(tmp_path: Path) -> None:
     for name in ("numpy", "onnxruntime"):
         assert (
             f"{name} cannot be imported, ImportError: lib{name}.so: cannot open shared object "
-            f"file: pip install --force-reinstall {name}"
+            f"file: pip uninstall {name}, then pip install {name}"
         ) in done.stdout
     assert "somewhere" not in done.stdout + done.stderr
     assert done.stderr.count("\n") == 1
