@@ -12,10 +12,12 @@ class Table:
     """Rows of cells.
 
     Attributes:
-        rows: The first is the head; all have as many cells.
+        rows: All have as many cells.
+        headed: Whether the first is the head.
     """
 
     rows: Sequence[Sequence[str]]
+    headed: bool = True
 
     @property
     def lines(self) -> list[str]:

@@ -50,4 +50,4 @@ def _lines(report: DoctorReport) -> list[Line]:
         doubts = "; ".join(report.profile.doubts)
         said = f"{report.profile.name}: {fits[report.profile.fits]}"
         rows.append(["profile", f"{said}; {doubts}" if doubts else said])
-    return [Table(rows), *(f"problem: {problem}" for problem in report.problems)]
+    return [Table(rows, headed=False), *(f"problem: {problem}" for problem in report.problems)]

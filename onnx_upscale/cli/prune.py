@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,7 +20,7 @@ from onnx_upscale.cli.options import inputs as input_sizes
 from onnx_upscale.cli.options import layers as chosen_layers
 from onnx_upscale.cli.outcome import Outcome, reporting
 from onnx_upscale.cli.paths import check_paths
-from onnx_upscale.cli.progress import progress_bar
+from onnx_upscale.cli.progress import progress_bars
 from onnx_upscale.errors import OutputError, UsageError
 from onnx_upscale.files import json_file, write_files
 from onnx_upscale.modules import module_file
@@ -28,7 +28,6 @@ from onnx_upscale.text import Line, Table
 
 if TYPE_CHECKING:
     from onnx_upscale.pruning.goals import Goal
-    from onnx_upscale.pruning.pruner import Progress
     from onnx_upscale.pruning.results import Sweep
 
 
@@ -155,7 +154,7 @@ def prune(
         plot_format(plot)
     check_paths(sources=sources, results=results)
     source = data_source(data, mean, std, size)
-    with _progress() as progress:
+    with progress_bars() as progress:
         made = prune_all(model, source, goals, evaluate=evaluate, progress=progress, **options)
     # The models last, as they must be as they were if anything goes wrong.
     contents: dict[PathLike, Content] = {}
@@ -201,24 +200,6 @@ def _folder(path: str) -> Iterator[None]:
         if isinstance(error, OSError):
             raise OutputError(f"{path}: cannot be made: {error.strerror or error}") from None
         raise
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Progress]:
-    """One bar after the other: a new one whenever something else begins."""
-    with contextlib.ExitStack() as stack:
-        bars: dict[str, tuple[contextlib.ExitStack, Callable[[int, int], None]]] = {}
-
-        def tell(what: str, done: int, of: int) -> None:
-            if what not in bars:
-                for own, _ in bars.values():
-                    own.close()
-                bars.clear()
-                own = stack.enter_context(contextlib.ExitStack())
-                bars[what] = own, own.enter_context(progress_bar(what))
-            bars[what][1](done, of)
-
-        yield tell
 
 
 def _summary(paths: Sequence[str], original: str, made: Sweep) -> list[Line]:

@@ -106,7 +106,8 @@ def _settings(
 
 
 def _closest(name: str, known: Collection[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.0)
+    close = difflib.get_close_matches(name, known, n=3)
+    close = close or difflib.get_close_matches(name, known, n=3, cutoff=0.0)
     return f"closest: {', '.join(close)}"
 
 
