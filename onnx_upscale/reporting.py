@@ -167,11 +167,11 @@ def verify_report(verification: Verification | None) -> VerifyReport:
     return VerifyReport(
         ran=True,
         samples=verification.samples,
-        max_abs=_finite(verification.max_abs),
-        max_rel=_finite(verification.max_rel),
+        max_abs=finite(verification.max_abs),
+        max_rel=finite(verification.max_rel),
         ok=verification.ok,
         warnings=verification.warnings,
-        noise=None if verification.noise is None else _finite(verification.noise),
+        noise=None if verification.noise is None else finite(verification.noise),
         pieces=verification.pieces,
     )
 
@@ -181,5 +181,6 @@ def verified(verification: Verification) -> Verified:
     return Verified(VERSION, verify_report(verification))
 
 
-def _finite(value: float) -> float | None:
+def finite(value: float) -> float | None:
+    """A number as JSON has it, where there is no infinity and no NaN."""
     return value if math.isfinite(value) else None

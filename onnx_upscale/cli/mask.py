@@ -170,7 +170,8 @@ def _lines(report: MaskReport) -> list[str]:
         lines.append(f"predicted latency: {report.predicted_share:.2f} of the unpruned model's")
     for each in report.outputs:
         same = "" if each.agreement is None else f"same top-1 {each.agreement:.1%}, "
-        lines.append(f"{each.name}: {same}error {each.error:.1%} on {report.compared} samples")
+        error = "that is no number" if each.error is None else f"{each.error:.1%}"
+        lines.append(f"{each.name}: {same}error {error} on {report.compared} samples")
     return lines
 
 

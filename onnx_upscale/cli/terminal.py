@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -17,6 +18,7 @@ from onnx_upscale.text import Line, Table
 from onnx_upscale.words import printable
 
 _GAP = 2
+_END = re.compile(r"(?: |\x1b\[[0-9;]*m)+$")
 _SHORT = 14
 """Cells up to this width are not folded: numbers, sizes, shares."""
 _READABLE = 16
@@ -36,7 +38,7 @@ def fitted(lines: Iterable[Line], width: int | None = None, styled: bool | None 
         styled = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     console = Console(
         file=io.StringIO(),
-        width=width,
+        width=width + _GAP,  # Behind the last column there is a gap as well.
         force_terminal=styled,
         color_system="standard" if styled else None,
         no_color=True,
@@ -57,9 +59,14 @@ def _laid_out(table: Table, console: Console) -> list[str]:
     if not table.headed:
         rows = [[""] * len(rows[0]), *rows]
     with console.capture() as captured:
-        for part in _parts(rows, console.width):
+        for part in _parts(rows, console.width - _GAP):
             console.print(part)
-    return [line.rstrip() for line in captured.get().splitlines()]
+    return [_END.sub(_unseen, line) for line in captured.get().splitlines()]
+
+
+def _unseen(end: re.Match[str]) -> str:
+    """The end of a line without spaces, which would go over the edge; styles must end."""
+    return end[0].replace(" ", "")
 
 
 def _parts(rows: list[list[str]], room: int) -> Iterator[RenderableType]:
@@ -107,7 +114,7 @@ def _shares(widths: Sequence[int], room: int) -> list[int]:
 
 def _grid(rows: Sequence[Sequence[str]], widths: Sequence[int]) -> Laid:
     heads, *body = rows
-    grid = Laid(box=None, padding=(0, _GAP, 0, 0), pad_edge=False, show_header=any(heads))
+    grid = Laid(box=None, padding=(0, _GAP, 0, 0), show_header=any(heads))
     for head, width in zip(heads, widths, strict=True):
         grid.add_column(Text(head, style="bold"), width=width, overflow="fold")
     for row in body:
@@ -129,4 +136,4 @@ def _stacked(
             head = f"{heads[place]}: " if heads[place] else ""
             cell = Text.assemble((head, "bold"), row[place], overflow="fold")
             # What stands first says whose the others are.
-            yield Padding(cell, (0, 0, 0, _GAP if number or short else 0))
+            yield Padding(cell, (0, _GAP, 0, _GAP if number or short else 0))

@@ -9,6 +9,7 @@ from onnx_upscale.choices import SIDES
 from onnx_upscale.making.make import Masks
 from onnx_upscale.optimizer.load.masking import LayerMask
 from onnx_upscale.report import VERSION, Document, Section
+from onnx_upscale.reporting import finite
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,14 @@ class Near(Section):
 
     Attributes:
         name: The output.
-        error: The norm of the difference, as a share of the norm of the output.
+        error: The norm of the difference, as a share of the norm of the output; None where that
+            is no number.
         agreement: The share of rows whose largest value is at the same place; None where the output
             ranks nothing.
     """
 
     name: str
-    error: float
+    error: float | None
     agreement: float | None
 
 
@@ -92,7 +94,9 @@ def mask_report(
         channels={side: Counted(pruned[side], total[side]) for side in SIDES if total[side]},
         predicted_share=None if made is None else made.share,
         left={} if made is None else made.left,
-        outputs=tuple(Near(name, each.error, each.agreement) for name, each in fidelity.items()),
+        outputs=tuple(
+            Near(name, finite(each.error), each.agreement) for name, each in fidelity.items()
+        ),
         compared=0 if made is None else made.compared,
         warnings=tuple(warnings),
     )

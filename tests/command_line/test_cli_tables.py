@@ -70,13 +70,14 @@ def test_what_fits_is_laid_out_as_it_is_in_a_file() -> None:
 
 def test_long_cells_are_folded() -> None:
     table = Table([["id", "writers"], ["0", f"{LONG}, {LONG}"]])
-    assert fitted([table], 40, False).split("\n") == [
-        "id  writers",
-        "0   /layers/layers.0/blocks/blocks.1/att",
-        "    ention/projection/MatMul,",
-        "    /layers/layers.0/blocks/blocks.1/att",
-        "    ention/projection/MatMul",
-    ]
+    head, first, *others = fitted([table], 40, False).split("\n")
+    assert (head, first) == ("id  writers", f"0   {LONG[:36]}")
+    assert len(others) == 3
+    # Where a word goes on is rich's to say.
+    assert "".join(line.removeprefix("    ") for line in (first[4:], *others)) in (
+        f"{LONG},{LONG}",
+        f"{LONG}, {LONG}",
+    )
 
 
 def test_long_cells_stand_below_where_there_is_no_room() -> None:
