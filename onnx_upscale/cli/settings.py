@@ -57,12 +57,13 @@ def read_settings(path: str, context: click.Context) -> dict[str, dict[str, Any]
     found: dict[str, dict[str, Any]] = {}
     for name, table in _content(path, context).items():
         command = group.get_command(root, name)
-        if command is None:
-            where = f"{path}: [{name}]" if isinstance(table, dict) else f"{path}: '{name}'"
-            what = "is no command" if isinstance(table, dict) else "stands in no table"
-            raise click.UsageError(f"{where}: {what}; {_closest(name, names)}", context)
         if not isinstance(table, dict):
-            raise click.UsageError(f"{path}: '{name}': must be a table, as in [{name}]", context)
+            below = f"[{name if command else context.command.name}]"
+            why = f"stands in no table: settings stand below their command, such as {below}"
+            raise click.UsageError(f"{path}: '{name}': {why}", context)
+        if command is None:
+            why = f"is no command; {_closest(name, names)}"
+            raise click.UsageError(f"{path}: [{name}]: {why}", context)
         found[name] = dict(_settings(path, name, command, table, context))
     return found
 
@@ -113,6 +114,8 @@ def _closest(name: str, known: Collection[str]) -> str:
 
 def _typed(option: click.Option, value: Any) -> Any:
     """What somebody would type for a value, as click takes it."""
+    if "\0" in "".join(map(str, value if isinstance(value, list) else [value])):
+        raise _WrongError("a text that can be typed")
     if option.multiple or option.nargs > 1:
         many = "texts" if option.nargs == 1 else f"{option.nargs} texts"
         fits = isinstance(value, list) and all(isinstance(each, str) for each in value)

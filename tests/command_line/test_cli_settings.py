@@ -132,8 +132,14 @@ class TestSettings:
         ("text", "saying"),
         [
             ("[optimise]", "[optimise]: is no command; closest: optimize"),
-            ("strategy = 'auto'", "'strategy': stands in no table; closest: "),
-            ("optimize = 3", "'optimize': must be a table, as in [optimize]"),
+            (
+                "strategy = 'auto'",
+                "'strategy': stands in no table: settings stand below",
+            ),
+            (
+                "optimize = 3",
+                "'optimize': stands in no table: settings stand below",
+            ),
             (
                 "[optimize]\nstratgy = 'auto'",
                 "[optimize] 'stratgy': no such setting; closest: strategy",
@@ -162,6 +168,8 @@ class TestSettings:
             ("[optimize]\nmean = []", "[optimize] 'mean': must be a text, a number, or a list"),
             ("[optimize]\nreport = 1979-05-27", "[optimize] 'report': must be a text"),
             ("[optimize.deep]\na = 1", "[optimize] 'deep': no such setting"),
+            ('[optimize]\nreport = "a\\u0000b"', "[optimize] 'report': must be a text that can be"),
+            ('[optimize]\nverify-at = ["\\u0000"]', "[optimize] 'verify-at': must be a text that"),
             ("[mask]\nfrom = ['torch']", "[mask] 'from': must be a list of 2 texts"),
             ("[bench]\nruns = 0", "[bench] 'runs': 0 is not in the range x>=1"),
             ("[optimize", "bad TOML: "),
