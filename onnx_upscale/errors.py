@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from onnx_upscale.report import Report
+    from onnx_upscale.report import Report, Verified
 
 
 class UpscaleError(Exception):
@@ -41,11 +41,14 @@ class VerifyError(UpscaleError):
 
     Attributes:
         report: The report of the run that failed, where it has one.
+        verified: What the comparison found, where it is all that was done.
     """
 
-    def __init__(self, message: str, report: Report | None = None) -> None:
+    def __init__(
+        self, message: str, report: Report | None = None, verified: Verified | None = None
+    ) -> None:
         super().__init__(message)
-        self.report = report
+        self.report, self.verified = report, verified
 
 
 class VerifySetupError(UpscaleError):

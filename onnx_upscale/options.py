@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from onnx_upscale.choices import STRATEGIES
 from onnx_upscale.errors import UsageError
-from onnx_upscale.optimizer.plan import STRATEGIES
 from onnx_upscale.optimizer.verify import Tolerance
 from onnx_upscale.samples import SampleSource
 

@@ -244,6 +244,69 @@ class Report(Document):
         return replace(self, output=output)
 
 
+@dataclass(frozen=True, eq=False)
+class Verified(Document):
+    """What comparing an earlier result with the masked model again found.
+
+    Attributes:
+        version: Of the form of the report.
+        verify: What it found.
+    """
+
+    version: int
+    verify: VerifyReport
+
+
+@dataclass(frozen=True)
+class Coupled(Section):
+    """A segment, before anything is done.
+
+    Attributes:
+        id: Its number, from 0.
+        channels: How many it has.
+        needed: For how many of them anybody has a use.
+        writers: The nodes that write it.
+        readers: For how many of its channels each node that reads it has weights that are not zero.
+        pinned: Why channels have to stay, all and in their order.
+        needed_whole: Why channels have to stay, in any order.
+        bytes_copied: What each strategy would copy per inference.
+    """
+
+    id: int
+    channels: int
+    needed: int
+    writers: tuple[str, ...]
+    readers: Mapping[str, int]
+    pinned: tuple[str, ...]
+    needed_whole: tuple[str, ...]
+    bytes_copied: Mapping[str, int]
+
+
+@dataclass(frozen=True, eq=False)
+class AnalyzeReport(Document):
+    """What is coupled to what, and what each strategy would do.
+
+    Attributes:
+        version: Of the form of the report.
+        path: The file of the model, or None for a model in memory.
+        target: The target as given.
+        profile: The prices that were used.
+        masks: How much the masks prune.
+        predicted_seconds: Latency that is predicted of each strategy.
+        warnings: What to mind.
+        segments: Every segment.
+    """
+
+    version: int
+    path: str | None
+    target: str
+    profile: str
+    masks: MaskCounts
+    predicted_seconds: Mapping[str, float]
+    warnings: tuple[str, ...]
+    segments: tuple[Coupled, ...]
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, Section):
         return value.to_json()

@@ -15,11 +15,13 @@ from onnx_upscale.optimizer.plan import Plan
 from onnx_upscale.optimizer.plan.cost import Costs
 from onnx_upscale.optimizer.verify import Verification
 from onnx_upscale.report import (
+    VERSION,
     LayerReport,
     MaskCounts,
     ReaderReport,
     SegmentReport,
     Size,
+    Verified,
     VerifyReport,
     WriterReport,
 )
@@ -165,14 +167,20 @@ def verify_report(verification: Verification | None) -> VerifyReport:
     return VerifyReport(
         ran=True,
         samples=verification.samples,
-        max_abs=_finite(verification.max_abs),
-        max_rel=_finite(verification.max_rel),
+        max_abs=finite(verification.max_abs),
+        max_rel=finite(verification.max_rel),
         ok=verification.ok,
         warnings=verification.warnings,
-        noise=None if verification.noise is None else _finite(verification.noise),
+        noise=None if verification.noise is None else finite(verification.noise),
         pieces=verification.pieces,
     )
 
 
-def _finite(value: float) -> float | None:
+def verified(verification: Verification) -> Verified:
+    """What a comparison by itself found."""
+    return Verified(VERSION, verify_report(verification))
+
+
+def finite(value: float) -> float | None:
+    """A number as JSON has it, where there is no infinity and no NaN."""
     return value if math.isfinite(value) else None

@@ -8,19 +8,19 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias
 
 import onnx
 from google.protobuf.message import EncodeError
 from onnx import TensorProto, external_data_helper
 
 from onnx_upscale.atomic import Buffer, Content, PathLike, data_path
+from onnx_upscale.choices import EXTERNAL_DATA
 from onnx_upscale.errors import OutputError, UsageError
 from onnx_upscale.mapped import Place, blocks_of, embedded, place_of, refer, size_of
 from onnx_upscale.protobuf import copy_fields
 
 ExternalData: TypeAlias = Literal["auto", "always", "never"]
-CHOICES: tuple[str, ...] = get_args(ExternalData)
 
 _MOST = 1_800_000_000
 """Bytes of weights in one file; protobuf ends at 2 GiB, and so does onnxruntime."""
@@ -121,8 +121,8 @@ class Stored:
             raise OutputError(
                 f"{path}: holds weights of the input model, which would be lost: choose another"
             )
-        if external_data not in CHOICES:
-            known = ", ".join(CHOICES)
+        if external_data not in EXTERNAL_DATA:
+            known = ", ".join(EXTERNAL_DATA)
             raise UsageError(f"unknown `external_data` '{external_data}' (known: {known})")
         if external_data == "never" and self.is_large:
             raise OutputError(

@@ -6,16 +6,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from onnx_upscale.api import Analyzed
-from onnx_upscale.figures import before_and_after, in_bytes, in_short
-from onnx_upscale.optimizer.plan import STRATEGIES
-from onnx_upscale.report import Report
-from onnx_upscale.reporting import Planned
+from onnx_upscale.choices import STRATEGIES
+from onnx_upscale.figures import before_and_after, in_bytes, in_milliseconds, in_short
+from onnx_upscale.foreseen import Foreseen
+from onnx_upscale.report import VERSION, AnalyzeReport, Coupled, Report
+from onnx_upscale.reporting import Planned, mask_counts
+from onnx_upscale.text import Line, Table
 from onnx_upscale.words import some
 
 _MANY = 3
 
 
-def summary(report: Report) -> list[str]:
+def summary(report: Report) -> list[Line]:
     """Before and after, the copies, and the proof, in a few lines."""
     before, after, copies = report.input, report.output, report.copies
     rows = [
@@ -34,7 +36,7 @@ def summary(report: Report) -> list[str]:
     if report.recovered is not None:
         last = last.replace("the masked model", "the repaired masked model", 1)
     head = f"{after.path or 'model'}: strategy {report.strategy}"
-    return [head, *table(rows), last, *_fidelity(report.recovered)]
+    return [head, Table(rows), last, *_fidelity(report.recovered)]
 
 
 def _fidelity(recovered: Mapping[str, Any] | None) -> list[str]:
@@ -54,6 +56,30 @@ def _fidelity(recovered: Mapping[str, Any] | None) -> list[str]:
     return lines
 
 
+def foreseen(report: Foreseen) -> list[Line]:
+    """What would be removed from which layers, what would be copied, and what that would gain."""
+    segments, copies, seconds = report.segments, report.copies, report.predicted_seconds
+    kept = (sum(each.channels for each in segments), sum(each.kept for each in segments))
+    rows = [
+        ["", "before", "after", ""],
+        ["channels", *before_and_after(in_short, *kept)],
+        ["copies", "0", str(copies.count), f"{in_bytes(copies.bytes)} per inference"],
+        [
+            "predicted latency",
+            *before_and_after(in_milliseconds, seconds.before, seconds.after),
+        ],
+    ]
+    layers = [
+        [each.node, f"{each.read} of {each.inputs}", f"{each.made} of {each.outputs}"]
+        for each in report.layers
+        if (each.read, each.made) != (each.inputs, each.outputs)
+    ]
+    head = f"nothing is written: strategy {report.strategy} for {report.profile} would do this"
+    if not layers:
+        return [head, Table(rows), "", "no layer would lose a channel"]
+    return [head, Table(rows), "", Table([["layer", "reads", "makes"], *layers])]
+
+
 def equality(samples: int, max_abs: float, max_rel: float) -> str:
     """What the comparison showed."""
     return (
@@ -70,53 +96,64 @@ def plans_of(analyzed: Analyzed, target: str) -> dict[str, Planned]:
     }
 
 
-def analysis_rows(plans: Mapping[str, Planned]) -> list[dict[str, Any]]:
-    """One entry per segment, with what each strategy would copy in it."""
-    rows = []
-    for number, segment in enumerate(plans["gather"].segments):
-        copied = {
-            strategy: sum(reader.bytes_copied for reader in each.segments[number].readers)
-            for strategy, each in plans.items()
-        }
-        rows.append(
-            {
-                "id": segment.id,
-                "channels": segment.channels,
-                "needed": segment.needed,
-                "writers": [writer.node for writer in segment.writers],
-                "readers": {reader.node: reader.needed for reader in segment.readers},
-                "pinned": list(segment.pinned),
-                "needed_whole": list(segment.needed_whole),
-                "bytes_copied": copied,
-            }
+def analyze_report(
+    path: str | None, analyzed: Analyzed, plans: Mapping[str, Planned], target: str
+) -> AnalyzeReport:
+    """What is coupled to what, and what each strategy would do.
+
+    Args:
+        path: The file of the model, or None for a model in memory.
+        analyzed: The model.
+        plans: What each strategy would do.
+        target: The target as given.
+    """
+    return AnalyzeReport(
+        version=VERSION,
+        path=path,
+        target=target,
+        profile=next(iter(plans.values())).plan.prices.name,
+        masks=mask_counts(analyzed.loaded),
+        predicted_seconds={strategy: each.plan.seconds for strategy, each in plans.items()},
+        warnings=analyzed.warnings,
+        segments=coupled(plans),
+    )
+
+
+def coupled(plans: Mapping[str, Planned]) -> tuple[Coupled, ...]:
+    """Every segment, with what each strategy would copy in it."""
+    return tuple(
+        Coupled(
+            id=segment.id,
+            channels=segment.channels,
+            needed=segment.needed,
+            writers=tuple(writer.node for writer in segment.writers),
+            readers={reader.node: reader.needed for reader in segment.readers},
+            pinned=segment.pinned,
+            needed_whole=segment.needed_whole,
+            bytes_copied={
+                strategy: sum(reader.bytes_copied for reader in each.segments[number].readers)
+                for strategy, each in plans.items()
+            },
         )
-    return rows
+        for number, segment in enumerate(plans["gather"].segments)
+    )
 
 
-def analysis(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The entries of `analysis_rows` as a table."""
+def analysis(segments: Sequence[Coupled]) -> Table:
+    """The segments of a model as a table."""
     head = ["id", "channels", "needed", "writers", "readers (needed)", "pinned or whole because"]
     lines = [[*head, *(f"{strategy} copies" for strategy in STRATEGIES)]]
-    for row in rows:
-        readers = [f"{node} ({needed})" for node, needed in row["readers"].items()]
+    for each in segments:
+        readers = [f"{node} ({needed})" for node, needed in each.readers.items()]
         lines.append(
             [
-                str(row["id"]),
-                str(row["channels"]),
-                str(row["needed"]),
-                some(row["writers"], _MANY) or "-",
+                str(each.id),
+                str(each.channels),
+                str(each.needed),
+                some(each.writers, _MANY) or "-",
                 some(readers, _MANY) or "-",
-                some([*row["pinned"], *row["needed_whole"]], _MANY) or "-",
-                *(in_bytes(row["bytes_copied"][strategy]) for strategy in STRATEGIES),
+                some([*each.pinned, *each.needed_whole], _MANY) or "-",
+                *(in_bytes(each.bytes_copied[strategy]) for strategy in STRATEGIES),
             ]
         )
-    return table(lines)
-
-
-def table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows as lines of aligned columns; the first row is the head."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+    return Table(lines)

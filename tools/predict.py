@@ -20,8 +20,8 @@ import onnx
 
 import onnx_upscale
 from onnx_upscale.benchmark import interleave
+from onnx_upscale.choices import STRATEGIES
 from onnx_upscale.optimizer.apply import apply
-from onnx_upscale.optimizer.plan import STRATEGIES
 from onnx_upscale.running import Session, input_sizes, random_inputs
 
 MODELS = (

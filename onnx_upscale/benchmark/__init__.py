@@ -15,7 +15,7 @@ from pathlib import Path
 from onnx_upscale.benchmark.measure import Seconds, Task, interleave, orders, shares
 from onnx_upscale.benchmark.memory import peak_memory
 from onnx_upscale.benchmark.operators import CATEGORIES, Operators, read_profile
-from onnx_upscale.benchmark.providers import PROVIDERS, execution_providers
+from onnx_upscale.benchmark.providers import execution_providers
 from onnx_upscale.benchmark.results import Comparison, Measured
 from onnx_upscale.benchmark.statistics import (
     FEWEST,
@@ -32,7 +32,6 @@ from onnx_upscale.running import Session
 
 __all__ = [
     "CATEGORIES",
-    "PROVIDERS",
     "Comparison",
     "Estimate",
     "Measured",

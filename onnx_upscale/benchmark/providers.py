@@ -10,6 +10,7 @@ import onnx
 import onnxruntime
 from onnx import helper
 
+from onnx_upscale.choices import PROVIDERS
 from onnx_upscale.errors import UsageError, VerifySetupError
 from onnx_upscale.running import Session
 
@@ -33,8 +34,6 @@ _LIBRARIES: Mapping[str, str] = {
     "tensorrt": "CUDA{0}, cuDNN, TensorRT",
 }
 _FATAL, _WARNING = 4, 2  # onnxruntime's levels of severity; the second is its default.
-PROVIDERS = tuple(_PROVIDERS)
-"""What `provider` may be."""
 
 
 def execution_providers(provider: str) -> tuple[str, ...]:

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import click
 
 import onnx_upscale
-from onnx_upscale import page
 from onnx_upscale.atomic import Content, PathLike
-from onnx_upscale.benchmark import PROVIDERS
-from onnx_upscale.benchmark.text import comparison_rows, headline, profile_rows
-from onnx_upscale.cli.console import exit_statuses, show, warn
+from onnx_upscale.choices import PROVIDERS
+from onnx_upscale.cli.command import command
 from onnx_upscale.cli.messages import as_options
-from onnx_upscale.cli.options import html, inputs, quiet
-from onnx_upscale.cli.pages import page_file
+from onnx_upscale.cli.options import PATH, html, inputs, report_file
+from onnx_upscale.cli.outcome import Outcome, reporting
 from onnx_upscale.cli.paths import check_paths
+from onnx_upscale.errors import UsageError
 from onnx_upscale.files import json_file, write_files
-from onnx_upscale.options import Sizes
-from onnx_upscale.tables import table
+from onnx_upscale.text import Line, Table
+
+if TYPE_CHECKING:
+    from onnx_upscale.options import Sizes
 
 
-@click.command()
-@click.argument("models", metavar="A.onnx [B.onnx ...]", nargs=-1, required=True)
+@command()
+@click.argument("models", metavar="A.onnx [B.onnx ...]", type=PATH, nargs=-1, required=True)
 @click.option(
     "--provider",
     type=click.Choice(PROVIDERS),
@@ -55,10 +57,9 @@ from onnx_upscale.tables import table
     show_default=True,
     help="Measure peak memory, each model in a process of its own.",
 )
-@click.option("--json", "result", metavar="FILE", help="Write what was found as JSON.")
+@report_file
 @html
-@quiet
-@exit_statuses
+@reporting
 def bench(
     models: tuple[str, ...],
     provider: str,
@@ -68,14 +69,20 @@ def bench(
     inputs: Sizes,
     profile: bool,
     memory: bool,
-    result: str | None,
+    report: str | None,
     html: str | None,
-    quiet: bool,
-) -> None:
+) -> Outcome:
     """Compare models in onnxruntime, run in turn; ratios are to the first."""
+    from onnx_upscale import page
+    from onnx_upscale.benchmark.text import comparison_rows, headline, profile_rows
+    from onnx_upscale.cli.pages import page_file
+
+    for model in models:
+        if model.lower().endswith(".json"):  # As --json FILE was before.
+            raise UsageError(f"{model}: is no model; to write the report there, give --report")
     check_paths(
         sources={f"model {number}": model for number, model in enumerate(models, 1)},
-        results={"--json": result, "--html": html},
+        results={"--report": report, "--html": html},
     )
     found = onnx_upscale.bench(
         models,
@@ -89,14 +96,12 @@ def bench(
     )
     found = replace(found, warnings=tuple(map(as_options, found.warnings)))
     contents: dict[PathLike, Content] = {}
-    if result is not None:
-        contents[result] = json_file(found.to_json())
+    if report is not None:
+        contents[report] = json_file(found.to_json())
     if html is not None:
         contents[html] = page_file(page.benched_page(found))
     write_files(contents)
-    if quiet:
-        return
-    warn(found.warnings)
-    show(headline(found), *table(comparison_rows(found)))
+    lines: list[Line] = [headline(found), Table(comparison_rows(found))]
     if profile:
-        show("", *table(profile_rows(found)))
+        lines += ["", Table(profile_rows(found))]
+    return Outcome(found.to_json(), lines, found.warnings)

@@ -6,13 +6,15 @@ import functools
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NoReturn, TextIO
 
 import click
 
 from onnx_upscale.cli.messages import as_options
 from onnx_upscale.errors import UpscaleError, VerifyError, WorkerError
+from onnx_upscale.files import json_file
+from onnx_upscale.text import Line, Table, plain
 from onnx_upscale.words import printable
 
 _FAILED, BAD_INPUT, _DIFFERENT = 1, 2, 3
@@ -60,19 +62,34 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def show(*lines: str, err: bool = False) -> None:
+def show(*lines: Line, err: bool = False) -> None:
     """Prints lines; that nobody reads them (any more) is no failure, for by now the work is done.
 
-    What does not show as itself is printed as its code (`printable`).
+    What does not show as itself is printed as its code (`printable`). Tables fit the terminal,
+    and are as wide as they need be where there is none.
     """
     try:
-        click.echo("\n".join(map(printable, lines)), err=err)
+        click.echo(_text(lines, sys.stderr if err else sys.stdout), err=err)
     except OSError as error:
         # What is left in the buffer must not fail either, when Python flushes it at its end.
         stream = sys.stderr if err else sys.stdout
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         if not err and not isinstance(error, BrokenPipeError):
             say("warning", f"standard output cannot be written: {error.strerror}")
+
+
+def _text(lines: Sequence[Line], stream: TextIO) -> str:
+    if not stream.isatty() or not any(isinstance(line, Table) for line in lines):
+        return "\n".join(map(printable, plain(lines)))
+    from onnx_upscale.cli.terminal import fitted
+
+    return fitted(lines)
+
+
+def show_json(document: Mapping[str, Any]) -> None:
+    """Prints a report, for programs."""
+    # The one control character that JSON leaves as it is.
+    show(*json_file(document).decode().replace("\x7f", "\\u007f").splitlines())
 
 
 def warn(warnings: Iterable[str]) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from onnx_upscale.cli.options import options
+from onnx_upscale.choices import STRENGTH
+from onnx_upscale.cli.options import LISTED, PATH, options
 from onnx_upscale.errors import UsageError
-from onnx_upscale.recovery import STRENGTH
-from onnx_upscale.samples import Images
+
+if TYPE_CHECKING:
+    from onnx_upscale.samples import Images
 
 Data = TypeVar("Data", bound="str | None")
 
@@ -34,10 +36,18 @@ def _given(ctx: click.Context, param: click.Parameter, value: str | None) -> str
 
 images = options(
     click.option(
-        "--mean", metavar="X[,Y,Z]", callback=_numbers, help="Of images, RGB.  [default: 0]"
+        "--mean",
+        type=LISTED,
+        metavar="X[,Y,Z]",
+        callback=_numbers,
+        help="Of images, RGB.  [default: 0]",
     ),
     click.option(
-        "--std", metavar="X[,Y,Z]", callback=_numbers, help="Of images, RGB.  [default: 1]"
+        "--std",
+        type=LISTED,
+        metavar="X[,Y,Z]",
+        callback=_numbers,
+        help="Of images, RGB.  [default: 1]",
     ),
     click.option(
         "--size",
@@ -61,6 +71,7 @@ def fitting(least: int, most: int) -> Callable[..., Any]:
         click.option(
             "--data",
             metavar="SAMPLES",
+            type=PATH,
             callback=_given,
             help="Inputs: .npz, .npy, a folder of images, or MODULE:FUNCTION that yields "
             "dictionaries.",
@@ -118,6 +129,8 @@ def data_source(
         UsageError: They say something, but it is no folder.
     """
     if data is not None and os.path.isdir(data):
+        from onnx_upscale.samples import Images
+
         return Images(data, mean or Images.mean, std or Images.std, size)
     if (mean, std, size) != (None, None, None):
         raise UsageError("--mean, --std and --size: are for a folder of images given with --data")

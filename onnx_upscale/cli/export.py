@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import onnx_upscale
-from onnx_upscale.cli.console import exit_statuses, show, warn
-from onnx_upscale.cli.options import quiet, version
+from onnx_upscale.cli.command import command
+from onnx_upscale.cli.options import PATH
+from onnx_upscale.cli.outcome import Outcome, reporting
 from onnx_upscale.cli.paths import check_paths
-from onnx_upscale.exporter import Exported, default_masks_path, require_torch
-from onnx_upscale.exporter.factory import make_model
 from onnx_upscale.modules import importable, module_file
+
+if TYPE_CHECKING:
+    from onnx_upscale.exporter.report import ExportReport
 
 _TYPES = (
     "float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8", "bool",
@@ -56,9 +56,9 @@ def _examples(
     return tuple(examples)
 
 
-@click.command()
+@command()
 @click.argument("factory", metavar="MODULE:FACTORY")
-@click.argument("out", metavar="OUT.onnx")
+@click.argument("out", metavar="OUT.onnx", type=PATH)
 @click.option(
     "--input",
     "examples",
@@ -69,7 +69,10 @@ def _examples(
     "returns them beside the module.",
 )
 @click.option(
-    "--masks", metavar="FILE", help="Where the masks go, .json or .npz; else OUT.masks.json."
+    "--masks",
+    metavar="FILE",
+    type=PATH,
+    help="Where the masks go, .json or .npz; else OUT.masks.json.",
 )
 @click.option("--opset", type=click.IntRange(7), help="Version of the ONNX operator set.")
 @click.option(
@@ -89,9 +92,7 @@ def _examples(
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the inputs."
 )
-@quiet
-@version
-@exit_statuses
+@reporting
 def export(
     factory: str,
     out: str,
@@ -102,20 +103,21 @@ def export(
     fixed_batch: bool,
     verify: bool,
     seed: int,
-    quiet: bool,
-) -> None:
+) -> Outcome:
     """Export a torch model and the masks of what is pruned in it.
 
     MODULE is an importable name or a .py file; FACTORY is called without arguments and returns a
     torch module, or (module, example arguments). Parameter names become mask keys, and pruned
     weights zeros: onnx-upscale OUT.onnx - SMALL.onnx is the next step.
     """
+    from onnx_upscale.exporter import default_masks_path, require_torch
+    from onnx_upscale.exporter.factory import make_model
+
     masks = str(default_masks_path(out)) if masks is None else masks
     results = {"OUT": out, "--masks": masks}
     check_paths(sources={"the module": module_file(factory)}, results=results)
     require_torch()
-    # What the user's code prints is no result of this command.
-    with importable(factory), contextlib.redirect_stdout(sys.stderr):
+    with importable(factory):
         made = make_model(factory)
         check_paths(sources={"the module": made.file}, results=results)
         args: Any = made.args
@@ -133,9 +135,7 @@ def export(
             verify=verify,
             seed=seed,
         )
-    if not quiet:
-        warn(exported.warnings)
-        show(*_summary(exported))
+    return Outcome(exported.report, _summary(exported.report), exported.warnings)
 
 
 def _made_up(examples: tuple[_Example, ...], seed: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -153,23 +153,17 @@ def _made_up(examples: tuple[_Example, ...], seed: int) -> tuple[tuple[Any, ...]
     return tuple(args), kwargs
 
 
-def _summary(exported: Exported) -> list[str]:
-    masks = exported.masks["masks"]
-    pruned = {
-        side: sum(len(sides.get(side, ())) for sides in masks.values())
-        for side in ("input", "output")
-    }
-    size = f"symbolic batch '{exported.batch}'" if exported.batch else "fixed batch"
+def _summary(report: ExportReport) -> list[str]:
+    size = f"symbolic batch '{report.batch}'" if report.batch else "fixed batch"
     lines = [
-        f"{exported.path}: {len(exported.model.graph.node)} nodes, {size}, "
-        f"{exported.exporter} exporter",
-        f"{exported.masks_path}: {len(masks)} layers, {pruned['input']} input and "
-        f"{pruned['output']} output channels pruned",
+        f"{report.path}: {report.nodes} nodes, {size}, {report.exporter} exporter",
+        f"{report.masks_path}: {report.masks.targets} layers, {report.masks.pruned_inputs} input "
+        f"and {report.masks.pruned_outputs} output channels pruned",
     ]
-    if exported.samples:
+    if report.samples:
         lines.append(
-            f"equal to the torch model on {exported.samples} inputs: largest difference "
-            f"{exported.max_abs:.2g} ({exported.max_rel:.1g} of the largest output)"
+            f"equal to the torch model on {report.samples} inputs: largest difference "
+            f"{report.max_abs:.2g} ({report.max_rel:.1g} of the largest output)"
         )
     else:
         lines.append("not compared with the torch model")

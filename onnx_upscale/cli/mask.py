@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import onnx_upscale
-from onnx_upscale.cli.console import exit_statuses, say, show, warn
+from onnx_upscale.choices import CRITERIA, FORMATS, SCOPES, SIDES
+from onnx_upscale.cli.command import command
 from onnx_upscale.cli.data import data_source, images
-from onnx_upscale.cli.options import layers, quiet, target, version
+from onnx_upscale.cli.options import PATH, layers, target
+from onnx_upscale.cli.outcome import Outcome, reporting
 from onnx_upscale.cli.paths import check_paths
 from onnx_upscale.cli.progress import progress_bar
-from onnx_upscale.criteria import SCOPES
 from onnx_upscale.errors import UsageError
 from onnx_upscale.files import write_file
-from onnx_upscale.importers import FORMATS, read_imported
-from onnx_upscale.making import CRITERIA, Masks
 from onnx_upscale.modules import module_file
-from onnx_upscale.optimizer.load.graph import build_graph
-from onnx_upscale.optimizer.load.mask_files import channels, check_suffix, mask_file
-from onnx_upscale.optimizer.load.masking import LayerMask, resolve_masks
-from onnx_upscale.optimizer.load.masks import SIDES, read_masks
-from onnx_upscale.optimizer.load.model import read_files
-from onnx_upscale.storage import Stored
 from onnx_upscale.words import some
+
+if TYPE_CHECKING:
+    from onnx_upscale.making import Masks
+    from onnx_upscale.making.report import MaskReport
+    from onnx_upscale.storage import Stored
+
+
+_OF_CRITERIA = (
+    *("criterion", "amount", "budget", "constrained", "layers", "skip"),
+    *("data", "mean", "std", "size"),
+)
+"""Options that have no meaning with --from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,10 +54,10 @@ class _Options:
     target: str
 
 
-@click.command()
-@click.argument("model", metavar="IN.onnx")
-@click.argument("out", metavar="MASKS_OUT")
-@click.option("--criterion", type=click.Choice(list(CRITERIA)), help="Which channels go first.")
+@command(rivals=[({"amount"}, {"budget"}), (_OF_CRITERIA, {"source"})])
+@click.argument("model", metavar="IN.onnx", type=PATH)
+@click.argument("out", metavar="MASKS_OUT", type=PATH)
+@click.option("--criterion", type=click.Choice(CRITERIA), help="Which channels go first.")
 @click.option("--amount", type=float, help="Share of the channels to prune, from 0 to 1.")
 @click.option(
     "--budget",
@@ -83,6 +85,7 @@ class _Options:
 @click.option(
     "--data",
     metavar="SAMPLES",
+    type=PATH,
     help="Inputs, for hrank and reconstruction and to see what masks do: .npz, .npy, a folder of "
     "images, or MODULE:FUNCTION that yields dictionaries.",
 )
@@ -102,11 +105,16 @@ class _Options:
     nargs=2,
     help=f"Take over the result of another tool instead: {', '.join(FORMATS)}.",
 )
-@quiet
-@version
-@exit_statuses
-def mask(model: str, out: str, source: tuple[str, str] | None, quiet: bool, **given: Any) -> None:
+@reporting
+def mask(model: str, out: str, source: tuple[str, str] | None, **given: Any) -> Outcome:
     """Make masks: with a pruning criterion, or from the result of another tool."""
+    from onnx_upscale.making.report import mask_report
+    from onnx_upscale.optimizer.load.graph import build_graph
+    from onnx_upscale.optimizer.load.mask_files import check_suffix, mask_file
+    from onnx_upscale.optimizer.load.masking import resolve_masks
+    from onnx_upscale.optimizer.load.masks import read_masks
+    from onnx_upscale.optimizer.load.model import read_files
+
     options = _Options(**given)
     check_suffix(out)
     check_paths(
@@ -128,28 +136,43 @@ def mask(model: str, out: str, source: tuple[str, str] | None, quiet: bool, **gi
         masks, warnings = _imported(read, source, options)
     graph = build_graph(read.model)
     write_file(out, mask_file(out, masks, graph))
-    if quiet:
-        return
     resolved = resolve_masks(graph, read_masks(masks))
-    warn(warnings)
     if made is None and not any(len(each.pruned) for each in resolved):
-        warn(["no channel is pruned: the file names none that could be pruned as a whole"])
-    show(f"{out}: {_summary(resolved)}")
-    if made is not None:
-        _explain(made)
+        warnings = (
+            *warnings,
+            "no channel is pruned: the file names none that could be pruned as a whole",
+        )
+    report = mask_report(out, resolved, made, warnings)
+    notes = () if made is None else _notes(report)
+    return Outcome(report, _lines(report), report.warnings, notes)
 
 
-def _explain(made: Masks) -> None:
-    """Says what was left alone, and what the masks are worth."""
-    if made.left:
-        listed = "; ".join(f"{reason}: {some(keys)}" for reason, keys in made.left.items())
-        say("note", f"left alone unless --layers names them: {listed}")
-    if not made.compared:
-        say("note", "criteria look at weights only; --data SAMPLES says how far the result will be")
-    show(f"predicted latency: {made.share:.2f} of the unpruned model's")
-    for name, each in made.fidelity.items():
+def _notes(report: MaskReport) -> list[str]:
+    """What was left alone, and what nobody knows yet."""
+    notes = []
+    if report.left:
+        listed = "; ".join(f"{reason}: {some(keys)}" for reason, keys in report.left.items())
+        notes.append(f"left alone unless --layers names them: {listed}")
+    if not report.compared:
+        notes.append(
+            "criteria look at weights only; --data SAMPLES says how far the result will be"
+        )
+    return notes
+
+
+def _lines(report: MaskReport) -> list[str]:
+    """How many channels of how many layers are pruned, and what the masks are worth."""
+    counts = [f"{each.pruned} of {each.of} {side}" for side, each in report.channels.items()]
+    pruned = " and ".join(f"{count} channels" for count in counts) or "no channels"
+    plural = "" if report.layers == 1 else "s"
+    lines = [f"{report.path}: {report.layers} layer{plural}, {pruned} pruned"]
+    if report.predicted_share is not None:
+        lines.append(f"predicted latency: {report.predicted_share:.2f} of the unpruned model's")
+    for each in report.outputs:
         same = "" if each.agreement is None else f"same top-1 {each.agreement:.1%}, "
-        show(f"{name}: {same}error {each.error:.1%} on {made.compared} samples")
+        error = "that is no number" if each.error is None else f"{each.error:.1%}"
+        lines.append(f"{each.name}: {same}error {error} on {report.compared} samples")
+    return lines
 
 
 def _made(model: Stored, options: _Options) -> Masks:
@@ -159,9 +182,7 @@ def _made(model: Stored, options: _Options) -> Masks:
     if options.amount is None and options.budget is None:
         raise UsageError("give the --amount of channels to prune, from 0 to 1, or a --budget")
     source = data_source(data, options.mean, options.std, options.size)
-    # What the user's code prints is no result of this command.
-    label = f"Scoring channels ({criterion})"
-    with progress_bar(label) as progress, contextlib.redirect_stdout(sys.stderr):
+    with progress_bar(f"Scoring channels ({criterion})") as progress:
         return onnx_upscale.mask(
             model,
             criterion,
@@ -183,24 +204,12 @@ def _made(model: Stored, options: _Options) -> Masks:
 def _imported(
     model: Stored, source: tuple[str, str], options: _Options
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
-    own = (
-        *("criterion", "amount", "budget", "constrained", "layers", "skip"),
-        *("data", "mean", "std", "size"),
+    from onnx_upscale.importers import read_imported
+
+    chosen = next(
+        (name for name in _OF_CRITERIA if getattr(options, name) not in (None, False, ())), None
     )
-    chosen = next((name for name in own if getattr(options, name) not in (None, False, ())), None)
     if chosen is not None:
         raise UsageError(f"--{chosen}: has no meaning with --from, which takes masks as they are")
     imported = read_imported(*source, model)
     return imported.document, imported.warnings
-
-
-def _summary(masks: Iterable[LayerMask]) -> str:
-    """How many channels of how many layers are pruned."""
-    pruned, total, layers = dict.fromkeys(SIDES, 0), dict.fromkeys(SIDES, 0), set()
-    for each in masks:
-        pruned[each.side] += len(each.pruned)
-        total[each.side] += channels(each)
-        layers.add(each.layer.node.index)
-    counts = [f"{pruned[side]} of {total[side]} {side} channels" for side in SIDES if total[side]]
-    plural = "" if len(layers) == 1 else "s"
-    return f"{len(layers)} layer{plural}, {' and '.join(counts) or 'no channels'} pruned"

@@ -31,11 +31,13 @@ def as_options(message: str) -> str:
 def _options() -> dict[str, str]:
     """The options of all commands by their parameters; those of the running command come first."""
     context = click.get_current_context()
-    group = context.find_root().command
-    others = list(group.commands.values()) if isinstance(group, click.Group) else []
+    root = context.find_root()
+    group, others = root.command, list[click.Command | None]()
+    if isinstance(group, click.Group):
+        others = [group.get_command(root, name) for name in group.list_commands(root)]
     words = dict(_OTHER_WORDS)
     for command in (*others, context.command):
-        for option in command.params:
+        for option in command.params if command is not None else ():
             if isinstance(option, click.Option) and option.name:
                 words[option.name] = option.opts[-1]
                 words.update({f"{option.name}=False": each for each in option.secondary_opts[:1]})

@@ -7,11 +7,20 @@ from collections.abc import Callable
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 import onnx_upscale
-from onnx_upscale.optimizer.plan import STRATEGIES
-from onnx_upscale.optimizer.verify import Tolerance
-from onnx_upscale.storage import CHOICES
+from onnx_upscale.choices import ATOL, EXTERNAL_DATA, RTOL, STRATEGIES, TARGETS
+
+PATH = click.Path(readable=False)
+"""A file, for completion; what must hold of it is for those to say who read or write it."""
+LISTED = click.types.StringParamType()
+"""A text such as `0.7` or `0.9,0.7`; in a file, it may as well be a number or a list of them."""
+
+
+def _targets(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    known = [CompletionItem(each) for each in TARGETS if each.startswith(incomplete)]
+    return known or [CompletionItem(incomplete, type="file")]
 
 
 def _sizes(
@@ -51,12 +60,13 @@ target = click.option(
     "--target",
     default="cpu",
     show_default=True,
-    metavar="cpu|cpu-avx512|cpu-avx2|cpu-arm64|cuda|PROFILE.json",
+    metavar=f"{'|'.join(TARGETS)}|PROFILE.json",
+    shell_complete=_targets,
     help="Whose costs 'auto' plans for; cpu is the kind of CPU at hand.",
 )
 external_data = click.option(
     "--external-data",
-    type=click.Choice(CHOICES),
+    type=click.Choice(EXTERNAL_DATA),
     default="auto",
     show_default=True,
     help="Whether weights go to a file beside OUT; auto: as those of IN, and where one file is too "
@@ -91,14 +101,14 @@ comparison = options(
     click.option(
         "--rtol",
         type=float,
-        default=Tolerance.rtol,
+        default=RTOL,
         show_default=True,
         help="Largest difference, as a share of the largest output.",
     ),
     click.option(
         "--atol",
         type=float,
-        default=Tolerance.atol,
+        default=ATOL,
         show_default=True,
         help="Largest difference in addition.",
     ),
@@ -110,6 +120,8 @@ comparison = options(
     ),
     inputs,
 )
-html = click.option("--html", metavar="FILE", help="Write a page for a browser.")
-quiet = click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
+report_file = click.option(
+    "--report", metavar="FILE.json", type=PATH, help="Write the report as JSON."
+)
+html = click.option("--html", metavar="FILE", type=PATH, help="Write a page for a browser.")
 version = click.version_option(onnx_upscale.__version__, prog_name="onnx-upscale")

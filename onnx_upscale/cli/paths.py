@@ -6,6 +6,8 @@ import itertools
 import os
 from collections.abc import Mapping
 
+import click
+
 from onnx_upscale.errors import UsageError
 from onnx_upscale.files import check_writable, same_file
 
@@ -22,6 +24,9 @@ def check_paths(sources: Mapping[str, str | None], results: Mapping[str, str | N
         UsageError: A result is a source, or another result.
         OutputError: A result cannot be written.
     """
+    context = click.get_current_context(silent=True)
+    settings = None if context is None else context.params.get("config")
+    sources = {**sources, "the file of settings": settings}
     given = {option: path for option, path in results.items() if path is not None}
     for option, path in given.items():
         for name, source in sources.items():

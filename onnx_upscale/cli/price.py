@@ -5,19 +5,20 @@ from __future__ import annotations
 import click
 
 import onnx_upscale
-from onnx_upscale.cli.console import exit_statuses, show
-from onnx_upscale.cli.options import quiet, version
+from onnx_upscale.choices import PRICED
+from onnx_upscale.cli.command import command
+from onnx_upscale.cli.options import PATH
+from onnx_upscale.cli.outcome import Outcome, reporting
 from onnx_upscale.cli.paths import check_paths
 from onnx_upscale.cli.progress import progress_bar
-from onnx_upscale.pricing import PROVIDERS
-from onnx_upscale.tables import table
+from onnx_upscale.text import Line, Table
 
 
-@click.command()
-@click.argument("profile", metavar="PROFILE.json")
+@command()
+@click.argument("profile", metavar="PROFILE.json", type=PATH)
 @click.option(
     "--provider",
-    type=click.Choice(PROVIDERS),
+    type=click.Choice(PRICED),
     default="cpu",
     show_default=True,
     help="What of onnxruntime's to measure.",
@@ -29,19 +30,16 @@ from onnx_upscale.tables import table
     show_default=True,
     help="Threads inside an operator; 0 leaves their number to onnxruntime.",
 )
-@quiet
-@version
-@exit_statuses
-def price(profile: str, provider: str, threads: int, quiet: bool) -> None:
+@reporting
+def price(profile: str, provider: str, threads: int) -> Outcome:
     """Measure what layers, copies and other nodes cost on this machine, for use as --target."""
     check_paths(sources={"none": None}, results={"PROFILE.json": profile})
     with progress_bar("measuring") as progress:
         priced = onnx_upscale.price(provider=provider, threads=threads, progress=progress)
     priced.save(profile)
-    if quiet:
-        return
     rows = [["kernels", "held out", "median error", "90th percentile"]]
     for family, errors in priced.errors.items():
         found = (f"{errors.median:.1%}", f"{errors.ninetieth:.1%}")
         rows.append([family, str(errors.shapes), *found])
-    show(f"{profile}: {priced.prices.name}", *table(rows))
+    lines: list[Line] = [f"{profile}: {priced.prices.name}", Table(rows)]
+    return Outcome(priced.report(profile), lines)

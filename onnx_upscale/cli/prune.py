@@ -4,54 +4,72 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnx_upscale import page
 from onnx_upscale.atomic import Content, PathLike
+from onnx_upscale.choices import GOALS, MODES, PRUNED
 from onnx_upscale.cli.again import command_line
-from onnx_upscale.cli.console import exit_statuses, show, warn
+from onnx_upscale.cli.command import command
 from onnx_upscale.cli.data import data_source, fitting, workers
+from onnx_upscale.cli.options import LISTED, PATH, html, report_file, target
 from onnx_upscale.cli.options import external_data as where_weights_go
-from onnx_upscale.cli.options import html, quiet, target, version
 from onnx_upscale.cli.options import inputs as input_sizes
 from onnx_upscale.cli.options import layers as chosen_layers
-from onnx_upscale.cli.pages import page_file
+from onnx_upscale.cli.outcome import Outcome, reporting
 from onnx_upscale.cli.paths import check_paths
-from onnx_upscale.cli.progress import progress_bar
+from onnx_upscale.cli.progress import progress_bars
 from onnx_upscale.errors import OutputError, UsageError
 from onnx_upscale.files import json_file, write_files
 from onnx_upscale.modules import module_file
-from onnx_upscale.pruning.goals import GOALS, Goal, read_goals
-from onnx_upscale.pruning.plot import plot_format
-from onnx_upscale.pruning.prune import prune_all
-from onnx_upscale.pruning.pruner import COUNT, Progress
-from onnx_upscale.pruning.results import Sweep
-from onnx_upscale.pruning.search import MODES
-from onnx_upscale.tables import table
+from onnx_upscale.text import Line, Table
+
+if TYPE_CHECKING:
+    from onnx_upscale.pruning.goals import Goal
+    from onnx_upscale.pruning.results import Sweep
 
 
-@click.command()
-@click.argument("model", metavar="IN.onnx")
-@click.argument("out", metavar="OUT.onnx")
-@fitting(least=2, most=COUNT)
+def _no_dry_run(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value:
+        raise click.UsageError(
+            "--dry-run: what prune would remove is what it finds out by doing it: run it with "
+            "--masks-out, and look at these masks with onnx-upscale analyze",
+            ctx,
+        )
+
+
+@command(rivals=[[{goal} for goal in GOALS]])
+@click.argument("model", metavar="IN.onnx", type=PATH)
+@click.argument("out", metavar="OUT.onnx", type=PATH)
+@fitting(least=2, most=PRUNED)
 @click.option(
     "--latency",
+    type=LISTED,
     metavar="SHARE|5ms[,...]",
     help="Measured latency to reach; with several, OUT is a folder.",
 )
-@click.option("--macs", metavar="SHARE", help="Multiply-adds to leave.")
-@click.option("--params", metavar="SHARE", help="Weights to leave.")
+@click.option("--macs", type=LISTED, metavar="SHARE", help="Multiply-adds to leave.")
+@click.option("--params", type=LISTED, metavar="SHARE", help="Weights to leave.")
 @click.option(
-    "--agreement", metavar="SHARE", help="As fast as possible with so many top-1 answers the same."
+    "--agreement",
+    type=LISTED,
+    metavar="SHARE",
+    help="As fast as possible with so many top-1 answers the same.",
 )
 @click.option(
-    "--error", metavar="X", help="As fast as possible with outputs within this share of theirs."
+    "--error",
+    type=LISTED,
+    metavar="X",
+    help="As fast as possible with outputs within this share of theirs.",
 )
-@click.option("--score", metavar="X", help="As fast as possible with at least this by --evaluate.")
+@click.option(
+    "--score",
+    type=LISTED,
+    metavar="X",
+    help="As fast as possible with at least this by --evaluate.",
+)
 @click.option(
     "--evaluate",
     metavar="MODULE:FUNCTION",
@@ -68,17 +86,21 @@ from onnx_upscale.tables import table
 @chosen_layers
 @input_sizes
 @workers
-@click.option("--masks-out", metavar="FILE.json", help="Write what was chosen.")
-@click.option("--recovered-out", metavar="FILE.onnx", help="Write the repaired model of full size.")
+@click.option("--masks-out", metavar="FILE.json", type=PATH, help="Write what was chosen.")
 @click.option(
-    "--plot", metavar="FILE.svg|png", help="Draw how near the models stay against their latency."
+    "--recovered-out", metavar="FILE.onnx", type=PATH, help="Write the repaired model of full size."
+)
+@click.option(
+    "--plot",
+    metavar="FILE.svg|png",
+    type=PATH,
+    help="Draw how near the models stay against their latency.",
 )
 @where_weights_go
-@click.option("--report", metavar="FILE.json", help="Write what was done as JSON.")
+@click.option("--dry-run", is_flag=True, hidden=True, expose_value=False, callback=_no_dry_run)
+@report_file
 @html
-@quiet
-@version
-@exit_statuses
+@reporting
 def prune(
     model: str,
     out: str,
@@ -93,15 +115,20 @@ def prune(
     external_data: str,
     report: str | None,
     html: str | None,
-    quiet: bool,
     **options: Any,
-) -> None:
+) -> Outcome:
     """Make a model faster without masks, labels or training.
 
     Chooses the channels whose loss costs least for what it saves on the target, gives the layers
     that read them new weights, optimizes the result exactly, verifies and measures it. Give exactly
     one of --latency, --macs, --params, --agreement, --error and --score.
     """
+    from onnx_upscale import page
+    from onnx_upscale.cli.pages import page_file
+    from onnx_upscale.pruning.goals import read_goals
+    from onnx_upscale.pruning.plot import plot_format
+    from onnx_upscale.pruning.prune import prune_all
+
     goals = read_goals({name: options.pop(name) for name in GOALS})
     several = len(goals) > 1
     if several and (masks_out or recovered_out):
@@ -127,7 +154,7 @@ def prune(
         plot_format(plot)
     check_paths(sources=sources, results=results)
     source = data_source(data, mean, std, size)
-    with _progress() as progress, contextlib.redirect_stdout(sys.stderr):
+    with progress_bars() as progress:
         made = prune_all(model, source, goals, evaluate=evaluate, progress=progress, **options)
     # The models last, as they must be as they were if anything goes wrong.
     contents: dict[PathLike, Content] = {}
@@ -137,8 +164,9 @@ def prune(
         contents |= made[0].recovered.stored.files(recovered_out, external_data)
     if plot is not None:
         contents[plot] = made.plot(plot_format(plot))
+    told = made.report if several else made[0].report
     if report is not None:
-        contents[report] = json_file(made.report if several else made[0].report)
+        contents[report] = json_file(told)
     if html is not None:
         commands = [_again(path, goal) for path, goal in zip(paths, goals, strict=True)]
         outcomes = [page.Outcome(*each) for each in zip(paths, made, commands, strict=True)]
@@ -147,15 +175,14 @@ def prune(
         contents |= each.result.stored.files(path, external_data)
     with _folder(out) if several else contextlib.nullcontext():
         write_files(contents, keep=made[0].result.sources)
-    if not quiet:
-        warn(dict.fromkeys(warning for each in made for warning in each.warnings))
-        show(*_summary(paths, model, made))
+    warnings = dict.fromkeys(warning for each in made for warning in each.warnings)
+    return Outcome(told, _summary(paths, model, made), tuple(warnings))
 
 
 def _again(out: str, goal: Goal) -> str:
     """The command that makes one of the models again."""
     value = f"{goal.value * 1e3:.12g}ms" if goal.absolute else f"{goal.value:.12g}"
-    left_out = dict.fromkeys(("html", "plot", "report", "quiet"))
+    left_out = dict.fromkeys(("html", "plot", "report", "as_json", "quiet"))
     return command_line(click.get_current_context(), {"out": out, goal.name: value, **left_out})
 
 
@@ -175,25 +202,7 @@ def _folder(path: str) -> Iterator[None]:
         raise
 
 
-@contextlib.contextmanager
-def _progress() -> Iterator[Progress]:
-    """One bar after the other: a new one whenever something else begins."""
-    with contextlib.ExitStack() as stack:
-        bars: dict[str, tuple[contextlib.ExitStack, Callable[[int, int], None]]] = {}
-
-        def tell(what: str, done: int, of: int) -> None:
-            if what not in bars:
-                for own, _ in bars.values():
-                    own.close()
-                bars.clear()
-                own = stack.enter_context(contextlib.ExitStack())
-                bars[what] = own, own.enter_context(progress_bar(what))
-            bars[what][1](done, of)
-
-        yield tell
-
-
-def _summary(paths: Sequence[str], original: str, made: Sweep) -> list[str]:
+def _summary(paths: Sequence[str], original: str, made: Sweep) -> list[Line]:
     score = made[0].report.score
     header = ["model", "latency", "predicted", "multiply-adds", "weights", "same top-1", "error"]
     rows = [header]
@@ -212,7 +221,7 @@ def _summary(paths: Sequence[str], original: str, made: Sweep) -> list[str]:
         )
     used = made[0].report.recovered.samples
     return [
-        *table(rows),
+        Table(rows),
         f"shares of the original; fidelity on {used.held_out} samples that nothing was fitted "
         f"on, {used.fitted} were used",
     ]

@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import onnx_upscale
-from onnx_upscale.cli.console import exit_statuses, show, warn
+from onnx_upscale.choices import RECOVERED
+from onnx_upscale.cli.command import command
 from onnx_upscale.cli.data import data_source, fitting, workers
+from onnx_upscale.cli.options import PATH, report_file
 from onnx_upscale.cli.options import external_data as where_weights_go
-from onnx_upscale.cli.options import quiet, version
+from onnx_upscale.cli.outcome import Outcome, reporting
 from onnx_upscale.cli.paths import check_paths
 from onnx_upscale.cli.progress import progress_bar
 from onnx_upscale.files import json_file, write_files
 from onnx_upscale.modules import module_file
-from onnx_upscale.recovery import COUNT
-from onnx_upscale.recovery.report import RecoverReport
-from onnx_upscale.tables import table
+from onnx_upscale.text import Line, Table
+
+if TYPE_CHECKING:
+    from onnx_upscale.recovery.report import RecoverReport
 
 
-@click.command()
-@click.argument("model", metavar="IN.onnx")
-@click.argument("masks", metavar="MASKS")
-@click.argument("out", metavar="OUT.onnx")
-@fitting(least=1, most=COUNT)
+@command()
+@click.argument("model", metavar="IN.onnx", type=PATH)
+@click.argument("masks", metavar="MASKS", type=PATH)
+@click.argument("out", metavar="OUT.onnx", type=PATH)
+@fitting(least=1, most=RECOVERED)
 @workers
 @where_weights_go
-@click.option("--report", metavar="FILE.json", help="Write what was done as JSON.")
-@quiet
-@version
-@exit_statuses
+@report_file
+@reporting
 def recover(
     model: str,
     masks: str,
@@ -43,9 +42,8 @@ def recover(
     size: int | None,
     external_data: str,
     report: str | None,
-    quiet: bool,
     **options: Any,
-) -> None:
+) -> Outcome:
     """Give readers that lose channels new weights, so that the model does what it did before.
 
     OUT has the shapes of IN, and zeros where MASKS want them: onnx-upscale OUT.onnx - SMALL.onnx is
@@ -60,19 +58,16 @@ def recover(
         results={"OUT": out, "--report": report},
     )
     source = data_source(data, mean, std, size)
-    # What the user's code prints is no result of this command.
-    with progress_bar("Recovering") as progress, contextlib.redirect_stdout(sys.stderr):
+    with progress_bar("Recovering") as progress:
         recovered = onnx_upscale.recover(model, masks, source, progress=progress, **options)
     contents = recovered.stored.files(out, external_data)
     if report is not None:  # First, as OUT must be as it was if anything goes wrong.
         contents = {report: json_file(recovered.report), **contents}
     write_files(contents, keep=recovered.sources)
-    if not quiet:
-        warn(recovered.warnings)
-        show(*_summary(out, recovered.report))
+    return Outcome(recovered.report, _summary(out, recovered.report), recovered.warnings)
 
 
-def _summary(out: str, report: RecoverReport) -> list[str]:
+def _summary(out: str, report: RecoverReport) -> list[Line]:
     used, readers = report.samples, len(report.readers)
     rows = [["held-out samples", "masked", "recovered"]]
     for output in report.outputs:
@@ -85,5 +80,5 @@ def _summary(out: str, report: RecoverReport) -> list[str]:
     return [
         f"{out}: {readers} reader{plural} repaired on {used.fitted} samples, "
         f"{used.held_out} held out",
-        *table(rows),
+        Table(rows),
     ]

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Iterator
 
 from onnx_upscale.cli.console import show
-from onnx_upscale.log import LOGGER
 
 
 class _Lines(logging.Handler):
@@ -24,6 +23,8 @@ def shown_log(wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
+    from onnx_upscale.log import LOGGER
+
     handler, level = _Lines(), LOGGER.level
     LOGGER.addHandler(handler)
     LOGGER.setLevel(logging.INFO)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnx_upscale.criteria.make import SCOPES, Scored, score
+from onnx_upscale.criteria.make import Scored, score
 from onnx_upscale.criteria.sites import Sites, find_sites
 from onnx_upscale.criteria.table import CRITERIA, MOST_SAMPLES, Subject
 from onnx_upscale.samples import DataSource, Images
@@ -10,7 +10,6 @@ from onnx_upscale.samples import DataSource, Images
 __all__ = [
     "CRITERIA",
     "MOST_SAMPLES",
-    "SCOPES",
     "DataSource",
     "Images",
     "Scored",

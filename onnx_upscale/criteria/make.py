@@ -14,8 +14,6 @@ from onnx_upscale.criteria.table import CRITERIA, Subject
 from onnx_upscale.optimizer.analyze import Structure
 from onnx_upscale.optimizer.load.masking import LayerMask
 
-SCOPES = ("local", "global")
-
 
 @dataclass(frozen=True)
 class Scored:

@@ -15,12 +15,15 @@ from typing import Any
 
 import onnx
 
+from onnx_upscale.choices import SIDES
 from onnx_upscale.errors import UsageError
+from onnx_upscale.exporter.report import ExportReport
 from onnx_upscale.exporter.zeros import found_masks
 from onnx_upscale.files import check_writable, same_file, write_files
 from onnx_upscale.optimizer.load import MaskSource, load
 from onnx_upscale.optimizer.load.mask_files import check_suffix, mask_file
 from onnx_upscale.optimizer.verify import Tolerance
+from onnx_upscale.report import VERSION, MaskCounts
 
 __all__ = ["Exported", "default_masks_path", "export", "require_torch"]
 
@@ -54,6 +57,25 @@ class Exported:
     samples: int
     max_abs: float
     max_rel: float
+
+    @property
+    def report(self) -> ExportReport:
+        """What was exported, as JSON has it."""
+        masks = self.masks["masks"]
+        pruned = {side: sum(len(sides.get(side, ())) for sides in masks.values()) for side in SIDES}
+        return ExportReport(
+            version=VERSION,
+            path=None if self.path is None else str(self.path),
+            masks_path=None if self.masks_path is None else str(self.masks_path),
+            nodes=len(self.model.graph.node),
+            exporter=self.exporter,
+            batch=self.batch,
+            masks=MaskCounts(len(masks), pruned["input"], pruned["output"]),
+            samples=self.samples,
+            max_abs=self.max_abs if self.samples else None,
+            max_rel=self.max_rel if self.samples else None,
+            warnings=self.warnings,
+        )
 
 
 def export(

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from onnx_upscale.criteria import CRITERIA as OF_CHANNELS
-from onnx_upscale.criteria import MOST_SAMPLES, SCOPES, Subject, find_sites, score
+from onnx_upscale.choices import CRITERIA, SCOPES, SIDES
+from onnx_upscale.criteria import MOST_SAMPLES, Subject, find_sites, score
 from onnx_upscale.criteria.sites import Sites
 from onnx_upscale.errors import DataError, UsageError, VerifySetupError
 from onnx_upscale.making import warnings
@@ -21,7 +21,6 @@ from onnx_upscale.optimizer.load.formats import format_warnings
 from onnx_upscale.optimizer.load.graph import build_graph
 from onnx_upscale.optimizer.load.keys import united
 from onnx_upscale.optimizer.load.masking import LayerMask, mask_graph
-from onnx_upscale.optimizer.load.masks import SIDES
 from onnx_upscale.optimizer.load.model import ModelSource, read_files
 from onnx_upscale.prices import load_prices
 from onnx_upscale.recovery.fidelity import Fidelity, compare_outputs
@@ -32,8 +31,6 @@ Progress = Callable[[int, int], None]
 """Called with how much is done, of how much."""
 
 RECONSTRUCTION = "reconstruction"
-CRITERIA = (*OF_CHANNELS, RECONSTRUCTION)
-"""What criteria are called."""
 
 _COMPARED = 64  # Samples on which the masked model is compared with the original.
 

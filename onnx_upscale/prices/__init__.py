@@ -1,7 +1,7 @@
 """prices: what work costs on a target, behind one interface."""
 
 from onnx_upscale.prices.analytic import AnalyticPrices
-from onnx_upscale.prices.files import BUILT_IN, load_prices, target_warnings
+from onnx_upscale.prices.files import load_prices, target_warnings
 from onnx_upscale.prices.interface import Prices
 from onnx_upscale.prices.kernels import REORDERS, Kernel
 from onnx_upscale.prices.lower import BOUNDS, passing_family, works_on_blocks
@@ -11,7 +11,6 @@ from onnx_upscale.prices.work import CopyWork, Counts, LayerWork
 
 __all__ = [
     "BOUNDS",
-    "BUILT_IN",
     "REORDERS",
     "AnalyticPrices",
     "CopyWork",

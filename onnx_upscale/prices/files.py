@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from onnx_upscale.choices import TARGETS
 from onnx_upscale.errors import UsageError
 from onnx_upscale.prices.analytic import AnalyticPrices
 from onnx_upscale.prices.interface import Prices
@@ -19,7 +20,6 @@ from onnx_upscale.prices.machine import cpu_kind
 from onnx_upscale.prices.table import Measured, TablePrices
 
 VERSION = 1
-BUILT_IN = ("cpu", "cpu-avx512", "cpu-avx2", "cpu-arm64", "cuda")
 _CPU = "cpu"
 
 
@@ -27,7 +27,7 @@ def load_prices(target: str | os.PathLike[str]) -> Prices:
     """Loads the prices of a target.
 
     Args:
-        target: One of `BUILT_IN`, of which `cpu` is the kind of CPU at hand, or the path of a
+        target: One of `TARGETS`, of which `cpu` is the kind of CPU at hand, or the path of a
             profile.
 
     Returns:
@@ -36,7 +36,7 @@ def load_prices(target: str | os.PathLike[str]) -> Prices:
     Raises:
         UsageError: There is no such profile, or something in it is not as it must be.
     """
-    if target in BUILT_IN:
+    if target in TARGETS:
         name = cpu_kind() if target == _CPU else target
         text = resources.files(__package__).joinpath(f"profiles/{name}.json").read_text("utf-8")
         return _parse(json.loads(text), str(target))
@@ -44,7 +44,7 @@ def load_prices(target: str | os.PathLike[str]) -> Prices:
     try:
         content = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
-        known = ", ".join(BUILT_IN)
+        known = ", ".join(TARGETS)
         raise UsageError(f"target '{path}': no such profile (built in: {known})") from None
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
@@ -57,7 +57,7 @@ def load_prices(target: str | os.PathLike[str]) -> Prices:
 def target_warnings(target: str | os.PathLike[str]) -> tuple[str, ...]:
     """What to tell somebody who plans for a target: that it is not this machine's kind of CPU."""
     here = cpu_kind()
-    if target not in BUILT_IN or not str(target).startswith(f"{_CPU}-") or target == here:
+    if target not in TARGETS or not str(target).startswith(f"{_CPU}-") or target == here:
         return ()
     return (f"planned for {target}, but this machine is {here}: its latencies here tell little",)
 

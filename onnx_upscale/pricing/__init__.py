@@ -10,6 +10,7 @@ from typing import Any
 import onnxruntime
 
 from onnx_upscale.benchmark.providers import execution_providers
+from onnx_upscale.choices import PRICED
 from onnx_upscale.errors import UsageError
 from onnx_upscale.files import Saved, json_file
 from onnx_upscale.prices import load_prices
@@ -17,15 +18,14 @@ from onnx_upscale.prices.analytic import AnalyticPrices
 from onnx_upscale.prices.files import table_json
 from onnx_upscale.prices.machine import cpu_kind
 from onnx_upscale.prices.table import TablePrices
-from onnx_upscale.pricing.fit import Errors, fit
+from onnx_upscale.pricing.fit import fit
 from onnx_upscale.pricing.measure import measure_by_profile, measure_one_by_one
+from onnx_upscale.pricing.report import Errors, PriceReport
 from onnx_upscale.pricing.shapes import planned
 from onnx_upscale.pricing.whole import whole_factor
+from onnx_upscale.report import VERSION
 
-__all__ = ["PROVIDERS", "Errors", "Priced", "price"]
-
-PROVIDERS = ("cpu", "cuda")
-"""What `provider` may be."""
+__all__ = ["Errors", "Priced", "price"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,14 @@ class Priced(Saved):
         """The profile, as its file has it."""
         errors = {name: asdict(each) for name, each in self.errors.items()}
         return table_json(self.prices, self.machine, errors)
+
+    def report(self, path: str | None = None) -> PriceReport:
+        """What was measured, without the prices themselves.
+
+        Args:
+            path: Where the profile is.
+        """
+        return PriceReport(VERSION, path, self.prices.name, self.machine, self.errors)
 
     @property
     def content(self) -> bytes:
@@ -74,8 +82,8 @@ def price(
     Raises:
         UsageError: There is no such provider here, or an option cannot be meant.
     """
-    if provider not in PROVIDERS:
-        raise UsageError(f"`provider` {provider}: unknown (known: {', '.join(PROVIDERS)})")
+    if provider not in PRICED:
+        raise UsageError(f"`provider` {provider}: unknown (known: {', '.join(PRICED)})")
     if threads < 0:
         raise UsageError(f"`threads` {threads}: must be at least 0")
     if not 0 < share <= 1:

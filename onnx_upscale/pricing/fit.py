@@ -3,32 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from onnx_upscale.prices import Kernel
 from onnx_upscale.prices.kernels import Floats, features
 from onnx_upscale.prices.table import Measured
+from onnx_upscale.pricing.report import Errors
 
 _SWEEPS = 3000
 # Every fifth kernel of a family is held out to judge the fit of the others.
 _HELD_OUT = 5
-
-
-@dataclass(frozen=True)
-class Errors:
-    """How far off prices are on shapes that were held out, as shares of what was measured.
-
-    Attributes:
-        median: The median error.
-        ninetieth: The 90th percentile.
-        shapes: How many shapes that was found on.
-    """
-
-    median: float
-    ninetieth: float
-    shapes: int
 
 
 def fit_family(kernels: Sequence[Kernel], seconds: Sequence[float]) -> Measured:

@@ -3,12 +3,11 @@
 from onnx_upscale.pruning.curves import Curves, find_curves
 from onnx_upscale.pruning.families import Family, find_families
 from onnx_upscale.pruning.gauge import GAUGES
-from onnx_upscale.pruning.search import MODES, Choice, search
+from onnx_upscale.pruning.search import Choice, search
 from onnx_upscale.pruning.sensitivity import sensitivities
 
 __all__ = [
     "GAUGES",
-    "MODES",
     "Choice",
     "Curves",
     "Family",

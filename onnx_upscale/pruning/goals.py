@@ -7,14 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from onnx_upscale.choices import LIMITS, SIZES
 from onnx_upscale.errors import UsageError
-
-SIZES = ("latency", "macs", "params")
-"""Goals that say how small or fast a model must be."""
-LIMITS = ("agreement", "error", "score")
-"""Goals that say how near, or how good, it must stay: then it is as fast as it can be."""
-GOALS = (*SIZES, *LIMITS)
-"""All goals."""
 
 Asked = float | str | Sequence["float | str"] | None
 _WOBBLE = 0.25

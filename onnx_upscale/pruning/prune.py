@@ -6,14 +6,14 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from onnx_upscale.choices import PRUNED, STRENGTH
 from onnx_upscale.errors import UsageError
 from onnx_upscale.optimizer.load import ModelSource
 from onnx_upscale.options import Sizes
 from onnx_upscale.pruning.evaluation import Evaluate, Evaluation
 from onnx_upscale.pruning.goals import Asked, Goal, read_goals
-from onnx_upscale.pruning.pruner import COUNT, Progress, Pruner, Settings
+from onnx_upscale.pruning.pruner import Progress, Pruner, Settings
 from onnx_upscale.pruning.results import Pruned, Sweep
-from onnx_upscale.recovery import STRENGTH
 from onnx_upscale.samples import SampleSource
 
 
@@ -76,7 +76,7 @@ def prune_all(
     target: str | os.PathLike[str] = "cpu",
     mode: str = "joint",
     layers: Sequence[str] = (),
-    count: int = COUNT,
+    count: int = PRUNED,
     strength: float = STRENGTH,
     seed: int = 0,
     inputs: Sizes | None = None,

@@ -12,6 +12,7 @@ import numpy as np
 
 from onnx_upscale.api import optimize
 from onnx_upscale.benchmark import Comparison
+from onnx_upscale.choices import LIMITS, PRUNED, STRENGTH
 from onnx_upscale.errors import DataError, UsageError, VerifySetupError
 from onnx_upscale.optimizer.analyze import find_structure
 from onnx_upscale.optimizer.load import ModelSource, load
@@ -22,7 +23,7 @@ from onnx_upscale.pruning.aim import aim, fastest, good_enough
 from onnx_upscale.pruning.candidates import Candidate, out_of_reach
 from onnx_upscale.pruning.curves import Curves, find_curves
 from onnx_upscale.pruning.evaluation import Evaluation
-from onnx_upscale.pruning.goals import LIMITS, Goal, loosened
+from onnx_upscale.pruning.goals import Goal, loosened
 from onnx_upscale.pruning.report import Asked, Change, Predicted, PruneReport
 from onnx_upscale.pruning.results import Pruned
 from onnx_upscale.pruning.search import Choice, search
@@ -30,7 +31,7 @@ from onnx_upscale.pruning.second import SecondMoments
 from onnx_upscale.pruning.selection import Scope, select
 from onnx_upscale.pruning.sensitivity import sensitivities
 from onnx_upscale.pruning.timing import Timer
-from onnx_upscale.recovery import STRENGTH, Recovered
+from onnx_upscale.recovery import Recovered
 from onnx_upscale.recovery.recover import repair_model, repair_share
 from onnx_upscale.recovery.weights import check_weights
 from onnx_upscale.report import VERSION
@@ -39,9 +40,6 @@ from onnx_upscale.samples import SampleSource, batches, open_source, split
 from onnx_upscale.storage import Stored
 from onnx_upscale.words import some
 from onnx_upscale.workers import Team, gather
-
-COUNT = 512
-"""How many samples are used unless somebody says otherwise."""
 
 Progress = Callable[[str, int, int], None]
 """Called with what is going on, how much of it is done, and of how much."""
@@ -70,7 +68,7 @@ class Settings:
     target: str | os.PathLike[str] = "cpu"
     mode: str = "joint"
     layers: Sequence[str] = ()
-    count: int = COUNT
+    count: int = PRUNED
     strength: float = STRENGTH
     seed: int = 0
     inputs: Sizes | None = None

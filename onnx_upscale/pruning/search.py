@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from onnx_upscale.choices import MODES
 from onnx_upscale.errors import UsageError
 from onnx_upscale.optimizer.analyze import Structure, analyze
 from onnx_upscale.optimizer.load.graph import IntArray
@@ -24,10 +25,6 @@ from onnx_upscale.pruning.families import Family
 from onnx_upscale.pruning.gauge import gauge_of
 from onnx_upscale.pruning.moves import Move, best_move, levels_of
 from onnx_upscale.pruning.state import Depth, State, Stock
-
-MODES = ("joint", "agreement", "freedom")
-"""Whether readers of a segment may give up channels each by itself, must all give up the same, or
-only do so each by itself."""
 
 _LEAST_FACTOR, _MOST_FACTOR = 0.02, 8.0  # A plan that saves nothing must not divide by zero.
 _DEARER = 1.1  # Than the next: that much is worth another look at the others.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onnx_upscale.recovery.moments import Moments
-from onnx_upscale.recovery.recover import COUNT, STRENGTH, Recovered, recover
+from onnx_upscale.recovery.recover import Recovered, recover
 from onnx_upscale.recovery.repair import Repair, repair
 
-__all__ = ["COUNT", "STRENGTH", "Moments", "Recovered", "Repair", "recover", "repair"]
+__all__ = ["Moments", "Recovered", "Repair", "recover", "repair"]

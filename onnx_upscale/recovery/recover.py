@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from onnx_upscale.choices import RECOVERED, STRENGTH
 from onnx_upscale.emitted import Emitted
 from onnx_upscale.errors import DataError, UsageError, VerifySetupError
 from onnx_upscale.optimizer.load import MaskSource, ModelSource, load
@@ -31,11 +32,6 @@ from onnx_upscale.workers import Team, gather
 Progress = Callable[[int, int], None]
 """Called with how much is done, of how much."""
 
-COUNT = 256
-"""How many samples are used unless somebody says otherwise."""
-STRENGTH = 1e-2
-"""How much weights are pulled to what they were unless somebody says otherwise."""
-
 
 @dataclass(frozen=True)
 class Recovered(Emitted):
@@ -55,7 +51,7 @@ def recover(
     masks: MaskSource,
     samples: SampleSource,
     *,
-    count: int = COUNT,
+    count: int = RECOVERED,
     strength: float = STRENGTH,
     seed: int = 0,
     workers: int | None = None,

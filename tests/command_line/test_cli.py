@@ -200,7 +200,7 @@ class TestOtherCommands:
         assert "graph output" in result.stdout
 
     def test_analyze_as_json(self) -> None:
-        rows = json.loads(run("analyze", "in.onnx", "--json").stdout)
+        rows = json.loads(run("analyze", "in.onnx", "--json").stdout)["segments"]
         inner = next(row for row in rows if row["channels"] == 8)
         assert inner["writers"] == ["first"]
         assert inner["readers"] == {"second": 8}

@@ -56,7 +56,7 @@ class TestCommand:
         assert "warning" not in result.stdout
 
     def test_json_and_quiet(self) -> None:
-        options = ["--runs", "2", "--no-memory", "--input", "y=5x3x6x6", "--json", "r.json", "-q"]
+        options = ["--runs", "2", "--no-memory", "--input", "y=5x3x6x6", "--report", "r.json", "-q"]
         result = run("a.onnx", "b.onnx", *options)
         assert result.exit_code == 0
         assert result.output == ""
@@ -80,10 +80,10 @@ class TestCommand:
             (["a.onnx", "--threads", "-1"], "-1 is not in the range x>=0"),
             (["a.onnx", "--input", "3x4"], "'3x4' is not of the form NAME="),
             (["a.onnx", "--input", "z=1x3x6x6"], "--input z: no model has such an input"),
-            (["a.onnx", "--json", "nowhere/r.json"], "there is no directory"),
-            (["a.onnx", "--json", "."], "is a directory"),
-            (["a.onnx", "b.onnx", "--json", "b.onnx"], "--json b.onnx: is model 2"),
-            (["a.onnx", "link.onnx", "--json", "a.onnx"], "--json a.onnx: is model 1"),
+            (["a.onnx", "--report", "nowhere/r.json"], "there is no directory"),
+            (["a.onnx", "--report", "."], "is a directory"),
+            (["a.onnx", "b.onnx", "--report", "b.onnx"], "--report b.onnx: is model 2"),
+            (["a.onnx", "link.onnx", "--report", "a.onnx"], "--report a.onnx: is model 1"),
         ],
     )
     def test_bad_input(self, arguments: list[str], saying: str) -> None:
@@ -103,7 +103,7 @@ class TestCommand:
         monkeypatch.setattr(
             onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"]
         )
-        result = run("a.onnx", "--provider", "cuda", "--json", "r.json")
+        result = run("a.onnx", "--provider", "cuda", "--report", "r.json")
         assert result.exit_code == 2
         assert "--provider cuda: the installed onnxruntime does not have it" in result.stderr
         assert not Path("r.json").exists()

@@ -41,7 +41,7 @@ class TestCommands:
 
     def test_bench(self) -> None:
         onnx.save(to_bench(), "a.onnx")
-        options = ["--runs", "2", "--no-memory", "--html", "page.html", "--json", "r.json"]
+        options = ["--runs", "2", "--no-memory", "--html", "page.html", "--report", "r.json"]
         result = run("bench", "a.onnx", *options)
         assert result.exit_code == 0, result.output
         root = read_page(Path("page.html").read_bytes())
@@ -87,7 +87,7 @@ class TestCommands:
             (["analyze", "in.onnx", "--html", "nowhere/p"], "there is no directory"),
             (["analyze", "none.onnx", "--html", "nowhere/p"], "none.onnx: no such file"),
             (["bench", "in.onnx", "--html", "in.onnx"], "--html in.onnx: is model 1"),
-            (["bench", "in.onnx", "--json", "p", "--html", "p"], "--html p: is --json as well"),
+            (["bench", "in.onnx", "--report", "p", "--html", "p"], "--html p: is --report as well"),
             (["bench", "in.onnx", "--html", "."], "is a directory"),
         ],
     )

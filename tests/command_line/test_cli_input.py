@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 
 from build import Net
 from command import SMALL, refused, run
-from onnx_upscale import main_job
+from onnx_upscale import planning
 
 IN, OUT = "'input'", "'output'"
 
@@ -83,7 +83,7 @@ class TestBadModels:
         def fails(*_: Any) -> None:
             raise KeyError("axis")
 
-        monkeypatch.setattr(main_job, "analyze_graph", fails)
+        monkeypatch.setattr(planning, "analyze_graph", fails)
         model = onnx.load("in.onnx")
         assert run("in.onnx", "masks.json", "out.onnx").exit_code == 1
         model.graph.node.add(op_type="Concat", name="c", input=["x"], output=["c"])

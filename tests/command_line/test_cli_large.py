@@ -139,7 +139,7 @@ class TestCommands:
         assert sizes[3] == sizes[0]
 
     def test_bench(self) -> None:
-        done = run("bench", "big.onnx", "one.onnx", "--runs", "2", "--json", "r.json")
+        done = run("bench", "big.onnx", "one.onnx", "--runs", "2", "--report", "r.json")
         assert done.exit_code == 0, done.output
         big, one = json.loads(Path("r.json").read_text())["models"]
         assert big["bytes"] > one["bytes"]

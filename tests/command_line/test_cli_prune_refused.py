@@ -16,7 +16,7 @@ from onnx import numpy_helper
 
 from build import Net
 from command import BEFORE, refused, run
-from onnx_upscale.recovery import STRENGTH
+from onnx_upscale.choices import STRENGTH
 
 FUNCTIONS = """
 import os

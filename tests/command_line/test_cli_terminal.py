@@ -103,7 +103,7 @@ class TestNamesThatSteerTheTerminal:
     def test_what_is_shown_instead(self) -> None:
         assert f"first{SHOWN}" in run("analyze", "in.onnx").stdout
         assert f"'second.0{SHOWN}'" in run("verify", "in.onnx", "masks.json", "in.onnx").stderr
-        rows = json.loads(run("analyze", "in.onnx", "--json").stdout)
+        rows = json.loads(run("analyze", "in.onnx", "--json").stdout)["segments"]
         assert f"first{HOSTILE}" in [name for row in rows for name in row["writers"]]
 
     def test_an_internal_error(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,8 +36,11 @@ def texts() -> Iterator[tuple[str, str]]:
 
 def shown(message: str, command: str) -> str:
     """A message as a command shows it."""
-    with click.Context(main) as root, click.Context(main.commands[command], parent=root):
-        return as_options(message)
+    with click.Context(main) as root:
+        running = main.get_command(root, command)
+        assert running is not None
+        with click.Context(running, parent=root):
+            return as_options(message)
 
 
 def test_no_text_of_the_library_names_an_option() -> None:

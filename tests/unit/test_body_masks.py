@@ -107,9 +107,9 @@ def test_recovery_refuses_masks_in_bodies() -> None:
 
 def test_bodies_are_analyzed() -> None:
     analyzed = onnx_upscale.analyze(choice({}), document({f"{YES}/y2.input": [0, 3]}))
-    rows = tables.analysis_rows(tables.plans_of(analyzed, "cpu-avx512"))
-    assert [row["id"] for row in rows] == list(range(len(rows)))
-    assert {f"{YES}/y2": 10, f"{YES}/y3": 12} in [row["readers"] for row in rows]
+    rows = tables.coupled(tables.plans_of(analyzed, "cpu-avx512"))
+    assert [row.id for row in rows] == list(range(len(rows)))
+    assert {f"{YES}/y2": 10, f"{YES}/y3": 12} in [row.readers for row in rows]
 
 
 def test_the_name_of_a_weight_behind_a_path_means_layers_there_alone() -> None:

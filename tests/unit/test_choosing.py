@@ -13,6 +13,7 @@ import pytest
 from build import Array, Net, input_values
 from moments import second_moments
 from onnx_upscale import UsageError
+from onnx_upscale.choices import MODES
 from onnx_upscale.optimizer.analyze import Structure, analyze, find_structure
 from onnx_upscale.optimizer.load import load
 from onnx_upscale.optimizer.load.graph import build_graph
@@ -23,7 +24,7 @@ from onnx_upscale.prices import AnalyticPrices, Prices, load_prices
 from onnx_upscale.pruning.curves import Curves, find_curves
 from onnx_upscale.pruning.families import Family, find_families
 from onnx_upscale.pruning.moves import levels_of
-from onnx_upscale.pruning.search import MODES, Choice, search
+from onnx_upscale.pruning.search import Choice, search
 from onnx_upscale.pruning.sensitivity import sensitivities
 from onnx_upscale.pruning.state import Depth, Stock
 from pruning import square

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 import onnx_upscale
 from build import Net
+from onnx_upscale.choices import STRATEGIES, TARGETS
 from onnx_upscale.errors import UsageError
-from onnx_upscale.optimizer.plan import STRATEGIES
 from onnx_upscale.optimizer.plan.layout import stretches
-from onnx_upscale.prices import BUILT_IN, load_prices
+from onnx_upscale.prices import load_prices
 
 WIDTH = 24
 
@@ -194,7 +194,7 @@ def test_an_unknown_target_names_those_there_are() -> None:
         load_prices("tpu")
 
 
-@pytest.mark.parametrize("target", BUILT_IN)
+@pytest.mark.parametrize("target", TARGETS)
 def test_every_target_gives_an_equal_model(target: str) -> None:
     masks = masks_of({"r0": [0, 2, 4, 9], "r1": [5, 6, 7, 8, 10, 11]})
     report = onnx_upscale.optimize(branched(2), masks, target=target).report

@@ -16,14 +16,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from onnx_upscale.choices import SIDES
 from onnx_upscale.errors import MaskError
 from onnx_upscale.optimizer.load.graph import IntArray
 from onnx_upscale.optimizer.load.sides import Side
 
 MaskSource = str | os.PathLike[str] | Mapping[str, Any] | None
 
-SIDES = tuple(side.value for side in Side)
-"""What sides are called in files."""
 _FORMS = ("prune", "keep", "mask")
 _VERSION = 1
 

@@ -33,7 +33,6 @@ from onnx_upscale.optimizer.plan.strategy import Strategy
 from onnx_upscale.prices import Kernel, Prices
 
 __all__ = [
-    "STRATEGIES",
     "Convolve",
     "Costs",
     "Edit",
@@ -52,10 +51,8 @@ __all__ = [
     "grow_masks",
     "is_empty",
     "plan",
+    "seconds_unchanged",
 ]
-
-STRATEGIES = tuple(strategy.value for strategy in Strategy)
-"""What strategies are called on the command line and in reports."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +146,26 @@ def plan(analysis: Analysis, strategy: Strategy | str, prices: Prices | Costs) -
     if strategy is Strategy.AUTO:
         edits = {**edits, **dict(_poolings(analysis, costs, readers, writers, edits))}
     return Plan(analysis, kept, layout, readers, writers, edits, costs.prices)
+
+
+def seconds_unchanged(analysis: Analysis, prices: Prices) -> float:
+    """The predicted latency of a model of which nothing leaves, as `Plan.seconds` predicts it.
+
+    Args:
+        analysis: The analysis, under whatever masks.
+        prices: What work costs on the target.
+    """
+    structure, costs = analysis.structure, Costs(analysis.structure, prices)
+    every = np.ones(len(structure.roots), bool)
+    rank = np.arange(len(structure.roots))
+    layout = Layout(structure.roots, every, rank, np.zeros_like(every))
+    writers = {
+        writer.node.index: realize_writer(analysis, layout, costs, writer.write, Strategy.GATHER)
+        for segment in structure.segments
+        for writer in segment.writers
+    }
+    kept = Needs(every, analysis.needs.reads)
+    return Plan(analysis, kept, layout, {}, writers, {}, prices).seconds
 
 
 def _costs(structure: Structure, prices: Prices | Costs) -> Costs:

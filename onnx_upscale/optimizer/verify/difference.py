@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from onnx_upscale.choices import ATOL, RTOL
 from onnx_upscale.errors import UsageError
 from onnx_upscale.optimizer.load.values import Array
 
@@ -25,8 +26,8 @@ class Tolerance:
         UsageError: A number that nothing, or everything, would be within.
     """
 
-    rtol: float = 1e-4
-    atol: float = 1e-6
+    rtol: float = RTOL
+    atol: float = ATOL
 
     def __post_init__(self) -> None:
         """Refuses what cannot be meant."""

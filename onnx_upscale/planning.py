@@ -1,0 +1,119 @@
+"""The first half of the main job: load, analyze, plan."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+
+from onnx_upscale.clock import Clock
+from onnx_upscale.errors import VerifySetupError
+from onnx_upscale.idle import why_nothing_leaves
+from onnx_upscale.optimizer.analyze import Analysis
+from onnx_upscale.optimizer.analyze import analyze as analyze_graph
+from onnx_upscale.optimizer.bodies import PlannedBody, grown_analysis, plan_bodies
+from onnx_upscale.optimizer.load import Loaded, MaskSource, ModelSource, load
+from onnx_upscale.optimizer.load.formats import format_warnings
+from onnx_upscale.optimizer.load.masking import LayerMask
+from onnx_upscale.optimizer.load.model import stored_or_path
+from onnx_upscale.optimizer.plan import Plan, plan
+from onnx_upscale.options import Options, Sizes
+from onnx_upscale.prices import Prices, load_prices, target_warnings
+from onnx_upscale.report import Size
+from onnx_upscale.reporting import price_warnings, size_of
+from onnx_upscale.running import input_sizes
+from onnx_upscale.stats import measure
+from onnx_upscale.tune import tuned_plan
+
+
+@dataclass(frozen=True)
+class PlannedJob:
+    """What is to be done.
+
+    Attributes:
+        model: The model as it was given.
+        options: How to optimize.
+        loaded: The model and its masks.
+        sizes: Shapes of inputs at which work is counted.
+        analysis: What is known about its channels.
+        grown: The masks that the strategy added.
+        prices: What work costs on the target.
+        plan: What is to be done.
+        bodies: The same in the bodies of If, Loop and Scan.
+    """
+
+    model: ModelSource
+    options: Options
+    loaded: Loaded
+    sizes: Sizes
+    analysis: Analysis
+    grown: tuple[LayerMask, ...]
+    prices: Prices
+    plan: Plan
+    bodies: tuple[PlannedBody, ...]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What to mind."""
+        return (
+            *format_warnings(self.loaded.graph.model.graph.node),
+            *target_warnings(self.options.target),
+            *price_warnings(self.plan),
+            *why_nothing_leaves(self.loaded, self.plan, self.bodies),
+        )
+
+    @property
+    def input(self) -> Size:
+        """What the model weighs."""
+        return weight_of(self.model, self.loaded, self.sizes, self.options.verify)
+
+
+def planned_job(
+    model: ModelSource, masks: MaskSource, options: Options, clock: Clock
+) -> PlannedJob:
+    """Loads, analyzes and plans.
+
+    Args:
+        model: As for `optimize`.
+        masks: As for `optimize`.
+        options: What `optimize` takes besides.
+        clock: Told how long each takes.
+
+    Returns:
+        What is to be done.
+    """
+    with clock.stage("load"):
+        loaded = load(model, masks, options.inputs, runs=options.verify, mapped=True)
+    sizes = sizes_of(loaded, options.inputs, strict=options.verify or options.tune)
+    with clock.stage("analyze"):
+        analysis, grown = grown_analysis(analyze_graph(loaded.graph), options.strategy)
+    with clock.stage("plan"):
+        prices = load_prices(options.target)
+        if options.tune and options.strategy == "auto":
+            planned = tuned_plan(analysis, prices, sizes)
+        else:
+            planned = plan(analysis, options.strategy, prices)
+        bodies = plan_bodies(loaded.bodies, options.strategy, prices)
+    return PlannedJob(model, options, loaded, sizes, analysis, grown, prices, planned, bodies)
+
+
+def sizes_of(loaded: Loaded, inputs: Sizes | None, strict: bool) -> Sizes:
+    """Shapes at which work is counted; they matter less than the work itself if nothing runs."""
+    try:
+        return input_sizes(loaded.graph.model, inputs)
+    except VerifySetupError:
+        if strict:
+            raise
+        return {}
+
+
+def weight_of(model: ModelSource, loaded: Loaded, sizes: Sizes, runs: bool) -> Size:
+    """What a model weighs as it was given."""
+    stats = measure(loaded.graph.model, sizes, runs=runs)
+    held = stored_or_path(model)
+    if not isinstance(held, str):
+        return size_of(stats, None, *held.size("model.onnx"))
+    with open(held, "rb") as file:
+        sha256 = hashlib.sha256(file.read()).hexdigest()
+    beside = sum(map(os.path.getsize, loaded.files))
+    return size_of(stats, held, sha256, os.path.getsize(held) + beside)
