@@ -28,7 +28,6 @@ html_show_sphinx = False
 highlight_language = "none"
 default_role = "code"
 myst_heading_anchors = 4
-suppress_warnings = ["myst.header"]  # Tables that tools write begin below a title.
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
