@@ -6,8 +6,9 @@ PYTHON ?= python3
 EXTRAS ?= dev
 BIN := .venv/bin
 STAMP := .venv/.installed
+DOCS_STAMP := .venv/.docs
 
-.PHONY: demo test lint types lowest clean
+.PHONY: demo test lint types docs lowest clean
 
 demo: $(STAMP)
 	$(BIN)/python tools/demo.py
@@ -21,6 +22,10 @@ lint: $(STAMP)
 
 types: $(STAMP)
 	$(BIN)/mypy
+
+# The documentation, as a site in build/site; anything that is amiss is an error.
+docs: $(DOCS_STAMP)
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs build/site
 
 # The tests with the lowest versions that pyproject.toml allows; needs uv, to find out which.
 lowest: clean
@@ -36,4 +41,8 @@ clean:
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]'
+	touch $@
+
+$(DOCS_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	touch $@

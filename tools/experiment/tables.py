@@ -25,6 +25,7 @@ def report(rows: Sequence[Row]) -> str:
     criteria = list(dict.fromkeys(row.criterion for row in rows))
     gains = dict(_gains(rows))
     parts = [
+        "# Tables of the experiment",
         "## Accuracy, unpruned\n\n" + _table(("network", "accuracy"), _unpruned(rows, networks)),
         "## Accuracy: unconstrained minus constrained\n\n"
         "Percentage points, mean ± standard deviation over all cells (sides, amounts and seeds). "

@@ -19,6 +19,7 @@ def report(rows: Sequence[Row]) -> str:
     """Every table, one after the other."""
     full = [row for row in rows if row.samples == SAMPLES]
     parts = [
+        "# Tables of the study of prune",
         "## Accuracy lost at equal latency\n\n"
         "Percentage points, mean over networks and seeds. In brackets in how many of the runs the "
         "latency was reached, where it was not in all. Methods were not all tried in equally many "
