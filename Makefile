@@ -8,7 +8,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 DOCS_STAMP := .venv/.docs
 
-.PHONY: demo test lint types docs lowest clean
+.PHONY: demo test lint types docs dist lowest clean
 
 demo: $(STAMP)
 	$(BIN)/python tools/demo.py
@@ -26,6 +26,14 @@ types: $(STAMP)
 # The documentation, as a site in build/site; anything that is amiss is an error.
 docs: $(DOCS_STAMP)
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs build/site
+
+# What is released, in dist/, and whether the wheel does its job in an environment of its own.
+dist: $(STAMP)
+	rm -rf dist build/installed
+	$(BIN)/python -m build --outdir dist .
+	$(PYTHON) -m venv build/installed
+	build/installed/bin/python -m pip install --quiet dist/*.whl
+	build/installed/bin/onnx-upscale doctor
 
 # The tests with the lowest versions that pyproject.toml allows; needs uv, to find out which.
 lowest: clean
