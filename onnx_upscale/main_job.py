@@ -110,7 +110,7 @@ def optimize_with(
     )
     raise_if_different(verification, report)
     log_details(report)
-    return Result(emitted.model, report, sources=loaded.files)
+    return Result(emitted.model, report, sources=loaded.files, plan=planned)
 
 
 def _recovered(
