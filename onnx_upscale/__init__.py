@@ -3,7 +3,9 @@
 import warnings
 from typing import Any
 
+# Not one of `__all__`, for a star must not hide torch itself. It imports that only to work.
 from onnx_upscale import rules
+from onnx_upscale import torch as torch
 from onnx_upscale.api import Analyzed, analyze, optimize, verify
 from onnx_upscale.benchmark import Comparison, bench
 from onnx_upscale.criteria import Images

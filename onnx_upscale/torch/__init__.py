@@ -55,7 +55,7 @@ def slim(
             the layer.
         UpscaleError: One of its subclasses says what else is wrong.
     """
-    require_torch()
+    require_torch("slim")
     from onnx_upscale.torch.attempts import slimmed
     from onnx_upscale.torch.comparison import Comparison
 

@@ -1,10 +1,11 @@
 """Where the parameters of a module are in the graph that was exported from it.
 
-1. A constant has the name of its parameter, or comes from one that has, through nodes that only move
-   values.
+1. A constant has the name of its parameter, or comes from one that has, through nodes that only
+   move values.
 2. Where an exporter gave it another name, it is the constant of the same values that a node of its
    own module reads.
-3. A layer is found if the weight of a convolution or a linear layer is, as often as that was called.
+3. A layer is found if the weight of a convolution or a linear layer is, as often as that was
+   called.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Match:
         uses: By that name, where nodes read it.
         layers: The layers of the graph by the name of their weight, where modules compute them.
         scopes: Per node, the path of the innermost module around it.
-        lost: Modules with parameters that were called, and of which no parameter was found.
+        lost: Convolutions and linear layers that were called and not found.
     """
 
     graph: Graph
@@ -95,13 +96,10 @@ def match(module: nn.Module, graph: Graph, seen: Seen) -> Match:
         for name, mine in found.items()
         if len(mine) == sum(seen.calls[path] for path in owners[name])
     }
-    with_own = {
-        path
-        for path, part in parts.items()
-        if seen.calls[path] and isinstance(part, LAYERS) and f"{path}.weight" in tensors
-    }
-    lost = sorted(with_own - {name.rpartition(".")[0] for name in uses})
-    return Match(graph, tensors, owners, uses, found, scopes, tuple(lost))
+    whose = {path for name in found for path in owners[name]}
+    called = {path for path, part in parts.items() if seen.calls[path] and isinstance(part, LAYERS)}
+    lost = tuple(sorted(called - whose))
+    return Match(graph, tensors, owners, uses, found, scopes, lost)
 
 
 def _scope(node: Node, parts: Mapping[str, nn.Module]) -> str:

@@ -1,7 +1,7 @@
 """Whether a module has the weights that were exported.
 
-After `recover` and `prune`, readers have others than the module. But layers that lost nothing stay as
-they are, the first of a network among them, so one layer that has kept its weight is enough.
+After `recover` and `prune`, readers have others than the module. But layers that lost nothing stay
+as they are, the first of a network among them, so one layer that has kept its weight is enough.
 """
 
 from __future__ import annotations

@@ -81,8 +81,8 @@ def new_values(match: Match, plan: Plan, emitted: onnx.ModelProto) -> Values:
     for name, uses in match.uses.items():
         if name in match.layers:
             continue
-        shape = tuple(match.tensors[name].shape)
-        cut = [_new_value(match.graph, after, nodes, use, shape) for use in uses]
+        own = match.tensors[name].detach().numpy()
+        cut = [_new_value(match.graph, after, nodes, use, own) for use in uses]
         known = [each for each in cut if each is not None]
         if not known:
             continue
@@ -123,18 +123,20 @@ def _new_layer(
 
 
 def _new_value(
-    before: Graph, after: Graph, nodes: Mapping[str, Node], use: Use, shape: tuple[int, ...]
+    before: Graph, after: Graph, nodes: Mapping[str, Node], use: Use, own: Array
 ) -> Array | None:
-    """A constant in the shape of its parameter, but for what it lost; None where it is gone."""
-    node = before.nodes[use[0]]
+    """A constant laid out as its parameter is, but for what it lost; None where it is gone."""
+    node, shape = before.nodes[use[0]], own.shape
     old, now = before.constants.get(node.inputs[use[1]]), nodes.get(node.title)
     new = None if now is None else after.value(now, use[1])
     if old is None or new is None:
         return None
-    if old.shape == shape and new.ndim == old.ndim:
-        return new
-    if old.shape == shape[::-1]:
+    as_it_is = old.shape == shape and new.ndim == old.ndim
+    turned = old.shape == shape[::-1] and new.ndim == old.ndim
+    if turned and (not as_it_is or (np.array_equal(old, own.T) and not np.array_equal(old, own))):
         return new.T
+    if as_it_is:
+        return new
     # An exporter may have added axes of size one.
     left = [size for size in new.shape if size != 1]
     if [size for size in old.shape if size != 1] != [size for size in shape if size != 1]:

@@ -41,7 +41,9 @@ class Inverted(nn.Module):
         self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU())
         self.expand = nn.Sequential(nn.Conv2d(16, 32, 1, bias=False), nn.BatchNorm2d(32))
         self.depthwise = nn.Sequential(
-            nn.Conv2d(32, 32, 3, padding=1, groups=32, bias=False), nn.BatchNorm2d(32), nn.Hardswish()
+            nn.Conv2d(32, 32, 3, padding=1, groups=32, bias=False),
+            nn.BatchNorm2d(32),
+            nn.Hardswish(),
         )
         self.squeeze = nn.Conv2d(32, 8, 1)
         self.excite = nn.Conv2d(8, 32, 1)
