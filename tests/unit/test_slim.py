@@ -20,7 +20,9 @@ from torch import Tensor, nn
 
 from onnx_upscale.exporter.torch_exporters import EXPORTERS
 from onnx_upscale.torch import slim
+from onnx_upscale.torch.norms import unfold
 from onnx_upscale.torch.selection import NAME
+from onnx_upscale.torch.values import NewLayer
 from slim_models import MODELS, Shared, hooked, made
 from torch_models import Tiny, fails, image, onnx_says, torch_says
 
@@ -335,3 +337,62 @@ class TestRefused:
                 return y
 
         assert "give `args`" in self.says(lambda: slim(Wrapped(), result))
+
+
+class TestUnfolded:
+    """A normalization that comes out of a layer again."""
+
+    def layer(self, seed: int, kind: str) -> tuple[NewLayer, nn.Module]:
+        rng = np.random.default_rng(seed)
+        shape = {"plain": (6, 4, 3, 3), "grouped": (6, 2, 3, 3), "transposed": (4, 3, 3, 3)}[kind]
+        groups = 1 if kind == "plain" else 2
+        weight = rng.standard_normal(shape)
+        new = NewLayer(
+            weight, rng.standard_normal(6), np.arange(6), None, groups, kind == "transposed"
+        )
+        make = nn.ConvTranspose2d if kind == "transposed" else nn.Conv2d
+        return new, make(4, 6, 3, groups=groups).double()
+
+    @pytest.mark.parametrize("kind", ["plain", "grouped", "transposed"])
+    @pytest.mark.parametrize("affine", [True, False])
+    @pytest.mark.parametrize("biased", [True, False])
+    def test_both_compute_what_was_folded(self, kind: str, affine: bool, biased: bool) -> None:
+        for seed in range(5):
+            new, conv = self.layer(seed, kind)
+            torch.manual_seed(seed)
+            norm: Any = nn.BatchNorm2d(6, affine=affine).double().eval()
+            norm.running_mean.normal_()
+            norm.running_var.uniform_(0.5, 2)
+            if affine:
+                norm.weight.data.normal_()
+                norm.weight.data[seed % 6] = 0.0
+                norm.bias.data.normal_()
+            if kind != "transposed":
+                new.weight[(seed + 1) % 6] = 0.0
+            bias = np.random.default_rng(seed).standard_normal(6) if biased else None
+            both = unfold(new, bias, norm)
+            wanted, found = copy.deepcopy(conv), conv
+            assert found.bias is not None and wanted.bias is not None
+            wanted.weight.data = torch.from_numpy(new.weight)
+            wanted.bias.data = torch.from_numpy(np.asarray(new.bias))
+            found.weight.data = torch.from_numpy(both.weight)
+            own = np.zeros(6) if both.bias is None else both.bias
+            found.bias.data = torch.from_numpy(np.asarray(own))
+            norm.running_mean = torch.from_numpy(both.mean)
+            if affine:
+                norm.weight.data = torch.from_numpy(np.asarray(both.gamma))
+                norm.bias.data = torch.from_numpy(np.asarray(both.shift))
+            assert (both.bias is None) == (bias is None)
+            x = torch.randn(2, 4, 5, 5, dtype=torch.float64)
+            with torch.no_grad():
+                np.testing.assert_allclose(norm(found(x)), wanted(x), atol=1e-9)
+
+    def test_a_channel_that_reads_nothing_is_the_same_in_training(self) -> None:
+        new, conv = self.layer(0, "plain")
+        new.weight[2] = 0.0
+        norm: Any = nn.BatchNorm2d(6).double()
+        both = unfold(new, None, norm)
+        assert new.bias is not None and both.shift is not None
+        assert both.shift[2] == new.bias[2]
+        assert both.mean[2] == 0.0
+        assert conv is not None
