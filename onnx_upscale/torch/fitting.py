@@ -55,14 +55,14 @@ def fit(module: nn.Module, match: Match, seen: Seen, values: Values) -> None:
         added = new.get(f"{path}.bias") if _has_own_add(match, path) else None
         total = _sum(layer.bias, added)
         if bias is not None:
-            new[f"{path}.bias"] = _sum(total, np.zeros(len(layer.made), layer.weight.dtype))
+            new[f"{path}.bias"] = np.zeros(len(layer.made)) if total is None else total
         elif total is not None and total.any() and behind in new:
             new[behind] = new[behind] - total
         elif total is not None and total.any():
             for owner in match.owners[name]:
-                trained = parts[owner].weight.requires_grad
-                values_of: Any = torch.from_numpy(np.array(total))
-                parts[owner].bias = nn.Parameter(values_of, requires_grad=bool(trained))
+                part: Any = parts[owner]
+                data = torch.from_numpy(np.array(total)).to(part.weight.dtype)
+                part.bias = nn.Parameter(data, part.weight.requires_grad)
     _replace(parts, match, new)
     for name, layer in values.layers.items():
         for owner in match.owners[name]:
@@ -104,10 +104,9 @@ def _replace(parts: Mapping[str, nn.Module], match: Match, new: Mapping[str, Arr
         made = nn.Parameter(data, here.requires_grad) if isinstance(here, nn.Parameter) else data
         for owner in owners:
             part = parts[owner]
-            for held in (part._parameters, part._buffers):
-                for key, tensor in held.items():
-                    if tensor is here:
-                        held[key] = made  # type: ignore[assignment]
+            stores: tuple[dict[str, Any], ...] = (part._parameters, part._buffers)
+            for held in stores:
+                held.update({key: made for key, tensor in held.items() if tensor is here})
 
 
 def _resize_layer(part: nn.Module, layer: NewLayer) -> None:

@@ -84,7 +84,7 @@ def match(module: nn.Module, graph: Graph, seen: Seen) -> Match:
     found: dict[str, tuple[Layer, ...]] = {}
     for layer in layers(graph):
         name = _source(graph, layer.node, layer.weight_slot)
-        if name is None or name not in tensors:
+        if name not in tensors:
             _check_known(name)
             continue
         _check_shape(name, tensors[name], layer)
@@ -144,20 +144,20 @@ def _constant_slots(graph: Graph, node: Node) -> Iterator[int]:
             yield slot
 
 
-def _source(graph: Graph, node: Node, slot: int) -> str | None:
-    """The stored tensor that an input is, or is made of by moving values; None for no constant."""
+def _source(graph: Graph, node: Node, slot: int) -> str:
+    """The stored tensor that an input is or is made of by moving values; empty if there is none."""
     name = node.input(slot)
     while name in graph.producers and name in graph.constants:
         maker = graph.producers[name]
         if maker.op not in _MOVERS:
-            return None
+            return ""
         name = maker.input(0)
-    return name or None
+    return name
 
 
-def _check_known(name: str | None) -> None:
+def _check_known(name: str) -> None:
     """A weight with the name of a parameter that the module does not have."""
-    path, _, kind = (name or "").rpartition(".")
+    path, _, kind = name.rpartition(".")
     if path and kind == "weight":
         raise UsageError(
             f"layer '{path}' of the result is not in the module: it must be the one that was "

@@ -86,10 +86,10 @@ def unfold(layer: NewLayer, bias: Array | None, norm: _BatchNorm) -> Unfolded:
 
 def folded_weight(weight: Array, layer: NewLayer, norm: _BatchNorm) -> Array:
     """The weight that an exporter writes for a layer and the normalization behind it."""
-    variance: Tensor = norm.running_var  # type: ignore[assignment]
-    scale = 1 / np.sqrt(variance.detach().numpy().astype(np.float64) + norm.eps)
-    if norm.weight is not None:
-        scale = scale * norm.weight.detach().numpy()
+    every = np.arange(norm.num_features)
+    gamma, variance = (_taken(each, every) for each in (norm.weight, norm.running_var))
+    assert variance is not None
+    scale = (1.0 if gamma is None else gamma) / np.sqrt(variance + norm.eps)
     wide = NewLayer(weight, None, layer.made, None, layer.groups, layer.transposed)
     return _scaled(wide, scale)
 

@@ -101,8 +101,8 @@ class TestEqualToTheResult:
     def test_masks_that_the_module_does_not_know(self) -> None:
         model = made("dense", amount=0)
         exported = export(model, image(), None)
-        masks = {"version": 1, "masks": {"head.weight": {"input": [1, 2, 3, 30]}}}
-        masks["masks"]["inner.weight"] = {"output": [0, 5]}  # type: ignore[index]
+        own = {"head.weight": {"input": [1, 2, 3, 30]}, "inner.weight": {"output": [0, 5]}}
+        masks = {"version": 1, "masks": own}
         check(model, onnx_upscale.optimize(exported.model, masks, strategy="gather"))
 
     def test_hooks_of_torch_become_parameters(self) -> None:
@@ -167,7 +167,7 @@ class TestTrainable:
         model = made(name)
         small = slim(model, optimized(model)).train()
         loss = nn.functional.cross_entropy(small(image(8)), torch.arange(8) % 5)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         for key, parameter in small.named_parameters():
             assert parameter.grad is not None, key
             assert bool(parameter.grad.isfinite().all()), key
@@ -182,7 +182,7 @@ class TestTrainable:
         for _ in range(20):
             loss = nn.functional.cross_entropy(small(x), y)
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             losses.append(float(loss.detach()))
         assert losses[-1] < 0.8 * losses[0]
