@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from onnx_upscale import rules
+    from onnx_upscale import torch as torch
     from onnx_upscale.api import Analyzed, analyze, optimize, verify
     from onnx_upscale.benchmark import Comparison, bench
     from onnx_upscale.criteria import Images
@@ -89,6 +90,8 @@ _HOMES = {
     "report": "Report",
     "result": "Result",
 }
+# A star must not hide torch itself, so that is not one of `__all__`.
+_MODULES = ("rules", "torch")
 _HOME = {name: home for home, names in _HOMES.items() for name in names.split()}
 
 
@@ -97,8 +100,8 @@ def __getattr__(name: str) -> Any:
     if name == "make_masks":
         warnings.warn("make_masks is called mask now", DeprecationWarning, stacklevel=2)
         return __getattr__("mask")
-    if name == "rules":
-        return importlib.import_module(f"{__name__}.rules")
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     found = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

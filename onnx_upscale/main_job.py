@@ -88,7 +88,7 @@ def optimize_with(
     )
     raise_if_different(verification, report)
     log_details(report)
-    return Result(emitted.model, report, sources=job.loaded.files)
+    return Result(emitted.model, report, sources=job.loaded.files, plan=job.plan)
 
 
 def _recovered(

@@ -130,6 +130,10 @@ class LayerReport(Section):
         made: How many it computes.
         reads: The segment that it reads; None where nothing can leave there.
         makes: The segment that it makes; None where nothing can leave there.
+        weight: The tensor that holds its weight.
+        read_channels: The input channels that it reads, as the original model counts them, in
+            their order; None for all as they were.
+        made_channels: Likewise the output channels that it computes.
     """
 
     node: str
@@ -141,6 +145,9 @@ class LayerReport(Section):
     made: int
     reads: int | None
     makes: int | None
+    weight: str = ""
+    read_channels: tuple[int, ...] | None = None
+    made_channels: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)

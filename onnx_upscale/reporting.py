@@ -11,6 +11,7 @@ import numpy as np
 
 from onnx_upscale.optimizer.bodies import PlannedBody
 from onnx_upscale.optimizer.load import Loaded
+from onnx_upscale.optimizer.load.graph import IntArray
 from onnx_upscale.optimizer.plan import Plan
 from onnx_upscale.optimizer.plan.cost import Costs
 from onnx_upscale.optimizer.verify import Verification
@@ -136,19 +137,31 @@ def _layer_reports(plan: Plan, path: str, first: int) -> Iterator[LayerReport]:
         read, made = facts.read or facts.write, facts.write
         inputs = None if read is None else read.inputs
         outputs = None if made is None else made.outputs
-        kept = layer.inputs if inputs is None else len(plan.layout.positions(inputs))
-        taken = kept if facts.read is None else 0  # What is not computed has no reading.
+        there = np.arange(layer.inputs) if inputs is None else plan.layout.positions(inputs)
+        if reading is not None:
+            taken = reading.positions
+        else:  # What is not computed has no reading.
+            taken = there if facts.read is None else there[:0]
+        makes = np.arange(layer.outputs) if outputs is None else plan.writers[index].positions
         yield LayerReport(
             node=f"{path}{layer.node.title}",
             operator=layer.node.op,
             inputs=layer.inputs,
-            kept=kept if reading is None else len(reading.here),
-            read=taken if reading is None else len(reading.positions),
+            kept=len(there) if reading is None else len(reading.here),
+            read=len(taken),
             outputs=layer.outputs,
-            made=layer.outputs if outputs is None else len(plan.writers[index].positions),
+            made=len(makes),
             reads=None if inputs is None else int(segment_of[structure.roots[inputs[0]]]),
             makes=None if outputs is None else int(segment_of[structure.roots[outputs[0]]]),
+            weight=layer.node.inputs[layer.weight_slot],
+            read_channels=_unless_all(taken, layer.inputs),
+            made_channels=_unless_all(makes, layer.outputs),
         )
+
+
+def _unless_all(positions: IntArray, count: int) -> tuple[int, ...] | None:
+    whole = np.array_equal(positions, np.arange(count))
+    return None if whole else tuple(positions.tolist())
 
 
 def price_warnings(plan: Plan) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from onnx_upscale.atomic import Content, PathLike
 from onnx_upscale.emitted import Emitted
+from onnx_upscale.optimizer.plan import Plan
 from onnx_upscale.report import Report
 
 
@@ -15,9 +16,11 @@ class Result(Emitted):
 
     Attributes:
         report: What was done; it also reads like the dictionary of the report file.
+        plan: What was decided, for `onnx_upscale.torch.slim`; None where nobody says.
     """
 
     report: Report = field(repr=False)
+    plan: Plan | None = field(default=None, repr=False, compare=False, kw_only=True)
 
     def written_to(
         self, path: str, external_data: str = "auto"

@@ -157,15 +157,18 @@ def export(
     )
 
 
-def require_torch() -> None:
+def require_torch(what: str = "exporting") -> None:
     """Finds out that torch is there, without importing it.
+
+    Args:
+        what: What it is needed for.
 
     Raises:
         UsageError: It is not; the message says how to install it.
     """
     if find_spec("torch") is None:
         raise UsageError(
-            "exporting needs PyTorch, which is not installed: pip install 'onnx-upscale[export]'"
+            f"{what} needs PyTorch, which is not installed: pip install 'onnx-upscale[export]'"
         )
 
 

@@ -89,11 +89,11 @@ def _best(names: list[str] | tuple[()], node: onnx.NodeProto, stored: str) -> st
         around = [module for module in modules if name.startswith(f"{module}.")]
         return max(map(len, around), default=0), name == stored
 
-    modules = tuple(_modules(node))
+    modules = tuple(modules_around(node))
     return max(names, key=depth, default=stored)
 
 
-def _modules(node: onnx.NodeProto) -> Iterator[str]:
+def modules_around(node: onnx.NodeProto) -> Iterator[str]:
     """The paths of the modules around a node, as far as the exporters tell."""
     for entry in node.metadata_props:
         if entry.key == _SCOPES:  # Such as "['', 'layer1.0', 'layer1.0.conv1', 'conv2d_1']".

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnx.numpy_helper import to_array
 
 import onnx_upscale
 from build import Net, input_values, run, weight_shape
@@ -94,6 +95,28 @@ def test_contract(strategy: str, tmp_path: Path) -> None:
             ]
             assert found in ([], [side])
     assert any(row["reads"] == row["makes"] is not None for row in report["layers"])  # Depthwise.
+
+
+def test_channels_of_layers_cut_the_weights_that_were_emitted(tmp_path: Path) -> None:
+    """What another tool needs to do the same to weights of its own."""
+    for strategy in ("auto", "upscale"):
+        report, emitted = sweep(strategy, tmp_path)
+        before = {t.name: to_array(t) for t in onnx.load(MODELS / "digits.onnx").graph.initializer}
+        cut = 0
+        for row in report["layers"]:
+            read, made = row["read_channels"], row["made_channels"]
+            assert read is None or len(read) == row["read"] < row["inputs"] or read != sorted(read)
+            assert made is None or len(made) == row["made"] <= row["outputs"]
+            (found,) = (node for node in emitted.graph.node if node.name == row["node"])
+            after = {t.name: to_array(t) for t in emitted.graph.initializer}[found.input[1]]
+            own = before[row["weight"]]
+            own = own if made is None else own[made]
+            grouped = row["inputs"] > 1 == own.shape[1]
+            own = own if read is None or grouped else own[:, read]
+            assert own.shape == after.shape
+            assert np.array_equal(np.where(after, own, 0), after)
+            cut += read is not None or made is not None
+        assert cut > 3
 
 
 def test_copied_bytes_are_what_the_copies_write(tmp_path: Path) -> None:

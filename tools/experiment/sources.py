@@ -63,10 +63,14 @@ class Digits:
         """A trained network, from the cache if it is there."""
         torch.manual_seed(seed)
         model = NETWORKS[network](_DIGITS)
-        chosen, _ = self._split(seed)
-        images, labels = self._images[chosen], self._labels[chosen]
+        images, labels = self.training(seed)
         path = self._cache / f"{network}.{seed}.pt"
         return _kept(model, path, lambda: train(model, images, labels, seed))
+
+    def training(self, seed: int) -> tuple[Tensor, Tensor]:
+        """The images that networks are trained on, with their classes."""
+        chosen, _ = self._split(seed)
+        return self._images[chosen], self._labels[chosen]
 
     def calibration(self, seed: int, count: int = CALIBRATION_IMAGES) -> Images:
         """The first images of the training part."""
@@ -109,18 +113,24 @@ class Glyphs:
 
     def model(self, network: str, seed: int) -> nn.Module:
         """A trained network, from the cache if it is there."""
-        from experiment.glyphs import CHARACTERS, training_images
+        from experiment.glyphs import CHARACTERS
 
         torch.manual_seed(seed)
         model = NETWORKS[network](len(CHARACTERS))
         set_dropout(model, 0)
 
         def fit() -> None:
-            images, labels = training_images(seed)
-            recipe = _RECIPES.get(network, _RECIPE)
-            train(model, torch.from_numpy(images), torch.from_numpy(labels), seed, recipe)
+            images, labels = self.training(seed)
+            train(model, images, labels, seed, _RECIPES.get(network, _RECIPE))
 
         return _kept(model, self._cache / f"{network}.{seed}.pt", fit)
+
+    def training(self, seed: int) -> tuple[Tensor, Tensor]:
+        """The images that networks are trained on, with their classes."""
+        from experiment.glyphs import training_images
+
+        images, labels = training_images(seed)
+        return torch.from_numpy(images), torch.from_numpy(labels)
 
     def calibration(self, seed: int, count: int | None = None) -> Images:
         """Images that are nowhere else, in the fonts to train on."""

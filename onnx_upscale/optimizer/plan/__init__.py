@@ -128,7 +128,7 @@ def plan(analysis: Analysis, strategy: Strategy | str, prices: Prices | Costs) -
     strategy = Strategy(strategy)
     costs = _costs(analysis.structure, prices)
     kept = align(analysis, costs) if strategy is Strategy.AUTO else analysis.needs
-    kept, layout = _lay_out(analysis, kept, strategy)
+    kept, layout = lay_out(analysis, kept, strategy)
     readers: dict[int, Reading] = {}
     writers: dict[int, Writing] = {}
     for segment in analysis.structure.segments:
@@ -142,7 +142,7 @@ def plan(analysis: Analysis, strategy: Strategy | str, prices: Prices | Costs) -
             writers[writer.node.index] = realize_writer(
                 analysis, layout, costs, writer.write, strategy
             )
-    edits = _edits(analysis, readers, writers)
+    edits = edits_of(analysis, readers, writers)
     if strategy is Strategy.AUTO:
         edits = {**edits, **dict(_poolings(analysis, costs, readers, writers, edits))}
     return Plan(analysis, kept, layout, readers, writers, edits, costs.prices)
@@ -184,7 +184,7 @@ def _narrowed(layout: Layout, readers: Mapping[int, Reading]) -> Layout:
     return layout.narrowed(narrow) if narrow else layout
 
 
-def _edits(
+def edits_of(
     analysis: Analysis, readers: Mapping[int, Reading], writers: Mapping[int, Writing]
 ) -> Mapping[int, tuple[Edit, ...]]:
     """What changes on edges: before a reader, in or behind its sums, and behind a writer."""
@@ -251,7 +251,7 @@ def check_plan(plan: Plan) -> None:
             check_writer(plan.analysis, plan.layout, writing, plan.edits.get(index, ()))
 
 
-def _lay_out(analysis: Analysis, kept: Needs, strategy: Strategy) -> tuple[Needs, Layout]:
+def lay_out(analysis: Analysis, kept: Needs, strategy: Strategy) -> tuple[Needs, Layout]:
     """Orders all segments; one whose nodes cannot follow keeps all its channels as they were."""
     structure = analysis.structure
     roots, segments = structure.roots, structure.segments

@@ -1,0 +1,398 @@
+"""Back to torch: modules as small as their ONNX models, equal to them, which train and export."""
+
+from __future__ import annotations
+
+import copy
+import io
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import onnx_upscale
+from onnx_upscale import Result, UsageError, export
+
+pytest.importorskip("torch")
+
+import torch
+from torch import Tensor, nn
+
+from onnx_upscale.exporter.torch_exporters import EXPORTERS
+from onnx_upscale.torch import slim
+from onnx_upscale.torch.norms import unfold
+from onnx_upscale.torch.selection import NAME
+from onnx_upscale.torch.values import NewLayer
+from slim_models import MODELS, Shared, hooked, made
+from torch_models import Tiny, fails, image, onnx_says, torch_says
+
+STRATEGIES = ("auto", "gather")
+
+
+@pytest.fixture
+def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Uses the older exporter, which is faster and keeps BatchNormalization."""
+    monkeypatch.setitem(EXPORTERS, "dynamo", EXPORTERS["torchscript"])
+
+
+def optimized(model: nn.Module, strategy: str = "gather", **options: Any) -> Result:
+    exported = export(model, image(), None)
+    return onnx_upscale.optimize(exported.model, exported.masks, strategy=strategy, **options)
+
+
+def check(model: nn.Module, result: Result) -> nn.Module:
+    """Slims, and checks what holds for every module."""
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    small = slim(model, result)
+    assert_equal(small, result)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert set(small.state_dict()) >= set(before)
+    assert type(small) is type(model)
+    return small
+
+
+def assert_equal(module: nn.Module, result: Result) -> None:
+    for batch in (1, 3):
+        x = image(batch, seed=5)
+        np.testing.assert_allclose(torch_says(module, x), onnx_says(result.model, x), atol=1e-4)
+
+
+def weights(model: nn.Module) -> int:
+    return sum(each.numel() for each in model.parameters())
+
+
+def selections(model: nn.Module) -> dict[str, Tensor]:
+    found = model.named_buffers()
+    return {name.rpartition(".")[0]: value for name, value in found if name.endswith(NAME)}
+
+
+@pytest.mark.usefixtures("fast")
+class TestEqualToTheResult:
+    @pytest.mark.parametrize("strategy", STRATEGIES)
+    @pytest.mark.parametrize("dim", [0, 1])
+    @pytest.mark.parametrize("name", MODELS)
+    def test_with_batch_normalization_of_its_own(self, name: str, dim: int, strategy: str) -> None:
+        model = made(name, dim)
+        small = check(model, optimized(model, strategy))
+        assert weights(small) < weights(model) or name == "attentive"
+
+    def test_branches_that_disagree_pick_channels(self) -> None:
+        model = made("residual")
+        result = optimized(model)
+        chosen = selections(slim(model, result))
+        rows = {row.weight: row for row in result.report.layers}
+        copying = [
+            reader.node
+            for segment in result.report.segments
+            for reader in segment.readers
+            if reader.realization in ("slice", "gather")
+        ]
+        assert len(chosen) == len(copying) > 0
+        for path, places in chosen.items():
+            assert len(places) == rows[f"{path}.weight"].read
+
+    def test_a_constrained_result_needs_none(self) -> None:
+        model = made("residual")
+        result = optimized(model, "constrained")
+        small = slim(model, result)
+        assert_equal(small, result)
+        assert not selections(small)
+
+    def test_masks_that_the_module_does_not_know(self) -> None:
+        model = made("dense", amount=0)
+        exported = export(model, image(), None)
+        own = {"head.weight": {"input": [1, 2, 3, 30]}, "inner.weight": {"output": [0, 5]}}
+        masks = {"version": 1, "masks": own}
+        check(model, onnx_upscale.optimize(exported.model, masks, strategy="gather"))
+
+    def test_hooks_of_torch_become_parameters(self) -> None:
+        model = hooked("inverted")
+        small = slim(model, optimized(model))
+        assert_equal(small, optimized(model))
+        assert not any("_orig" in name for name, _ in small.named_parameters())
+        assert all(each.requires_grad for each in small.parameters())
+
+    def test_repaired_weights(self) -> None:
+        model = made("dense", amount=0)
+        exported = export(model, image(), None)
+        masks = {"version": 1, "masks": {"head.weight": {"input": list(range(12))}}}
+        samples = [{"image": image(8, seed=at).numpy()} for at in range(8)]
+        result = onnx_upscale.optimize(exported.model, masks, recover=samples)
+        check(model, result)
+
+    def test_all_channels_of_a_layer(self) -> None:
+        model = made("residual", amount=0)
+        exported = export(model, image(), None)
+        masks = {"version": 1, "masks": {"inner.weight": {"input": list(range(48))}}}
+        small = check(model, onnx_upscale.optimize(exported.model, masks))
+        assert all(each.numel() for each in small.parameters())
+
+    def test_parts_that_count_keep_what_they_count(self) -> None:
+        model = made("counting", dim=0)
+        result = optimized(model)
+        small: Any = check(model, result)
+        assert small.parts[0].inner.out_channels == 8
+        assert small.free[0].weight.shape[0] < 24
+
+    def test_shared_weights_stay_shared(self) -> None:
+        model = made("shared")
+        small: Any = check(model, optimized(model))
+        assert small.one.weight is small.two.weight
+        assert small.one.in_features == small.two.in_features == small.one.weight.shape[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["dense", "inverted", "odd"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_folded_batch_normalization_is_taken_out_again(
+    name: str, strategy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(EXPORTERS, "torchscript", fails)
+    model = made(name)
+    result = optimized(model, strategy)
+    folded = {node.op_type for node in result.model.graph.node}
+    assert name == "dense" or "BatchNormalization" not in folded
+    small = check(model, result)
+    norms = [part for part in small.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    assert norms
+    for norm in norms:
+        assert norm.running_var is not None
+        assert norm.num_features == len(norm.weight) == len(norm.running_var)
+
+
+@pytest.mark.usefixtures("fast")
+class TestTrainable:
+    @pytest.mark.parametrize("name", MODELS)
+    def test_finite_gradients_everywhere(self, name: str) -> None:
+        model = made(name)
+        small = slim(model, optimized(model)).train()
+        loss = nn.functional.cross_entropy(small(image(8)), torch.arange(8) % 5)
+        loss.backward()
+        for key, parameter in small.named_parameters():
+            assert parameter.grad is not None, key
+            assert bool(parameter.grad.isfinite().all()), key
+            assert parameter.grad.shape == parameter.shape
+
+    def test_the_loss_falls_and_selections_stay(self) -> None:
+        model = made("inverted")
+        small = slim(model, optimized(model)).train()
+        before = {name: value.clone() for name, value in selections(small).items()}
+        optimizer = torch.optim.AdamW(small.parameters(), 1e-2)
+        x, y, losses = image(32), torch.arange(32) % 5, []
+        for _ in range(20):
+            loss = nn.functional.cross_entropy(small(x), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(float(loss.detach()))
+        assert losses[-1] < 0.8 * losses[0]
+        assert before and all(torch.equal(before[name], v) for name, v in selections(small).items())
+
+    def test_frozen_parameters_stay_frozen_and_modes_as_they_were(self) -> None:
+        model: Any = made("dense").train()
+        model.norm.eval()
+        model.stem.weight.requires_grad_(False)
+        small: Any = slim(model, optimized(model))
+        assert small.training and not small.norm.training
+        assert not small.stem.weight.requires_grad
+        assert small.grow.weight.requires_grad
+
+
+@pytest.mark.usefixtures("fast")
+class TestGoesOn:
+    def test_saved_and_copied(self) -> None:
+        model = made("residual")
+        result = optimized(model)
+        small = slim(model, result)
+        content = io.BytesIO()
+        torch.save(small, content)
+        content.seek(0)
+        again = torch.load(content, weights_only=False)
+        assert selections(again)
+        for each in (again, copy.deepcopy(small)):
+            assert_equal(each, result)
+        fresh = slim(model, result)
+        for parameter in fresh.parameters():
+            parameter.data.zero_()
+        fresh.load_state_dict(small.state_dict())
+        assert_equal(fresh, result)
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("name", ["residual", "inverted"])
+    def test_exported_by_torch_alone(self, name: str) -> None:
+        model = made(name)
+        result = optimized(model)
+        small = slim(model, result).eval()
+        program = torch.onnx.export(small, (image(2),), dynamo=True, verbose=False)
+        assert program is not None
+        x = image(2, seed=7)
+        np.testing.assert_allclose(
+            onnx_says(program.model_proto, x), torch_says(small, x), atol=1e-5
+        )
+        shapes = {tuple(tensor.dims) for tensor in program.model_proto.graph.initializer}
+        assert {tuple(each.shape) for each in small.parameters() if each.dim() == 4} <= shapes
+
+    def test_pruned_again(self) -> None:
+        model = made("residual")
+        small: Any = slim(model, optimized(model))
+        first = selections(small)
+        with torch.no_grad():
+            for layer in (small.inner, small.left):
+                layer.weight[:, ::3] = 0
+        result = optimized(small)
+        smaller = check(small, result)
+        assert weights(smaller) < weights(small)
+        assert first and set(selections(smaller)) >= set(first)
+
+
+@pytest.mark.usefixtures("fast")
+class TestRefused:
+    @pytest.fixture
+    def result(self) -> Result:
+        return optimized(made("residual"))
+
+    def says(self, job: Callable[[], object]) -> str:
+        with pytest.raises(UsageError) as error:
+            job()
+        message = str(error.value)
+        assert "\n" not in message
+        return message
+
+    def test_no_module(self, result: Result) -> None:
+        assert "expected a torch.nn.Module" in self.says(lambda: slim("net.pt", result))
+
+    def test_no_result(self) -> None:
+        model: Any = "out.onnx"
+        assert "expected what optimize or prune gave" in self.says(lambda: slim(Tiny(), model))
+
+    def test_another_module(self, result: Result) -> None:
+        message = self.says(lambda: slim(made("dense"), result))
+        assert message.startswith("layer 'stem' has a weight of 20x3x3x3 in the module, and of 48x")
+
+    def test_a_module_without_a_layer(self, result: Result) -> None:
+        model: Any = made("residual")
+        del model.inner
+        model.forward = lambda image: model.head(model.left(model.stem(image)).mean((2, 3)))
+        message = self.says(lambda: slim(model, result, image()))
+        assert message.startswith("layer 'inner' of the result is not in the module")
+
+    def test_other_inputs(self, result: Result) -> None:
+        assert "the result reads image, and the module x" in self.says(
+            lambda: slim(Tiny(), result, image())
+        )
+
+    def test_a_layer_of_another_shape(self, result: Result) -> None:
+        model: Any = made("residual")
+        model.head = nn.Linear(48, 7)
+        message = self.says(lambda: slim(model, result))
+        assert message.startswith("layer 'head' has a weight of 7x48 in the module, and of 5x48")
+
+    def test_trained_since(self, result: Result) -> None:
+        model: Any = made("residual")
+        for parameter in model.parameters():
+            parameter.data += 0.1
+        message = self.says(lambda: slim(model, result))
+        assert "have other weights than were exported" in message
+
+    def test_a_module_that_computes_something_else(self, result: Result) -> None:
+        model: Any = made("residual")
+        model.norm.eps = 1.0
+        message = self.says(lambda: slim(model, result))
+        assert "does not compute what the result computes" in message
+
+    def test_a_layer_that_cannot_be_found_again(self) -> None:
+        class Folded(nn.Module):
+            """Its second weight is computed, so that nothing in the model has its name."""
+
+            def __init__(self) -> None:
+                super().__init__()
+                self.one = nn.Linear(8, 6)
+                self.two = nn.utils.parametrizations.weight_norm(nn.Linear(6, 6))
+                self.three = nn.Linear(6, 5)
+
+            def forward(self, x: Tensor) -> Tensor:
+                y: Tensor = self.three(torch.relu(self.two(torch.relu(self.one(x)))))
+                return y
+
+        torch.manual_seed(0)
+        model: Any = Folded()
+        exported = export(model, torch.randn(2, 8), None)
+        keys = [node.name for node in exported.model.graph.node if node.op_type == "Gemm"]
+        masks = {"version": 1, "masks": {keys[1]: {"input": [0, 1, 2]}}}
+        result = onnx_upscale.optimize(exported.model, masks)
+        message = self.says(lambda: slim(model, result))
+        assert "layer 'two'" in message, message
+
+    def test_arguments_that_cannot_be_made_up(self) -> None:
+        model = Shared()
+        result = optimized(model.eval())
+
+        class Wrapped(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.inner = model
+
+            def forward(self, pair: list[Tensor]) -> Tensor:
+                y: Tensor = self.inner(pair[0])
+                return y
+
+        assert "give `args`" in self.says(lambda: slim(Wrapped(), result))
+
+
+class TestUnfolded:
+    """A normalization that comes out of a layer again."""
+
+    def layer(self, seed: int, kind: str) -> tuple[NewLayer, nn.Module]:
+        rng = np.random.default_rng(seed)
+        shape = {"plain": (6, 4, 3, 3), "grouped": (6, 2, 3, 3), "transposed": (4, 3, 3, 3)}[kind]
+        groups = 1 if kind == "plain" else 2
+        weight = rng.standard_normal(shape)
+        new = NewLayer(
+            weight, rng.standard_normal(6), np.arange(6), None, groups, kind == "transposed"
+        )
+        make = nn.ConvTranspose2d if kind == "transposed" else nn.Conv2d
+        return new, make(4, 6, 3, groups=groups).double()
+
+    @pytest.mark.parametrize("kind", ["plain", "grouped", "transposed"])
+    @pytest.mark.parametrize("affine", [True, False])
+    @pytest.mark.parametrize("biased", [True, False])
+    def test_both_compute_what_was_folded(self, kind: str, affine: bool, biased: bool) -> None:
+        for seed in range(5):
+            new, conv = self.layer(seed, kind)
+            torch.manual_seed(seed)
+            norm: Any = nn.BatchNorm2d(6, affine=affine).double().eval()
+            norm.running_mean.normal_()
+            norm.running_var.uniform_(0.5, 2)
+            if affine:
+                norm.weight.data.normal_()
+                norm.weight.data[seed % 6] = 0.0
+                norm.bias.data.normal_()
+            if kind != "transposed":
+                new.weight[(seed + 1) % 6] = 0.0
+            bias = np.random.default_rng(seed).standard_normal(6) if biased else None
+            both = unfold(new, bias, norm)
+            wanted, found = copy.deepcopy(conv), conv
+            assert found.bias is not None and wanted.bias is not None
+            wanted.weight.data = torch.from_numpy(new.weight)
+            wanted.bias.data = torch.from_numpy(np.asarray(new.bias))
+            found.weight.data = torch.from_numpy(both.weight)
+            own = np.zeros(6) if both.bias is None else both.bias
+            found.bias.data = torch.from_numpy(np.asarray(own))
+            norm.running_mean = torch.from_numpy(both.mean)
+            if affine:
+                norm.weight.data = torch.from_numpy(np.asarray(both.gamma))
+                norm.bias.data = torch.from_numpy(np.asarray(both.shift))
+            assert (both.bias is None) == (bias is None)
+            x = torch.randn(2, 4, 5, 5, dtype=torch.float64)
+            with torch.no_grad():
+                np.testing.assert_allclose(norm(found(x)), wanted(x), atol=1e-9)
+
+    def test_a_channel_that_reads_nothing_is_the_same_in_training(self) -> None:
+        new, conv = self.layer(0, "plain")
+        new.weight[2] = 0.0
+        norm: Any = nn.BatchNorm2d(6).double()
+        both = unfold(new, None, norm)
+        assert new.bias is not None and both.shift is not None
+        assert both.shift[2] == new.bias[2]
+        assert both.mean[2] == 0.0
+        assert conv is not None

@@ -1,0 +1,138 @@
+"""Prune the experiment's networks, go back to torch, fine-tune for one epoch: for docs/slim.md.
+
+    python tools/slim_study.py [--data digits] [--networks resnet ...] [--amount 0.5] > table.md
+    python tools/slim_study.py --steps 150      # a try: networks that were trained less
+
+Each network is exported and pruned without constraints by the L1 norm of what its layers read,
+`onnx_upscale.torch.slim` makes a module of the result, and this is trained for an epoch like the
+network was, without dropout, and exported again. With `--steps`, networks are trained for so many
+steps and not kept, and an epoch is the images that these see, each once. Needs the `experiment`
+extra.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+import onnx_upscale
+from experiment.cells import accuracy
+from experiment.glyphs import SEEN, glyphs
+from experiment.networks import CONVOLUTIONAL, set_dropout
+from experiment.sources import TRAINED, Digits, Glyphs
+from experiment.training import BATCH, DIGITS, Recipe, train
+from onnx_upscale.torch import slim
+from onnx_upscale.torch.selection import NAME
+
+ROOT = Path(__file__).resolve().parent.parent
+HEAD = [
+    "data",
+    "network",
+    "pruned",
+    "weights",
+    "macs",
+    "layers that pick",
+    "unpruned",
+    "result",
+    "slim",
+    "fine-tuned",
+    "exported again",
+    "CPU seconds",
+]
+_RATE = 2e-3
+
+
+def row(
+    source: Digits | Glyphs, data: str, network: str, seed: int, amount: float, steps: int | None
+) -> list[str]:
+    if steps is None:
+        model = source.model(network, seed)
+        images, labels = source.training(seed)
+    else:
+        model, images, labels = trained(source, network, seed, steps)
+    exported = onnx_upscale.export(model, images[:2], None)
+    masks = onnx_upscale.mask(exported.model, "l1", amount, layers=["*"])
+    result = onnx_upscale.optimize(exported.model, masks, samples=1)
+    small = slim(model, result)
+    picks = sum(name.endswith(NAME) for name, _ in small.named_buffers())
+    before = share_right(small, source, seed)
+    started = time.process_time()
+    set_dropout(small, 0)
+    train(small, images, labels, seed, Recipe(epochs=1, rate=_RATE))
+    seconds = time.process_time() - started
+    again = onnx_upscale.export(small, images[:2], None)
+    report = result.report
+    return [
+        data,
+        network,
+        f"{amount:.0%}",
+        f"{report.output.params / report.input.params:.2f}",
+        f"{report.output.macs / report.input.macs:.2f}",
+        str(picks),
+        percent(accuracy(exported.model, source, seed)),
+        percent(accuracy(result.model, source, seed)),
+        percent(before),
+        percent(share_right(small, source, seed)),
+        percent(accuracy(again.model, source, seed)),
+        f"{seconds:.0f}",
+    ]
+
+
+def trained(
+    source: Digits | Glyphs, network: str, seed: int, steps: int
+) -> tuple[nn.Module, Tensor, Tensor]:
+    """A network trained for some steps, on what images."""
+    torch.manual_seed(seed)
+    if isinstance(source, Glyphs):
+        made = glyphs(steps * BATCH, [0, seed], SEEN)
+        images, labels = (torch.from_numpy(each) for each in made)
+    else:
+        images, labels = source.training(seed)
+    model = CONVOLUTIONAL[network](int(labels.max()) + 1)
+    set_dropout(model, 0)
+    epochs = max(steps * BATCH // len(images), 1)
+    return train(model, images, labels, seed, Recipe(epochs, DIGITS.rate)), images, labels
+
+
+def share_right(module: nn.Module, source: Digits | Glyphs, seed: int) -> float:
+    """Share of the held-out images that a module classifies right."""
+    right = total = 0
+    module.eval()
+    with torch.no_grad():
+        for images, labels in source.batches(seed):
+            found: Tensor = module(torch.from_numpy(images)).argmax(1)
+            right += int((found == torch.from_numpy(labels)).sum())
+            total += len(labels)
+    return right / total
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", choices=tuple(TRAINED), default="digits")
+    parser.add_argument("--networks", nargs="+", default=list(CONVOLUTIONAL))
+    parser.add_argument("--amount", type=float, default=0.5)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, help="train networks for so many steps, and anew")
+    args = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(1)
+    source = TRAINED[args.data](ROOT / "build" / args.data, 1)
+    print(f"| {' | '.join(HEAD)} |\n{'| --- ' * len(HEAD)}|", flush=True)
+    for network in args.networks:
+        cells = row(source, args.data, network, args.seed, args.amount, args.steps)
+        print(f"| {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
