@@ -20,6 +20,7 @@ extensions = [
     "sphinx_click",
     "sphinx_copybutton",
 ]
+smartquotes = False  # Options have two dashes.
 html_theme = "furo"
 html_title = "onnx-upscale"
 html_copy_source = False
