@@ -46,6 +46,39 @@ def gate(b: Builder) -> None:
     b.one("Mul", [data, gate], b.shapes[data])
 
 
+def split_attention(b: Builder) -> None:
+    """Paths of a grouped convolution, weighed channel by channel and added up."""
+    data = b.pick(4)
+    if data is None:
+        return
+    n, ins, h, w = image_sizes(b.shapes[data])
+    paths, width = b.draw(st.integers(2, 3)), b.draw(st.integers(1, 4))
+    if ins % paths:
+        data = conv(b, data, 2 * paths)
+    data = activation(b, conv(b, data, paths * width, 1, 0, paths)) or list(b.shapes)[-1]
+
+    def apart(tensor: str, h: int, w: int) -> str:
+        sizes = b.constant([0, paths, width, h, w], np.int64)
+        return b.one("Reshape", [tensor, sizes], (n, paths, width, h, w))
+
+    def added(tensor: str) -> str:
+        inputs, given = [tensor], {"axes": [1]}
+        if b.opset >= 13:
+            inputs, given = [tensor, b.constant([1], np.int64)], {}
+        return b.one("ReduceSum", inputs, (n, width, h, w), keepdims=0, **given)
+
+    parts = apart(data, h, w)
+    pooled = b.one("GlobalAveragePool", [added(parts)], (n, width, 1, 1))
+    inner = b.one("Relu", [conv(b, pooled, 3)], (n, 3, 1, 1))
+    weights = apart(conv(b, inner, paths * width), 1, 1)
+    shape = (n, paths, width, 1, 1)
+    if b.opset >= 13:
+        weights = b.one("Softmax", [weights], shape, axis=1)
+    else:
+        weights = b.one("Sigmoid", [weights], shape)
+    added(b.one("Mul", [parts, weights], (n, paths, width, h, w)))
+
+
 def concat(b: Builder) -> None:
     rank = b.draw(st.sampled_from([4, 2]))
     data = b.pick(rank)
