@@ -160,7 +160,7 @@ def attention(b: Builder) -> None:
     n, length, channels = b.shapes[data]
     assert isinstance(channels, int)
     heads, width = 2, b.draw(st.integers(1, 3))
-    parts = []
+    parts, whole = [], None
     for order in ([0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3]):
         whole = matmul(b, data, heads * width)
         assert whole is not None
@@ -175,4 +175,6 @@ def attention(b: Builder) -> None:
     turned = b.one("Transpose", [mixed], (n, length, heads, width), perm=[0, 2, 1, 3])
     sizes = b.constant([0, 0, heads * width], np.int64)
     flat = b.one("Reshape", [turned, sizes], (n, length, heads * width))
+    if whole is not None and b.chance(0.3):  # Values by another way.
+        flat = b.one("Add", [flat, activation(b, whole) or whole], (n, length, heads * width))
     matmul(b, flat, channels)
