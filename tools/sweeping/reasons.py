@@ -61,6 +61,11 @@ REASONS: tuple[tuple[str, tuple[str, ...], str], ...] = (
         ("output",),
         "states of a state space lie where a pointwise convolution has its places, and stay",
     ),
+    (
+        "vit_tiny_r",
+        ("output",),
+        "groups that are constant are padded with another value in front of a pooling",
+    ),
     ("xcit", ("output",), "attention between channels: heads that are normalized stay in step"),
 )
 """A pattern of names, the sides of the masks, and the reason; the first that fits counts."""
