@@ -53,7 +53,7 @@ _PARTS: tuple[Part, ...] = (
     movement.flatten, movement.sequence, compounds.image, movement.shuffle, movement.pixels,
     space.resize, movement.expand, movement.tile, compounds.attention, layers.gemm, layers.matmul,
     layers.left_matmul, compounds.products, layers.twins, compounds.transition, bodies.branch,
-    bodies.loop,
+    bodies.loop, compounds.split_attention,
 )  # fmt: skip
 _COMMON = (
     layers.some_conv, compounds.conv_bn, compounds.residual, compounds.join, compounds.concat,
@@ -87,6 +87,13 @@ def everything() -> st.SearchStrategy[list[Part]]:
     ]
     others += [part for part in often for _ in range(3)]
     return st.permutations([*chains, *others, _chain_of(), _chain_of()])
+
+
+def with_split_attention() -> st.SearchStrategy[list[Part]]:
+    """Paths of grouped convolutions that are added up, with other parts around them."""
+    around = (layers.some_conv, layers.grouped_conv, compounds.residual, movement.split, chain)
+    own = st.lists(st.sampled_from(around), max_size=3)
+    return st.tuples(own, own).map(lambda both: [*both[0], compounds.split_attention, *both[1]])
 
 
 def with_fused() -> st.SearchStrategy[list[Part]]:

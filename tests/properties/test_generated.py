@@ -19,7 +19,7 @@ import onnx_upscale
 from build import Net, assert_close, named_outputs
 from case import Case
 from masked import masked
-from strategies import cases, with_fused, with_recurrent
+from strategies import cases, with_fused, with_recurrent, with_split_attention
 from targets import TARGETS
 
 STRATEGIES = ("auto", "upscale", "gather", "constrained")
@@ -68,6 +68,15 @@ def test_generated(case: Case, ways: list[tuple[str, str]]) -> None:
 @pytest.mark.slow
 @given(cases(with_fused()), st.lists(st.sampled_from(WAYS), min_size=4, max_size=4, unique=True))
 def test_generated_with_fused_operators(case: Case, ways: list[tuple[str, str]]) -> None:
+    check(case, ways)
+
+
+@pytest.mark.slow
+@given(
+    cases(with_split_attention()),
+    st.lists(st.sampled_from(WAYS), min_size=4, max_size=4, unique=True),
+)
+def test_generated_with_split_attention(case: Case, ways: list[tuple[str, str]]) -> None:
     check(case, ways)
 
 

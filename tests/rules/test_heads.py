@@ -191,8 +191,14 @@ def test_tensors_in_between_are_compared_in_the_order_of_each_head() -> None:
     assert widths(result.model, "separate") == [2 * HEADS * 2 + FLAT, FLAT]
 
 
-def convolved(masks: Masks) -> onnx.ModelProto:
-    """Attention over the pixels of an image, with a depthwise convolution behind it."""
+def convolved(masks: Masks, beside: str = "nothing") -> onnx.ModelProto:
+    """Attention over the pixels of an image, with a depthwise convolution behind it.
+
+    Args:
+        masks: Channels that are zero, or are not read.
+        beside: What is added to the result: of the values, of the queries, or of values that a
+            constant is added to.
+    """
     net = Net(18, x=(1, CHANNELS, TOKENS, TOKENS))
 
     def conv(tensor: str, name: str, inputs: int, outputs: int) -> str:
@@ -201,15 +207,54 @@ def convolved(masks: Masks) -> onnx.ModelProto:
         weight[list(masks.get(f"{name}.output", ()))] = 0
         return net("Conv", tensor, weight, name=name)
 
+    flats = {name: conv("x", name, CHANNELS, FLAT) for name in "qkv"}
     queries, keys, values = (
-        net("Reshape", conv("x", name, CHANNELS, FLAT), net.ints(1, HEADS, WIDTH, TOKENS**2))
-        for name in "qkv"
+        net("Reshape", flat, net.ints(1, HEADS, WIDTH, TOKENS**2)) for flat in flats.values()
     )
     scores = net("MatMul", net("Transpose", queries, perm=[0, 1, 3, 2]), keys)
     turned = net("Transpose", net("Softmax", scores, axis=-1), perm=[0, 1, 3, 2])
     flat = net("Reshape", net("MatMul", values, turned), net.ints(1, FLAT, TOKENS, TOKENS))
     flat = net("Conv", flat, net.random(FLAT, 1, 1, 1), group=FLAT)
+    if beside in ("values", "moved values"):
+        local = net("Conv", flats["v"], net.random(FLAT, 1, 3, 3), group=FLAT, pads=[1] * 4)
+        local = net("Add", local, net.random(FLAT, 1, 1)) if beside == "moved values" else local
+        flat = net("Relu", net("Add", flat, local))
+    elif beside == "queries":
+        flat = net("Add", flat, flats["q"])
     return net.model(conv(flat, "o", FLAT, CHANNELS))
+
+
+@pytest.mark.parametrize("part", "vo")
+@pytest.mark.parametrize("beside", ["values", "moved values"])
+@pytest.mark.parametrize("strategy", ["auto", "upscale", "gather"])
+def test_each_head_loses_channels_of_its_own_where_values_are_added(
+    part: str, beside: str, strategy: str
+) -> None:
+    gone = [0, 2, WIDTH + 1, WIDTH + 2, 2 * WIDTH, 2 * WIDTH + 1, 2 * WIDTH + 3]
+    masks = masked("separate", part, gone)
+    model = convolved({}, beside)
+    emitted = onnx_upscale.optimize(model, document(masks), strategy=strategy).model
+    inputs = input_values(model)
+    assert_close(run(convolved(masks, beside), inputs), run(emitted, inputs))
+    assert [weight_shape(emitted, name)[0] for name in "qkv"] == [FLAT, FLAT, HEADS * 2]
+
+
+@pytest.mark.parametrize("beside", ["values", "moved values", "queries"])
+@pytest.mark.parametrize("strategy", ["auto", "upscale", "gather", "constrained"])
+def test_random_masks_where_something_is_added(beside: str, strategy: str) -> None:
+    random = np.random.default_rng(3)
+    model = convolved({}, beside)
+    inputs = input_values(model)
+    for _ in range(4):
+        masks = {
+            f"{name}.{'input' if name == 'o' else 'output'}": np.flatnonzero(
+                random.random(FLAT) < 0.4
+            ).tolist()
+            for name in "qkvo"
+        }
+        result = onnx_upscale.optimize(model, document(masks), strategy=strategy)
+        if strategy != "constrained":  # That one proves what it grew by itself.
+            assert_close(run(convolved(masks, beside), inputs), run(result.model, inputs))
 
 
 def test_no_channel_of_a_head_is_kept_for_the_sake_of_a_count() -> None:

@@ -15,7 +15,26 @@ REASONS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ),
     ("deberta_v2", _BOTH, "relative positions are multiplied with the same queries and keys"),
     ("squeezebert", _BOTH, "grouped convolutions make the heads"),
-    ("wav2vec2", _BOTH, "a grouped convolution on a residual stream reads all of it"),
+    (
+        "wav2vec2|cpubone",
+        _BOTH,
+        "a grouped convolution on a residual stream reads all of it",
+    ),
+    (
+        "gmlp",
+        _BOTH,
+        "one half of a gate is normalized, which reads all of it, and the other half stays with it",
+    ),
+    (
+        "timm/coat",
+        _BOTH,
+        "queries are multiplied by convolved values, channel by channel: heads stay in step",
+    ),
+    (
+        "davit",
+        ("output",),
+        "attention between channels: a softmax reads all keys, and values stay with them",
+    ),
     ("efficientvit_b", ("output",), "linear attention: queries, keys and values in one axis stay"),
     (
         "swinv2|swin_v2",
@@ -31,6 +50,21 @@ REASONS: tuple[tuple[str, tuple[str, ...], str], ...] = (
         "starnet",
         ("input",),
         "a residual stream has the same channels from end to end, though later readers want fewer",
+    ),
+    (
+        "halonet",
+        ("output",),
+        "relative positions are multiplied with the queries of all heads, which stay in step",
+    ),
+    (
+        "efficientvim",
+        ("output",),
+        "states of a state space lie where a pointwise convolution has its places, and stay",
+    ),
+    (
+        "vit_tiny_r",
+        ("output",),
+        "groups that are constant are padded with another value in front of a pooling",
     ),
     ("xcit", ("output",), "attention between channels: heads that are normalized stay in step"),
 )

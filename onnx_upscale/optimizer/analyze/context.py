@@ -23,6 +23,7 @@ from onnx_upscale.optimizer.analyze.facts import (
     Write,
     same_axis,
 )
+from onnx_upscale.optimizer.analyze.groups import Together
 from onnx_upscale.optimizer.analyze.labels import LabelPool
 from onnx_upscale.optimizer.analyze.rewrites import Count, Rewrite, Template
 from onnx_upscale.optimizer.analyze.sized_inputs import WHERE_SINCE, SizedInputs
@@ -35,6 +36,7 @@ from onnx_upscale.optimizer.load.values import Array
 
 # Each takes some dozens of bytes, and a few bytes of a model can ask for any number.
 _MOST_CHANNELS = 1 << 24
+_APART = Together()
 
 
 class UnclearError(Exception):
@@ -48,7 +50,7 @@ class Context:
         graph: The graph.
         node: The node.
         in_heads: Whether what it makes goes into a product of activations, with no layer between.
-        whole_groups: Whether a grouped layer loses whole groups only.
+        together: The grouped layers whose groups do not lose channels each by itself.
         inputs: Labelled axes by input slot.
         outputs: What was said of them, by output.
     """
@@ -61,14 +63,14 @@ class Context:
         axes: Mapping[str, Axes],
         sizes: Mapping[str, Sizes],
         in_heads: bool = False,
-        whole_groups: bool = True,
+        together: Together = _APART,
     ) -> None:
         self.graph = graph
         self.node = node
         self._pool = pool
         self._axes = axes
         self.in_heads = in_heads
-        self.whole_groups = whole_groups
+        self.together = together
         self.inputs: dict[int, Axes] = {
             slot: axes[name] for slot, name in enumerate(node.inputs) if axes.get(name)
         }

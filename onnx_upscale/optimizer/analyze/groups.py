@@ -1,25 +1,49 @@
-"""Which grouped layers lose whole groups only.
+"""How grouped layers lose channels: each group its own, all groups alike, or whole groups only.
 
 Each group of a convolution may lose channels of its own, and have an order of its own, if the axis
 on either side is that of its groups everywhere: nobody takes a part of it, lays it beside another,
 repeats its channels or wants their order. Else the channels of a group stay together. Layers may
 have an axis in common, as two in a row, where it is the same groups to each: what leaves one of
 them, and the order of what stays, is then the same for all.
+
+Where what is around a layer treats the groups alike, as a sum over all of them does, the same
+channels of every group leave: each axis by itself is then a group, repeated.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
-from onnx_upscale.optimizer.analyze.facts import Axes, Demand, Facts
+from onnx_upscale.optimizer.analyze.facts import Axes, Demand, Facts, Grid, same_axis
 from onnx_upscale.optimizer.load.graph import IntArray
 
+Side: TypeAlias = "tuple[int, bool]"
+"""The index of a grouped layer, and whether its outputs are meant."""
 
-def in_whole_groups(
+
+@dataclass(frozen=True)
+class Together:
+    """The grouped layers whose groups do not lose channels each by itself.
+
+    Attributes:
+        whole: Those that lose whole groups only.
+        alike: Their sides of which every group loses the same channels.
+    """
+
+    whole: frozenset[int] = frozenset()
+    alike: frozenset[Side] = frozenset()
+
+    def __or__(self, other: Together) -> Together:
+        return Together(self.whole | other.whole, self.alike | other.alike)
+
+
+def find_together(
     facts: Sequence[Facts], axes: Mapping[str, Axes], roots: IntArray, demands: Sequence[Demand]
-) -> frozenset[int]:
+) -> Together:
     """Finds those that were taken for more and cannot be.
 
     Args:
@@ -29,13 +53,14 @@ def in_whole_groups(
         demands: All demands.
 
     Returns:
-        The indices of their nodes.
+        What more is together.
     """
+    sides = [(each, grid) for each in facts if each.grouped for grid in each.grids]
+    alike = frozenset(_side(*each) for each in sides if _is_alike(each[1], roots))
     grids = [
-        (each.node.index, roots[g.flat], g.shape)
-        for each in facts
-        if each.grouped
-        for g in each.grids
+        (each.node.index, roots[grid.flat], grid.shape)
+        for each, grid in sides
+        if _side(each, grid) not in alike
     ]
     found: set[int] = set()
     owner = np.full(len(roots), -1)
@@ -59,4 +84,15 @@ def in_whole_groups(
         for number in np.unique(owner[own]).tolist():
             if number >= 0 and (moves or not np.array_equal(own, grids[number][1])):
                 found.add(grids[number][0])
-    return frozenset(found)
+    return Together(frozenset(found), alike)
+
+
+def _side(facts: Facts, grid: Grid) -> Side:
+    assert facts.grouped is not None
+    return facts.node.index, not same_axis(grid.flat, facts.grouped.inputs)
+
+
+def _is_alike(grid: Grid, roots: IntArray) -> bool:
+    """Whether something couples the groups, channel by channel, and nothing those of one group."""
+    groups = roots[grid.flat].reshape(grid.shape)
+    return bool((groups == groups[0]).all()) and len(np.unique(groups)) == groups.shape[1]

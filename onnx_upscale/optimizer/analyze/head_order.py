@@ -106,14 +106,15 @@ def _heads_of(structure: Structure) -> Iterator[_Heads]:
     roots = structure.roots
     found: dict[bytes, list[Grid]] = {}
     uses: dict[int, int] = {}
-    shared: set[bytes] = set()
+    shared: set[tuple[bytes, ...]] = set()
     for facts, grid in ((each, grid) for each in structure.facts for grid in each.grids):
         found.setdefault(roots[grid.factors[-1]].tobytes(), []).append(grid)
-        flat = roots[grid.flat].tobytes()
-        # Grouped layers in a row have the same grid, which counts once.
-        again = facts.grouped is not None and flat in shared
-        if facts.grouped is not None:
-            shared.add(flat)
+        # Grouped layers in a row have the same grid, which counts once; so have values and the
+        # result of an attention that something else made of the values is added to.
+        same = (grid.flat,) if facts.grouped is not None else grid.axes
+        key = tuple(roots[axis].tobytes() for axis in same)
+        again = key in shared
+        shared.add(key)
         for axis in grid.factors if again else (*grid.factors, grid.flat):
             head = int(roots[axis[0]])
             uses[head] = uses.get(head, 0) + 1

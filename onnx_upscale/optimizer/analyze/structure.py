@@ -22,7 +22,7 @@ from onnx_upscale.optimizer.analyze.facts import (
     Read,
     Tie,
 )
-from onnx_upscale.optimizer.analyze.groups import in_whole_groups
+from onnx_upscale.optimizer.analyze.groups import Together, find_together
 from onnx_upscale.optimizer.analyze.heads import nodes_in_heads
 from onnx_upscale.optimizer.analyze.idioms import Idioms, find_idioms
 from onnx_upscale.optimizer.analyze.labels import LabelPool
@@ -260,13 +260,13 @@ def find_structure(graph: Graph) -> Structure:
     sizes, movers = trace_sizes(graph)
     in_heads = nodes_in_heads(graph)
     idioms = find_idioms(graph, sizes)
-    whole = frozenset[int]()
+    together = Together()
     while True:
-        structure = _label(graph, sizes, movers, in_heads, idioms, whole)
-        more = in_whole_groups(structure.facts, structure.axes, structure.roots, structure.demands)
-        if more <= whole:
+        structure = _label(graph, sizes, movers, in_heads, idioms, together)
+        more = find_together(structure.facts, structure.axes, structure.roots, structure.demands)
+        if together | more == together:
             return structure
-        whole |= more
+        together |= more
 
 
 def _label(
@@ -275,7 +275,7 @@ def _label(
     movers: Collection[int],
     in_heads: Collection[int],
     idioms: Idioms,
-    whole: Collection[int],
+    together: Together,
 ) -> Structure:
     """Runs every rule.
 
@@ -285,7 +285,7 @@ def _label(
         movers: The nodes that only move sizes.
         in_heads: The nodes before products of activations.
         idioms: Nodes that stand for others.
-        whole: The grouped layers that lose whole groups only.
+        together: The grouped layers whose groups do not lose channels each by itself.
     """
     pool, axes = LabelPool(), dict[str, Axes]()
     all_facts: list[Facts] = []
@@ -295,9 +295,7 @@ def _label(
         if known or node.index in idioms.inside:
             all_facts.append(Facts(node, {}, {}))
             continue
-        context = Context(
-            graph, node, pool, axes, sizes, node.index in in_heads, node.index in whole
-        )
+        context = Context(graph, node, pool, axes, sizes, node.index in in_heads, together)
         rule = idioms.rules.get(node.index, RULES.get((node.domain, node.op)))
         try:
             if graph.opset < _OLDEST_OPSET:

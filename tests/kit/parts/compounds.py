@@ -46,6 +46,39 @@ def gate(b: Builder) -> None:
     b.one("Mul", [data, gate], b.shapes[data])
 
 
+def split_attention(b: Builder) -> None:
+    """Paths of a grouped convolution, weighed channel by channel and added up."""
+    data = b.pick(4)
+    if data is None:
+        return
+    n, ins, h, w = image_sizes(b.shapes[data])
+    paths, width = b.draw(st.integers(2, 3)), b.draw(st.integers(1, 4))
+    if ins % paths:
+        data = conv(b, data, 2 * paths)
+    data = activation(b, conv(b, data, paths * width, 1, 0, paths)) or list(b.shapes)[-1]
+
+    def apart(tensor: str, h: int, w: int) -> str:
+        sizes = b.constant([0, paths, width, h, w], np.int64)
+        return b.one("Reshape", [tensor, sizes], (n, paths, width, h, w))
+
+    def added(tensor: str) -> str:
+        inputs, given = [tensor], {"axes": [1]}
+        if b.opset >= 13:
+            inputs, given = [tensor, b.constant([1], np.int64)], {}
+        return b.one("ReduceSum", inputs, (n, width, h, w), keepdims=0, **given)
+
+    parts = apart(data, h, w)
+    pooled = b.one("GlobalAveragePool", [added(parts)], (n, width, 1, 1))
+    inner = b.one("Relu", [conv(b, pooled, 3)], (n, 3, 1, 1))
+    weights = apart(conv(b, inner, paths * width), 1, 1)
+    shape = (n, paths, width, 1, 1)
+    if b.opset >= 13:
+        weights = b.one("Softmax", [weights], shape, axis=1)
+    else:
+        weights = b.one("Sigmoid", [weights], shape)
+    added(b.one("Mul", [parts, weights], (n, paths, width, h, w)))
+
+
 def concat(b: Builder) -> None:
     rank = b.draw(st.sampled_from([4, 2]))
     data = b.pick(rank)
@@ -127,7 +160,7 @@ def attention(b: Builder) -> None:
     n, length, channels = b.shapes[data]
     assert isinstance(channels, int)
     heads, width = 2, b.draw(st.integers(1, 3))
-    parts = []
+    parts, whole = [], None
     for order in ([0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3]):
         whole = matmul(b, data, heads * width)
         assert whole is not None
@@ -142,4 +175,6 @@ def attention(b: Builder) -> None:
     turned = b.one("Transpose", [mixed], (n, length, heads, width), perm=[0, 2, 1, 3])
     sizes = b.constant([0, 0, heads * width], np.int64)
     flat = b.one("Reshape", [turned, sizes], (n, length, heads * width))
+    if whole is not None and b.chance(0.3):  # Values by another way.
+        flat = b.one("Add", [flat, activation(b, whole) or whole], (n, length, heads * width))
     matmul(b, flat, channels)

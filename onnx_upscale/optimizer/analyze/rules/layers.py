@@ -53,10 +53,14 @@ def _grouped(node: Context, layer: Layer) -> None:
     groups = node.unbound(layer.groups)
     made = node.make(1, layer.outputs)
     single = layer.groups == max(layer.inputs, layer.outputs)
-    by_itself = not (node.whole_groups or layer.transposed or single)
-    for side in (labels, made):
+    index = node.node.index
+    by_itself = not (index in node.together.whole or layer.transposed or single)
+    for side, makes in ((labels, False), (made, True)):
         each = len(side) // layer.groups
-        if by_itself and each > 1:
+        if by_itself and each > 1 and (index, makes) in node.together.alike:
+            node.tie(side, node.unbound(each), outer=layer.groups)
+            node.need_made(0, 1, groups, "groups that lose the same channels")
+        elif by_itself and each > 1:
             node.grid(side, (groups, node.unbound(each)), splits=False)
         else:
             node.tie(side, groups, inner=each)

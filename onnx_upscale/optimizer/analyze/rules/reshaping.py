@@ -105,7 +105,10 @@ def _regroup(
     sizes = [_known(after[target]) for target in targets]
     place = targets.index(chosen)
     made = node.make(chosen, _known(after[chosen]))
-    node.tie(labels, made, math.prod(sizes[:place]), math.prod(sizes[place + 1 :]))
+    outer, inner = math.prod(sizes[:place]), math.prod(sizes[place + 1 :])
+    node.tie(labels, made, outer, inner)
+    slices = labels.reshape(outer, len(made), inner).swapaxes(0, 1)
+    node.carry(Carry(How.ALIKE, {0: slices.ravel()}, chosen, made))
 
 
 def _into_groups(node: Context, labels: IntArray, target: int) -> bool:
