@@ -31,6 +31,7 @@ from onnx_upscale.optimizer.load.graph import Graph, IntArray, Node
 from onnx_upscale.optimizer.load.layers import Layer
 from onnx_upscale.optimizer.load.quantized import zero_of
 from onnx_upscale.optimizer.load.recurrence import STATE_WEIGHT_SLOT
+from onnx_upscale.optimizer.load.sides import Side
 from onnx_upscale.optimizer.load.values import Array
 
 # Each takes some dozens of bytes, and a few bytes of a model can ask for any number.
@@ -48,7 +49,7 @@ class Context:
         graph: The graph.
         node: The node.
         in_heads: Whether what it makes goes into a product of activations, with no layer between.
-        whole_groups: Whether a grouped layer loses whole groups only.
+        whole_groups: The sides on which a grouped layer loses whole groups only.
         inputs: Labelled axes by input slot.
         outputs: What was said of them, by output.
     """
@@ -61,7 +62,7 @@ class Context:
         axes: Mapping[str, Axes],
         sizes: Mapping[str, Sizes],
         in_heads: bool = False,
-        whole_groups: bool = True,
+        whole_groups: frozenset[Side] = frozenset(Side),
     ) -> None:
         self.graph = graph
         self.node = node

@@ -1,7 +1,7 @@
-"""Which grouped layers lose whole groups only.
+"""Which sides of grouped layers lose whole groups only.
 
-Each group of a convolution may lose channels of its own, and have an order of its own, if the axis
-on either side is that of its groups everywhere: nobody takes a part of it, lays it beside another,
+Each group of a convolution may lose channels of its own on a side, and have an order of its own, if
+the axis there is that of its groups everywhere: nobody takes a part of it, lays it beside another,
 repeats its channels or wants their order. Else the channels of a group stay together. Layers may
 have an axis in common, as two in a row, where it is the same groups to each: what leaves one of
 them, and the order of what stays, is then the same for all.
@@ -13,13 +13,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from onnx_upscale.optimizer.analyze.facts import Axes, Demand, Facts
+from onnx_upscale.optimizer.analyze.facts import Axes, Demand, Facts, Grid, Read, same_axis
 from onnx_upscale.optimizer.load.graph import IntArray
+from onnx_upscale.optimizer.load.sides import Side
 
 
 def in_whole_groups(
     facts: Sequence[Facts], axes: Mapping[str, Axes], roots: IntArray, demands: Sequence[Demand]
-) -> frozenset[int]:
+) -> frozenset[tuple[int, Side]]:
     """Finds those that were taken for more and cannot be.
 
     Args:
@@ -29,22 +30,22 @@ def in_whole_groups(
         demands: All demands.
 
     Returns:
-        The indices of their nodes.
+        The indices of their nodes, and the sides.
     """
     grids = [
-        (each.node.index, roots[g.flat], g.shape)
+        ((each.node.index, _side(each.grouped, g)), roots[g.flat], g.shape)
         for each in facts
         if each.grouped
         for g in each.grids
     ]
-    found: set[int] = set()
+    found: set[tuple[int, Side]] = set()
     owner = np.full(len(roots), -1)
-    for number, (node, flat, shape) in enumerate(grids):
+    for number, (side, flat, shape) in enumerate(grids):
         others = [grids[other] for other in np.unique(owner[flat]).tolist() if other >= 0]
         apart = [o for o in others if o[2] != shape or not np.array_equal(o[1], flat)]
         found.update(other[0] for other in apart)
         if apart or len(np.unique(flat)) < len(flat):
-            found.add(node)
+            found.add(side)
         owner[flat] = number
     arrays = [labels for each in axes.values() for labels in each.values()]
     for each in facts:
@@ -60,3 +61,7 @@ def in_whole_groups(
             if number >= 0 and (moves or not np.array_equal(own, grids[number][1])):
                 found.add(grids[number][0])
     return frozenset(found)
+
+
+def _side(read: Read, grid: Grid) -> Side:
+    return Side.INPUT if same_axis(grid.flat, read.inputs) else Side.OUTPUT
