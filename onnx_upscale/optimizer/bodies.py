@@ -33,7 +33,7 @@ def grown_analysis(analysis: Analysis, strategy: str) -> tuple[Analysis, tuple[L
     if strategy != "constrained":
         return analysis, ()
     grown = grow_masks(analysis)
-    return analyze_graph(mask_graph(analysis.graph, grown), analysis.structure), grown
+    return analysis.masked(mask_graph(analysis.graph, grown)), grown
 
 
 def plan_bodies(bodies: Iterable[Body], strategy: str, prices: Prices) -> tuple[PlannedBody, ...]:

@@ -98,7 +98,8 @@ def check(around: str, masks: Masks, strategy: str = "gather", target: str = "cp
     inputs = input_values(model)
     assert_close(run(build(around, masks), inputs), run(emitted, inputs), f"{masks}")
     shapes = [weight_shape(emitted, name) for name in "abc"]
-    assert shapes[0][0] == 0 or shapes[0][0] % max(shapes[1][1], 1) == 0
+    if around not in ("split", "finer"):  # There more stands between a and b.
+        assert shapes[0][0] == 0 or shapes[0][0] % max(shapes[1][1], 1) == 0
     return [shapes[0][0], shapes[1][1], shapes[1][0], shapes[2][1]]
 
 
@@ -164,10 +165,18 @@ def test_random_masks_at_any_price(around: str, target: str) -> None:
         check(around, random_masks(10 + seed), "auto", TARGETS[target])
 
 
-@pytest.mark.parametrize("around", ["shuffle", "twice", "split", "finer", "concat"])
+@pytest.mark.parametrize("around", ["split", "finer"])
 def test_groups_leave_whole_where_others_want_their_order(around: str) -> None:
     read = of_each(READ, [0, 1], [4, 5], [0, 5], [2, 3])
     assert check(around, {"b.input": read})[1] == READ
+
+
+@pytest.mark.parametrize("around", ["shuffle", "twice", "concat"])
+def test_what_others_want_of_the_results_does_not_matter_to_what_is_read(around: str) -> None:
+    read = of_each(READ, [0, 1], [4, 5], [0, 5], [2, 3])
+    made = of_each(MADE, [2], [0], [1], [0])
+    found = check(around, {"b.input": read, "b.output": made})
+    assert found[:3] == [GROUPS * 4, 4, OUTPUTS]
 
 
 def test_groups_of_blocks_stay_whole_blocks() -> None:

@@ -9,14 +9,13 @@ REASONS: tuple[tuple[str, tuple[str, ...], str], ...] = (
         "rotary embeddings: queries and keys of all heads lose the same channels, or none",
     ),
     (
-        "gpt_neox|bloom|hf/deberta$",
+        "hf/deberta$",
         _BOTH,
-        "one layer makes queries, keys and values of a head side by side: heads stay in step",
+        "relative positions are multiplied with the same queries and keys: heads stay in step",
     ),
     ("deberta_v2", _BOTH, "relative positions are multiplied with the same queries and keys"),
-    ("squeezebert", _BOTH, "grouped convolutions make the heads"),
     (
-        "wav2vec2|cpubone",
+        "wav2vec2|squeezebert|cpubone",
         _BOTH,
         "a grouped convolution on a residual stream reads all of it",
     ),

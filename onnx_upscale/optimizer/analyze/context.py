@@ -50,7 +50,7 @@ class Context:
         graph: The graph.
         node: The node.
         in_heads: Whether what it makes goes into a product of activations, with no layer between.
-        together: The grouped layers whose groups do not lose channels each by itself.
+        together: The sides of grouped layers on which groups do not lose channels each by itself.
         inputs: Labelled axes by input slot.
         outputs: What was said of them, by output.
     """

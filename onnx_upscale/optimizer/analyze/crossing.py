@@ -7,12 +7,13 @@ the product does without it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
 from onnx_upscale.optimizer.analyze.constants import Values
-from onnx_upscale.optimizer.analyze.facts import Carry, Facts, Grid, How
+from onnx_upscale.optimizer.analyze.facts import Carry, Facts, Grid, How, same_axis
 from onnx_upscale.optimizer.analyze.structure import Structure
 from onnx_upscale.optimizer.analyze.weights import BoolArray
 from onnx_upscale.optimizer.load.graph import IntArray
@@ -25,82 +26,134 @@ _ZERO_OF_ZERO = frozenset(
 )
 
 
-def crossed(
-    structure: Structure,
-    heads: IntArray,
-    channels: IntArray,
-    grids: Sequence[Grid],
-    order: IntArray,
-    values: Values,
-) -> list[IntArray]:
+@dataclass(frozen=True)
+class _Zeros:
+    """Which channels of which head are zero.
+
+    Attributes:
+        heads: The roots of the heads.
+        zero: One flag per head and channel.
+    """
+
+    heads: IntArray
+    zero: BoolArray
+
+
+def crossed(structure: Structure, values: Values) -> IntArray:
     """The products, by label, that are zero in every head without being known to be.
 
     Args:
         structure: The structure.
-        heads: The roots of the heads.
-        channels: The roots of the channels of a head.
-        grids: The grids that split channels into these.
-        order: Per head, the channel that will lie in each place.
         values: Known values per label.
     """
-    made_by = {name: facts for facts in structure.facts for name in facts.node.outputs}
-    found = []
+    found = [np.zeros(0, np.int64)]
+    trace = _Trace(structure, values)
     for facts in structure.facts:
-        pair = _pair(structure, facts, channels)
-        if pair is None:
-            continue
-        zero = np.zeros(order.shape, bool)
-        for slot in pair.inputs:
-            if _has(structure, facts.node.inputs[slot], (heads, channels)):
-                zero |= _zeros(structure, made_by, facts.node.inputs[slot], grids, values)
-        places = np.take_along_axis(zero, order, axis=1).all(0)
-        found.append(pair.outputs[places & (values[pair.outputs] != 0)])
-    return found
+        pair = _pair(facts)
+        if pair is not None:
+            zero = trace.in_product(facts, pair)
+            found.append(pair.outputs[zero & (values[pair.outputs] != 0)])
+    return np.concatenate(found)
 
 
-def _pair(structure: Structure, facts: Facts, channels: IntArray) -> Carry | None:
-    """How a node multiplies two activations and sums over these channels, if it does."""
+def _pair(facts: Facts) -> Carry | None:
+    """How a node multiplies two activations and sums over channels, if it does."""
     if facts.node.operator not in _PRODUCTS:
         return None
     products = [demand.labels for demand in facts.demands if demand.unless_zero]
     for carry in facts.carries:
         summed = any(np.array_equal(carry.outputs, labels) for labels in products)
-        mine = np.array_equal(structure.roots[carry.outputs], channels)
-        if summed and mine and carry.how == How.ZERO and len(carry.inputs) == 2:
+        if summed and carry.how == How.ZERO and len(carry.inputs) == 2:
             return carry
     return None
 
 
-def _has(structure: Structure, tensor: str, wanted: Sequence[IntArray]) -> bool:
-    """Whether each of some axes is an axis of a tensor."""
-    roots = [structure.roots[labels] for labels in structure.axes.get(tensor, {}).values()]
-    return all(any(np.array_equal(axis, each) for each in roots) for axis in wanted)
+class _Trace:
+    """Follows channels back to where they were split into heads.
 
+    Labels say by themselves what only moves: an axis may hold channels of several makers.
+    """
 
-def _zeros(
-    structure: Structure,
-    made_by: Mapping[str, Facts],
-    tensor: str,
-    grids: Sequence[Grid],
-    values: Values,
-) -> BoolArray:
-    """Which channels of which head are zero in a tensor."""
-    graph = structure.graph
-    nowhere = np.zeros(grids[0].shape, bool)
-    while tensor in made_by:
-        facts = made_by[tensor]
-        axes = [labels for axes in facts.outputs.values() for labels in axes.values()]
-        for grid in grids:
-            mine = any(np.array_equal(grid.factors[-1], labels) for labels in axes)
-            if mine and any(np.array_equal(grid.flat, each.flat) for each in facts.grids):
-                zero: BoolArray = values[grid.flat] == 0
-                return zero.reshape(grid.shape)
-        node = facts.node
+    def __init__(self, structure: Structure, values: Values) -> None:
+        self._structure, self._values = structure, values
+        self._makers: list[tuple[Facts, IntArray]] = []
+        self._maker, self._place_in = np.full((2, len(structure.roots)), -1)
+        self._known: dict[int, _Zeros | None] = {}
+        for facts in structure.facts:
+            for labels in _made(facts):
+                self._maker[labels] = len(self._makers)
+                self._place_in[labels] = np.arange(len(labels))
+                self._makers.append((facts, labels))
+
+    def in_product(self, facts: Facts, pair: Carry) -> BoolArray:
+        """Which products are zero in every head."""
+        zero: BoolArray | None = None
+        places = set[tuple[int, bytes]]()
+        for slot, labels in pair.inputs.items():
+            own = None if labels is None else self._zeros(labels)
+            place = None if own is None else self._place(facts.node.inputs[slot], own.heads)
+            if own is not None and place is not None:
+                zero = own.zero if zero is None else own.zero | zero
+                places.add((place, own.heads.tobytes()))
+        if zero is None or len(places) > 1 or min(places)[0] > -3:
+            return np.zeros(len(pair.outputs), bool)
+        together: BoolArray = np.logical_and.reduce(zero)
+        return together
+
+    def _place(self, tensor: str, heads: IntArray) -> int | None:
+        """Which axis of a tensor is that of some heads, counted from the end."""
+        rank = len(self._structure.graph.shapes[tensor])
+        for axis, labels in self._structure.axes[tensor].items():
+            if np.array_equal(self._structure.roots[labels], heads):
+                return axis - rank
+        return None
+
+    def _zeros(self, labels: IntArray) -> _Zeros | None:
+        """What is zero on an axis; None where that is not known of any of it."""
+        heads, zero = None, None
+        for maker in np.unique(self._maker[labels]).tolist():
+            if maker < 0:
+                continue
+            if maker not in self._known:
+                self._known[maker] = self._zeros_made(*self._makers[maker])
+            own = self._known[maker]
+            if own is None or (heads is not None and not np.array_equal(own.heads, heads)):
+                continue
+            if zero is None:
+                heads, zero = own.heads, np.zeros((len(own.heads), len(labels)), bool)
+            mine = self._maker[labels] == maker
+            zero[:, mine] = own.zero[:, self._place_in[labels[mine]]]
+        return None if heads is None or zero is None else _Zeros(heads, zero)
+
+    def _zeros_made(self, facts: Facts, labels: IntArray) -> _Zeros | None:
+        """What is zero of what a node makes."""
+        for grid in facts.grids:
+            if _splits(grid) and same_axis(grid.factors[-1], labels):
+                zero = (self._values[grid.flat] == 0).reshape(grid.shape)
+                return _Zeros(self._structure.roots[grid.factors[0]], zero)
+        node, graph = facts.node, self._structure.graph
         data = [name for name in node.inputs if name and name not in graph.constants]
-        constants = [graph.value(node, at) for at, name in enumerate(node.inputs) if name]
+        constants = [graph.value(node, slot) for slot, name in enumerate(node.inputs) if name]
         finite = all(each is None or np.isfinite(each).all() for each in constants)
         one = len(data) == 1 or node.op == "Reshape"  # Its shape is no part of it.
         if node.domain or node.op not in _ZERO_OF_ZERO or not one or not finite:
-            return nowhere
-        tensor = node.inputs[0] if node.op in ("Div", "Reshape") else data[0]
-    return nowhere
+            return None
+        if node.op == "Div" and node.inputs[0] not in data:
+            return None
+        part = next(tie.part for tie in facts.ties if same_axis(tie.flat, labels))
+        return self._zeros(part)
+
+
+def _splits(grid: Grid) -> bool:
+    return grid.splits and len(grid.factors) == 2
+
+
+def _made(facts: Facts) -> Iterator[IntArray]:
+    """The axes that a node splits into heads, or makes of one other, channel by channel."""
+    for grid in facts.grids:
+        if _splits(grid):
+            yield grid.factors[-1]
+    for tie in facts.ties:
+        axes = (labels for made in facts.outputs.values() for labels in made.values())
+        if tie.outer == tie.inner == 1 and any(same_axis(tie.flat, labels) for labels in axes):
+            yield tie.flat

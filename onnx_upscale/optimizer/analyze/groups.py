@@ -1,7 +1,7 @@
 """How grouped layers lose channels: each group its own, all groups alike, or whole groups only.
 
-Each group of a convolution may lose channels of its own, and have an order of its own, if the axis
-on either side is that of its groups everywhere: nobody takes a part of it, lays it beside another,
+Each group of a convolution may lose channels of its own on a side, and have an order of its own, if
+the axis there is that of its groups everywhere: nobody takes a part of it, lays it beside another,
 repeats its channels or wants their order. Else the channels of a group stay together. Layers may
 have an axis in common, as two in a row, where it is the same groups to each: what leaves one of
 them, and the order of what stays, is then the same for all.
@@ -18,24 +18,25 @@ from typing import TypeAlias
 
 import numpy as np
 
-from onnx_upscale.optimizer.analyze.facts import Axes, Demand, Facts, Grid, same_axis
+from onnx_upscale.optimizer.analyze.facts import Axes, Demand, Facts, Grid, Read, same_axis
 from onnx_upscale.optimizer.load.graph import IntArray
+from onnx_upscale.optimizer.load.sides import Side
 
-Side: TypeAlias = "tuple[int, bool]"
-"""The index of a grouped layer, and whether its outputs are meant."""
+_Sides: TypeAlias = "frozenset[tuple[int, Side]]"
+"""Sides of grouped layers, these by the indices of their nodes."""
 
 
 @dataclass(frozen=True)
 class Together:
-    """The grouped layers whose groups do not lose channels each by itself.
+    """The sides of grouped layers on which groups do not lose channels each by itself.
 
     Attributes:
         whole: Those that lose whole groups only.
-        alike: Their sides of which every group loses the same channels.
+        alike: Those of which every group loses the same channels.
     """
 
-    whole: frozenset[int] = frozenset()
-    alike: frozenset[Side] = frozenset()
+    whole: _Sides = frozenset()
+    alike: _Sides = frozenset()
 
     def __or__(self, other: Together) -> Together:
         return Together(self.whole | other.whole, self.alike | other.alike)
@@ -55,21 +56,22 @@ def find_together(
     Returns:
         What more is together.
     """
-    sides = [(each, grid) for each in facts if each.grouped for grid in each.grids]
-    alike = frozenset(_side(*each) for each in sides if _is_alike(each[1], roots))
-    grids = [
-        (each.node.index, roots[grid.flat], grid.shape)
-        for each, grid in sides
-        if _side(each, grid) not in alike
+    sides = [
+        ((each.node.index, _side(each.grouped, grid)), grid)
+        for each in facts
+        if each.grouped
+        for grid in each.grids
     ]
-    found: set[int] = set()
+    alike = frozenset(side for side, grid in sides if _is_alike(grid, roots))
+    grids = [(side, roots[grid.flat], grid.shape) for side, grid in sides if side not in alike]
+    found: set[tuple[int, Side]] = set()
     owner = np.full(len(roots), -1)
-    for number, (node, flat, shape) in enumerate(grids):
+    for number, (side, flat, shape) in enumerate(grids):
         others = [grids[other] for other in np.unique(owner[flat]).tolist() if other >= 0]
         apart = [o for o in others if o[2] != shape or not np.array_equal(o[1], flat)]
         found.update(other[0] for other in apart)
         if apart or len(np.unique(flat)) < len(flat):
-            found.add(node)
+            found.add(side)
         owner[flat] = number
     arrays = [labels for each in axes.values() for labels in each.values()]
     for each in facts:
@@ -87,9 +89,8 @@ def find_together(
     return Together(frozenset(found), alike)
 
 
-def _side(facts: Facts, grid: Grid) -> Side:
-    assert facts.grouped is not None
-    return facts.node.index, not same_axis(grid.flat, facts.grouped.inputs)
+def _side(read: Read, grid: Grid) -> Side:
+    return Side.INPUT if same_axis(grid.flat, read.inputs) else Side.OUTPUT
 
 
 def _is_alike(grid: Grid, roots: IntArray) -> bool:

@@ -43,7 +43,8 @@ class Segment:
         parts: The different sets of channels that Concats take as one part, as places in `roots`.
         sets: The different sets of channels that its axes hold, smallest first.
         original: Its channels, as places in `roots`, in an order that follows the axes of the
-            model, the longest first.
+            model, the longest first; what an axis is split into lies together.
+        unchanged: The same, as long as all of them stay: nothing is brought together then.
         in_grid: Whether its order must stay, as some axis of it takes part in a grid.
     """
 
@@ -57,6 +58,7 @@ class Segment:
     parts: tuple[IntArray, ...]
     sets: tuple[ChannelSet, ...]
     original: IntArray
+    unchanged: IntArray
     in_grid: bool
 
     @cached_property
@@ -126,6 +128,8 @@ def find_segments(
     made: list[Segment] = []
     for number, (head, own) in enumerate(members.items()):
         writers, readers, laid, demanded = parties[head]
+        original = _original(flats.get(head, []), axes[head])
+        unchanged = _unchanged(original, flats.get(head, []), axes[head])
         made.append(
             Segment(
                 number,
@@ -137,7 +141,8 @@ def find_segments(
                 tuple(np.searchsorted(own, roots[read.inputs]) for read in readers),
                 _parts(roots, own, laid),
                 channel_sets(own, axes[head], times, in_blocks),
-                np.searchsorted(own, _original(flats.get(head, []), axes[head])),
+                np.searchsorted(own, original),
+                np.searchsorted(own, unchanged),
                 head in in_grids,
             )
         )
@@ -175,6 +180,17 @@ def _original(flats: list[IntArray], axes: list[IntArray]) -> IntArray:
     """The order of the model; cells of a grid are in that of the grid."""
     chained = np.concatenate([*flats, *sorted(axes, key=len, reverse=True)])
     return chained[np.sort(np.unique(chained, return_index=True)[1])]
+
+
+def _unchanged(original: IntArray, flats: list[IntArray], axes: list[IntArray]) -> IntArray:
+    """The order of the longest axes, where that is the one of all grids as well."""
+    if len(flats) < 2:
+        return original
+    plain = _original([], axes)
+    place = np.empty(plain.max() + 1, np.int64)
+    place[plain] = np.arange(len(plain))
+    fits = all((np.diff(place[flat]) > 0).all() for flat in flats)
+    return plain if fits else original
 
 
 _Parties = tuple[

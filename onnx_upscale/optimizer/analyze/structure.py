@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from onnx_upscale.optimizer.analyze.approaches import Approach, find_approaches
+from onnx_upscale.optimizer.analyze.bands import Band
 from onnx_upscale.optimizer.analyze.context import Context, UnclearError
 from onnx_upscale.optimizer.analyze.facts import (
     Axes,
@@ -25,6 +26,7 @@ from onnx_upscale.optimizer.analyze.facts import (
 from onnx_upscale.optimizer.analyze.groups import Together, find_together
 from onnx_upscale.optimizer.analyze.heads import nodes_in_heads
 from onnx_upscale.optimizer.analyze.idioms import Idioms, find_idioms
+from onnx_upscale.optimizer.analyze.in_step import free_bands
 from onnx_upscale.optimizer.analyze.labels import LabelPool
 from onnx_upscale.optimizer.analyze.poolings import find_poolings
 from onnx_upscale.optimizer.analyze.rules import NO_RULE, RULES, UNRULED
@@ -44,13 +46,16 @@ class HeadOrder:
 
     Attributes:
         heads: The roots of the heads.
-        channels: The roots of the places of a head, each of which holds other channels.
+        channels: The roots of the places of a head, each of which holds other channels; they stand
+            side by side wherever they stand.
         order: What it was that lies in each place, shape (heads, channels).
+        flats: The roots of the axes that are split into these heads, or made of them.
     """
 
     heads: IntArray
     channels: IntArray
     order: IntArray
+    flats: IntArray
 
     def view(self, value: Array, axes: Mapping[int, IntArray]) -> Array:
         """A tensor in this order.
@@ -60,12 +65,15 @@ class HeadOrder:
             axes: The roots of its labelled axes.
         """
         heads = [axis for axis, roots in axes.items() if np.array_equal(roots, self.heads)]
-        mine = [axis for axis, roots in axes.items() if np.array_equal(roots, self.channels)]
+        mine = [axis for axis, roots in axes.items() if (roots == self.channels[0]).any()]
         if not heads or not mine:
             return value
-        turned = np.moveaxis(value, (heads[0], mine[0]), (0, 1))
+        turned = np.moveaxis(value, (heads[0], mine[0]), (0, 1)).copy()
         order = self.order.reshape(*self.order.shape, *[1] * (value.ndim - 2))
-        return np.moveaxis(np.take_along_axis(turned, order, 1), (0, 1), (heads[0], mine[0]))
+        for start in np.flatnonzero(axes[mine[0]] == self.channels[0]).tolist():
+            own = turned[:, start : start + len(self.channels)]
+            own[...] = np.take_along_axis(own, order, 1)
+        return np.moveaxis(turned, (0, 1), (heads[0], mine[0]))
 
 
 @dataclass(frozen=True)
@@ -79,7 +87,7 @@ class Structure:
         demands: Every demand: of nodes, of graph outputs, of subgraphs.
         roots: Per label, its root: equal for coupled channels.
         weights: The non-zero weights of each layer.
-        head_orders: Where heads have orders of their own, one applied after the other.
+        head_orders: Where heads have orders of their own.
         crossed: Products that are zero in every head, as one of their factors is.
     """
 
@@ -121,6 +129,11 @@ class Structure:
             cells = np.moveaxis(grid.flat.reshape(grid.shape), axis, -1)
             pool.couple(cells, grid.factors[axis])
         return replace(self, roots=pool.all_roots())
+
+    @cached_property
+    def free_bands(self) -> tuple[Band, ...]:
+        """Channels of heads whose order may differ from head to head."""
+        return free_bands(self)
 
     @cached_property
     def demanded(self) -> BoolArray:
@@ -285,7 +298,7 @@ def _label(
         movers: The nodes that only move sizes.
         in_heads: The nodes before products of activations.
         idioms: Nodes that stand for others.
-        together: The grouped layers whose groups do not lose channels each by itself.
+        together: The sides of grouped layers on which groups do not lose channels each by itself.
     """
     pool, axes = LabelPool(), dict[str, Axes]()
     all_facts: list[Facts] = []

@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from onnx_upscale.optimizer.analyze import Analysis, Needs, Structure
+from onnx_upscale.optimizer.analyze.structure import HeadOrder
 from onnx_upscale.optimizer.load.graph import IntArray
 from onnx_upscale.optimizer.load.values import Array
 from onnx_upscale.optimizer.plan.arrange import arrange
@@ -126,9 +127,13 @@ def plan(analysis: Analysis, strategy: Strategy | str, prices: Prices | Costs) -
         The plan.
     """
     strategy = Strategy(strategy)
-    costs = _costs(analysis.structure, prices)
-    kept = align(analysis, costs) if strategy is Strategy.AUTO else analysis.needs
-    kept, layout = lay_out(analysis, kept, strategy)
+    while True:
+        costs = _costs(analysis.structure, prices)
+        kept = align(analysis, costs) if strategy is Strategy.AUTO else analysis.needs
+        kept, layout, failed = lay_out(analysis, kept, strategy)
+        if not failed:
+            break
+        analysis = analysis.with_heads_in_step(failed)
     readers: dict[int, Reading] = {}
     writers: dict[int, Writing] = {}
     for segment in analysis.structure.segments:
@@ -251,8 +256,15 @@ def check_plan(plan: Plan) -> None:
             check_writer(plan.analysis, plan.layout, writing, plan.edits.get(index, ()))
 
 
-def lay_out(analysis: Analysis, kept: Needs, strategy: Strategy) -> tuple[Needs, Layout]:
-    """Orders all segments; one whose nodes cannot follow keeps all its channels as they were."""
+def lay_out(
+    analysis: Analysis, kept: Needs, strategy: Strategy
+) -> tuple[Needs, Layout, list[HeadOrder]]:
+    """Orders all segments; one whose nodes cannot follow keeps all its channels as they were.
+
+    Returns:
+        What is kept, the layout, and the orders that differ from head to head where that would be
+        so: the layout is none, for then heads must be in step.
+    """
     structure = analysis.structure
     roots, segments = structure.roots, structure.segments
     rank = np.zeros(len(roots), np.int64)
@@ -266,8 +278,10 @@ def lay_out(analysis: Analysis, kept: Needs, strategy: Strategy) -> tuple[Needs,
     while True:
         layout = Layout(roots, kept.labels, rank, frozen[segment_of])
         wrong = misfits(structure, layout)
-        if not wrong:
-            return kept, layout
-        frozen[np.unique(segment_of[np.concatenate(wrong)])] = True
+        if wrong:
+            frozen[np.unique(segment_of[np.concatenate(wrong)])] = True
+        failed = [each for each in structure.head_orders if frozen[segment_of[each.flats]].any()]
+        if failed or not wrong:
+            return kept, layout, failed
         unchanged = roots[np.flatnonzero(frozen[segment_of])]
         kept = analysis.keeping(np.union1d(unchanged, roots[kept.labels]))

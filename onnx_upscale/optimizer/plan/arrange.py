@@ -27,7 +27,8 @@ def arrange(structure: Structure, kept: Needs, segment: Segment, strategy: Strat
     Returns:
         All roots of the segment in their order.
     """
-    there, original = kept.labels[segment.roots], segment.original
+    there = kept.labels[segment.roots]
+    original = segment.unchanged if there.all() else segment.original
     wanted = _reader_sets(kept, segment, there)
     ordered = strategy in (Strategy.AUTO, Strategy.UPSCALE) and not segment.in_grid
     if not ordered or not wanted:

@@ -44,13 +44,17 @@ def plain_plan(plan: Plan, stays: IntArray, copying: Collection[int]) -> Plan:
         The plan that comes nearest; it keeps at least what the other does.
     """
     analysis = plan.analysis
-    structure = analysis.structure
     kept, layout = plan.kept, plan.layout
-    wanted = np.union1d(stays, structure.roots[kept.labels])
+    wanted = np.union1d(stays, analysis.structure.roots[kept.labels])
     while True:
+        structure = analysis.structure
         if not np.isin(wanted, structure.roots[kept.labels]).all():
             kept = analysis.keeping(wanted)
-        kept, layout = lay_out(analysis, kept, Strategy.GATHER)
+        kept, layout, failed = lay_out(analysis, kept, Strategy.GATHER)
+        if failed:
+            analysis = analysis.with_heads_in_step(failed)
+            kept = analysis.keeping(wanted)
+            continue
         empty = [facts for facts in structure.facts if is_empty(facts, layout)]
         if not empty:
             break

@@ -1,9 +1,9 @@
 """Queries, keys and values that one layer makes, and that are taken from an axis of their own.
 
-The channels are split into (kinds, heads, channels of a head), the kinds are moved to the front,
-and each kind is taken out: with Gather, with Split and Squeeze, or with Slice and Squeeze. As one
-tensor all kinds have the same heads and channels; seen as three parts of the channels, each goes
-its own way.
+The channels are split into kinds, heads, and channels of a head, in any order, the axes may change
+places, and each kind is taken out: with Gather, with Split and Squeeze, or with Slice and Squeeze.
+As one tensor all kinds have the same heads and channels; seen as three parts of the channels, each
+goes its own way.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class Part:
         last: The node that makes this kind.
         axis: The axis of all channels, in front of the Reshape.
         number: Which kind it is.
-        kinds: How many there are.
+        sizes: How often all kinds follow each other, how many there are, and how many channels of
+            one lie in a row.
         shape: The shape of a kind before axes change places.
         factors: Which of these axes its channels are split into.
         order: The order of axes behind the Reshape, as for a Transpose.
@@ -48,7 +49,7 @@ class Part:
     last: Node
     axis: int
     number: int
-    kinds: int
+    sizes: tuple[int, int, int]
     shape: Shape
     factors: tuple[int, ...]
     order: tuple[int, ...]
@@ -63,7 +64,7 @@ class Part:
         if self.axis not in source:
             return
         channels = source[self.axis]
-        own = np.split(channels, self.kinds)[self.number]
+        own = channels.reshape(self.sizes)[:, self.number].ravel()
         factors = {
             axis: node.make(self.order.index(axis), int(self.shape[axis] or 1))
             for axis in self.factors
@@ -82,8 +83,8 @@ class Part:
         if not changed(channels, positions):
             return
         kept = positions(channels)
-        size = len(channels) // self.kinds
-        places = np.flatnonzero(kept // size == self.number)
+        _, kinds, in_a_row = self.sizes
+        places = np.flatnonzero(kept // in_a_row % kinds == self.number)
         sizes = [size if isinstance(size, int) else 0 for size in self.shape]
         for axis, labels in factors.items():
             sizes[axis] = len(positions(labels))
@@ -137,27 +138,24 @@ def _packing(graph: Graph, first: Node) -> Packing | None:
         readers = _readers(graph, readers[0].outputs[0])
     if not readers:
         return None
-    taken: list[tuple[int, Node]] = []
-    for reader in readers:
-        found = _taken(graph, reader, order.index(axis))
-        if found is None:
-            return None
-        taken += found
-        inside += [reader] * (reader not in (node for _, node in found))
-    rest = tuple(each - (each > axis) for each in order if each != axis)
     wide = len(after) - len(before)
+    for kinds in range(axis, axis + wide + 1):
+        taken = [_taken(graph, reader, order.index(kinds)) for reader in readers]
+        if all(taken):
+            break
+    else:
+        return None
+    all_taken = [each for found in taken for each in found or ()]
+    lasts = [node for _, node in all_taken]
+    inside += [reader for reader in readers if reader not in lasts]
+    rest = tuple(each - (each > kinds) for each in order if each != kinds)
+    known = [int(size or 1) for size in after[axis : axis + wide + 1]]
+    at = kinds - axis
+    sizes = math.prod(known[:at]), known[at], math.prod(known[at + 1 :])
+    shape = (*after[:kinds], *after[kinds + 1 :])
+    factors = tuple(range(axis, axis + wide))
     parts = tuple(
-        Part(
-            first,
-            last,
-            axis,
-            number,
-            int(after[axis] or 1),
-            (*after[:axis], *after[axis + 1 :]),
-            tuple(range(axis, axis + wide)),
-            rest,
-        )
-        for number, last in taken
+        Part(first, last, axis, number, sizes, shape, factors, rest) for number, last in all_taken
     )
     return Packing(parts, tuple(inside))
 

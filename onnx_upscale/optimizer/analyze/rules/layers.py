@@ -9,6 +9,7 @@ from onnx_upscale.optimizer.analyze.rules.table import rule
 from onnx_upscale.optimizer.load.fused import turned
 from onnx_upscale.optimizer.load.graph import IntArray
 from onnx_upscale.optimizer.load.layers import Layer, layer_of
+from onnx_upscale.optimizer.load.sides import Side
 
 
 def has_padding(node: Context) -> bool:
@@ -52,19 +53,20 @@ def _grouped(node: Context, layer: Layer) -> None:
         return
     groups = node.unbound(layer.groups)
     made = node.make(1, layer.outputs)
-    single = layer.groups == max(layer.inputs, layer.outputs)
-    index = node.node.index
-    by_itself = not (index in node.together.whole or layer.transposed or single)
-    for side, makes in ((labels, False), (made, True)):
-        each = len(side) // layer.groups
-        if by_itself and each > 1 and (index, makes) in node.together.alike:
-            node.tie(side, node.unbound(each), outer=layer.groups)
+    index, apart = node.node.index, False
+    for axis, side in ((labels, Side.INPUT), (made, Side.OUTPUT)):
+        each = len(axis) // layer.groups
+        if each == 1 or layer.transposed or (index, side) in node.together.whole:
+            node.tie(axis, groups, inner=each)
+            continue
+        apart = True
+        if (index, side) in node.together.alike:
+            node.tie(axis, node.unbound(each), outer=layer.groups)
             node.need_made(0, 1, groups, "groups that lose the same channels")
-        elif by_itself and each > 1:
-            node.grid(side, (groups, node.unbound(each)), splits=False)
         else:
-            node.tie(side, groups, inner=each)
-    if by_itself:
+            node.grid(axis, (groups, node.unbound(each)), splits=False)
+            apart = True
+    if apart:
         node.contracts_in_groups(layer, labels, made)
     node.param(layer.weight_slot, 0, labels if layer.transposed else made)
     _per_output(node, layer, made)
