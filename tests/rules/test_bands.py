@@ -9,20 +9,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import onnx_upscale
+import onnx_upscale.optimizer.plan as planning
 from build import assert_close, input_values, run, weight_shape
 from case import Case, Masks
 from head_forms import (
     BODIES,
+    CHANNELS,
     FLAT,
     FORMS,
     HEADS,
+    TOKENS,
     TURNED,
     WIDTH,
+    Heads,
     case,
     layer_sizes,
     random_masks,
 )
 from masked import masked
+from onnx_upscale.optimizer.analyze import Structure
+from onnx_upscale.optimizer.load.graph import IntArray
+from onnx_upscale.optimizer.plan import Layout
 
 STRATEGIES = ("gather", "upscale", "constrained", "auto")
 
@@ -150,3 +157,71 @@ def test_without_masks_nothing_changes(form: str, strategy: str) -> None:
     given = case(form, {})
     made = optimized(given, strategy)
     assert made.graph == given.model.graph
+
+
+def test_copies_of_a_band_that_are_mixed_stay_in_step() -> None:
+    """Queries are made of halves of two bands, and keys of the other halves."""
+    net = Heads("beside")
+    flat = net.linear("x", "qkv", CHANNELS, 3 * FLAT)
+    cut = net("Reshape", flat, net.ints(1, TOKENS, HEADS, 3 * WIDTH))
+    cut = net("Transpose", cut, perm=[0, 2, 1, 3])
+    half = WIDTH // 2
+    queries = [*range(half), *range(WIDTH + half, 2 * WIDTH)]
+    keys = [*range(WIDTH, WIDTH + half), *range(half, WIDTH)]
+    places = (queries, keys, range(2 * WIDTH, 3 * WIDTH))
+    parts = [net("Gather", cut, net.ints(*own), axis=3) for own in places]
+    scores = net("MatMul", parts[0], net("Transpose", parts[1], perm=[0, 1, 3, 2]))
+    mixed = net("Transpose", net("MatMul", scores, parts[2]), perm=[0, 2, 1, 3])
+    made = net.linear(net("Reshape", mixed, net.ints(1, TOKENS, FLAT)), "o", FLAT, CHANNELS)
+    masks: Masks = {"qkv": {"output": of_heads(*OWN, stride=3 * WIDTH)}}
+    optimized(Case(net.model(made), masks, tuple(net.layers)))
+
+
+@pytest.mark.parametrize("form", ["beside, turned", "shared", "axis"])
+def test_tensors_in_between_are_compared_band_by_band(form: str) -> None:
+    seed = next(seed for seed in range(99) if len(random_masks(form, seed)) > 1)
+    given = case(form, random_masks(form, seed))
+    between = [node.output[0] for node in given.model.graph.node if node.op_type == "Transpose"]
+    result = onnx_upscale.optimize(
+        given.model, given.document, strategy="gather", verify_at=between[-1:]
+    )
+    assert result.report["verify"]["pieces"]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_heads_are_in_step_where_a_layout_does_not_fit_their_orders(
+    strategy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bands that pass all checks fit; should one not, only it is taken back."""
+    masks: Masks = {"q": {"output": of_heads(*OWN)}, "o": {"input": of_heads(*OWN)}}
+    given = case("plain", masks)
+    orders: list[int] = []
+    original = planning.misfits
+
+    def misfit(structure: Structure, layout: Layout) -> list[IntArray]:
+        orders.append(len(structure.head_orders))
+        mine = next(facts for facts in structure.facts if facts.node.title == "o")
+        assert mine.read is not None
+        flats = {tuple(each.flats) for each in structure.head_orders}
+        read = structure.roots[mine.read.inputs]
+        moved = any(set(read) <= set(flat) for flat in flats)
+        return [mine.read.inputs] if moved else original(structure, layout)
+
+    monkeypatch.setattr(planning, "misfits", misfit)
+    made = optimized(given, strategy)
+    assert set(orders) == {2, 1}
+    left = HEADS * (WIDTH - 2)
+    assert [weight_shape(made, name)[1] for name in "qkv"] == [left, left, FLAT]
+
+
+def test_heads_that_are_taken_apart_stay_in_step() -> None:
+    net = Heads("plain")
+    queries, keys, values = net.operands("x")
+    first, second = net.nodes_of("Split", queries, net.ints(1, HEADS - 1), outputs=2, axis=1)
+    queries = net("Concat", net("Neg", first), second, axis=1)
+    scores = net("MatMul", queries, net("Transpose", keys, perm=[0, 1, 3, 2]))
+    mixed = net("Transpose", net("MatMul", scores, values), perm=[0, 2, 1, 3])
+    made = net.linear(net("Reshape", mixed, net.ints(1, TOKENS, FLAT)), "o", FLAT, CHANNELS)
+    masks: Masks = {"q": {"output": of_heads(*OWN)}}
+    emitted = optimized(Case(net.model(made), masks, tuple(net.layers)))
+    assert weight_shape(emitted, "q")[1] == FLAT
