@@ -1,7 +1,7 @@
 """Prune the experiment's networks, go back to torch, fine-tune for one epoch: for docs/slim.md.
 
-    python tools/slim_study.py [--data digits] [--networks resnet ...] [--amount 0.5] > table.md
-    python tools/slim_study.py --steps 150      # a try: networks that were trained less
+    python tools/slim_study.py [--data glyphs] [--networks resnet] [--amounts 0.3 0.5] > table.md
+    python tools/slim_study.py --steps 70       # a try: networks that were trained less
 
 Each network is exported and pruned without constraints by the L1 norm of what its layers read,
 `onnx_upscale.torch.slim` makes a module of the result, and this is trained for an epoch like the
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import time
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -44,18 +45,23 @@ HEAD = [
     "exported again",
     "CPU seconds",
 ]
-_RATE = 2e-3
+_RATE = 4e-3
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network, and the images that it was trained on."""
+
+    model: nn.Module
+    images: Tensor
+    labels: Tensor
 
 
 def row(
-    source: Digits | Glyphs, data: str, network: str, seed: int, amount: float, steps: int | None
+    source: Digits | Glyphs, network: Trained, exported: onnx_upscale.Exported, amount: float
 ) -> list[str]:
-    if steps is None:
-        model = source.model(network, seed)
-        images, labels = source.training(seed)
-    else:
-        model, images, labels = trained(source, network, seed, steps)
-    exported = onnx_upscale.export(model, images[:2], None)
+    model, images, labels = network.model, network.images, network.labels
+    seed = source.seeds[0]
     masks = onnx_upscale.mask(exported.model, "l1", amount, layers=["*"])
     result = onnx_upscale.optimize(exported.model, masks, samples=1)
     small = slim(model, result)
@@ -68,8 +74,6 @@ def row(
     again = onnx_upscale.export(small, images[:2], None)
     report = result.report
     return [
-        data,
-        network,
         f"{amount:.0%}",
         f"{report.output.params / report.input.params:.2f}",
         f"{report.output.macs / report.input.macs:.2f}",
@@ -83,10 +87,11 @@ def row(
     ]
 
 
-def trained(
-    source: Digits | Glyphs, network: str, seed: int, steps: int
-) -> tuple[nn.Module, Tensor, Tensor]:
-    """A network trained for some steps, on what images."""
+def trained(source: Digits | Glyphs, network: str, steps: int | None) -> Trained:
+    """A network that was trained as those of the experiment are, or for some steps."""
+    seed = source.seeds[0]
+    if steps is None:
+        return Trained(source.model(network, seed), *source.training(seed))
     torch.manual_seed(seed)
     if isinstance(source, Glyphs):
         made = glyphs(steps * BATCH, [0, seed], SEEN)
@@ -96,7 +101,8 @@ def trained(
     model = CONVOLUTIONAL[network](int(labels.max()) + 1)
     set_dropout(model, 0)
     epochs = max(steps * BATCH // len(images), 1)
-    return train(model, images, labels, seed, Recipe(epochs, DIGITS.rate)), images, labels
+    train(model, images, labels, seed, Recipe(epochs, DIGITS.rate))
+    return Trained(model, images, labels)
 
 
 def share_right(module: nn.Module, source: Digits | Glyphs, seed: int) -> float:
@@ -121,17 +127,19 @@ def main() -> None:
     )
     parser.add_argument("--data", choices=tuple(TRAINED), default="digits")
     parser.add_argument("--networks", nargs="+", default=list(CONVOLUTIONAL))
-    parser.add_argument("--amount", type=float, default=0.5)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--amounts", type=float, nargs="+", default=[0.3, 0.5])
     parser.add_argument("--steps", type=int, help="train networks for so many steps, and anew")
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
     source = TRAINED[args.data](ROOT / "build" / args.data, 1)
     print(f"| {' | '.join(HEAD)} |\n{'| --- ' * len(HEAD)}|", flush=True)
-    for network in args.networks:
-        cells = row(source, args.data, network, args.seed, args.amount, args.steps)
-        print(f"| {' | '.join(cells)} |", flush=True)
+    for name in args.networks:
+        network = trained(source, name, args.steps)
+        exported = onnx_upscale.export(network.model, network.images[:2], None)
+        for amount in args.amounts:
+            cells = row(source, network, exported, amount)
+            print(f"| {args.data} | {name} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":
