@@ -33,7 +33,7 @@ import os, sys
 from pathlib import Path
 from onnx_upscale.cli import main
 def fsync(_):
-    print("writing", flush=True)
+    print("writing", file=sys.__stdout__, flush=True)  # sys.stdout is for results.
     sys.stdin.readline()
 os.fsync = fsync
 {also}
