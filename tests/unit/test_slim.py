@@ -218,6 +218,7 @@ class TestGoesOn:
         assert_equal(fresh, result)
 
     @pytest.mark.slow
+    @pytest.mark.filterwarnings("ignore::FutureWarning")  # Torch's own, of its own code.
     @pytest.mark.parametrize("name", ["residual", "inverted"])
     def test_exported_by_torch_alone(self, name: str) -> None:
         model = made(name)
