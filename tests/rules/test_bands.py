@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import onnx_upscale
-import onnx_upscale.optimizer.plan as planning
 from build import assert_close, input_values, run, weight_shape
 from case import Case, Masks
 from head_forms import (
@@ -29,7 +28,7 @@ from head_forms import (
 from masked import masked
 from onnx_upscale.optimizer.analyze import Structure
 from onnx_upscale.optimizer.load.graph import IntArray
-from onnx_upscale.optimizer.plan import Layout
+from onnx_upscale.optimizer.plan.layout import Layout, misfits
 
 STRATEGIES = ("gather", "upscale", "constrained", "auto")
 
@@ -197,7 +196,6 @@ def test_heads_are_in_step_where_a_layout_does_not_fit_their_orders(
     masks: Masks = {"q": {"output": of_heads(*OWN)}, "o": {"input": of_heads(*OWN)}}
     given = case("plain", masks)
     orders: list[int] = []
-    original = planning.misfits
 
     def misfit(structure: Structure, layout: Layout) -> list[IntArray]:
         orders.append(len(structure.head_orders))
@@ -206,9 +204,9 @@ def test_heads_are_in_step_where_a_layout_does_not_fit_their_orders(
         flats = {tuple(each.flats) for each in structure.head_orders}
         read = structure.roots[mine.read.inputs]
         moved = any(set(read) <= set(flat) for flat in flats)
-        return [mine.read.inputs] if moved else original(structure, layout)
+        return [mine.read.inputs] if moved else misfits(structure, layout)
 
-    monkeypatch.setattr(planning, "misfits", misfit)
+    monkeypatch.setattr("onnx_upscale.optimizer.plan.misfits", misfit)
     made = optimized(given, strategy)
     assert set(orders) == {2, 1}
     left = HEADS * (WIDTH - 2)
@@ -226,3 +224,35 @@ def test_heads_that_are_taken_apart_stay_in_step() -> None:
     masks: Masks = {"q": {"output": of_heads(*OWN)}}
     emitted = optimized(Case(net.model(made), masks, tuple(net.layers)))
     assert weight_shape(emitted, "q")[1] == FLAT
+
+
+def projected(net: Heads, mixed: str) -> Case:
+    """What queries of own orders go through, with masks that would have them."""
+    flat = net("Reshape", mixed, net.ints(1, TOKENS, FLAT))
+    model = net.model(net.linear(flat, "o", FLAT, CHANNELS))
+    gone = of_heads(*OWN)
+    masks: Masks = {"q": {"output": gone}, "o": {"input": gone}}
+    return Case(model, masks, tuple(net.layers))
+
+
+def test_a_part_that_is_read_by_itself_is_a_band_by_itself() -> None:
+    net = Heads("plain")
+    queries, keys, values = net.operands("x")
+    scores = net("MatMul", queries, net("Transpose", keys, perm=[0, 1, 3, 2]))
+    start, end, axis = net.ints(WIDTH // 2), net.ints(2**62), net.ints(3)
+    queries, keys = (net("Slice", each, start, end, axis) for each in (queries, keys))
+    more = net("MatMul", queries, net("Transpose", keys, perm=[0, 1, 3, 2]))
+    mixed = net("MatMul", net("Add", scores, net("Tanh", more)), values)
+    made = optimized(projected(net, net("Transpose", mixed, perm=[0, 2, 1, 3])))
+    assert weight_shape(made, "v")[1] == HEADS * (WIDTH - 2)
+
+
+def test_heads_that_attend_to_each_other_stay_in_step() -> None:
+    net = Heads("plain")
+    sizes = net.ints(1, TOKENS, HEADS, WIDTH)
+    queries, keys, values = (
+        net("Reshape", net.linear("x", name, CHANNELS, FLAT), sizes) for name in "qkv"
+    )
+    scores = net("MatMul", queries, net("Transpose", keys, perm=[0, 1, 3, 2]))
+    made = optimized(projected(net, net("MatMul", net("Softmax", scores, axis=-1), values)))
+    assert [weight_shape(made, name)[1] for name in "qv"] == [FLAT, FLAT]
