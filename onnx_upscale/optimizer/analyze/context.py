@@ -253,6 +253,10 @@ class Context:
         tensor = self.node.inputs[slot]
         self._demands.append(Demand(tensor, slot, axis, labels, False, reason))
 
+    def keep_groups(self, groups: IntArray) -> None:
+        """No group leaves as a whole, for the same channels leave all of them."""
+        self.need_made(0, 1, groups, "groups that lose the same channels")
+
     def _demand(
         self, slot: int, axis: int, reason: str, ordered: bool, unless_zero: bool = False
     ) -> None:

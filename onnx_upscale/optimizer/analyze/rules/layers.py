@@ -62,7 +62,7 @@ def _grouped(node: Context, layer: Layer) -> None:
         apart = True
         if (index, side) in node.together.alike:
             node.tie(axis, node.unbound(each), outer=layer.groups)
-            node.need_made(0, 1, groups, "groups that lose the same channels")
+            node.keep_groups(groups)
         else:
             node.grid(axis, (groups, node.unbound(each)), splits=False)
             apart = True
