@@ -98,6 +98,18 @@ def test_others_stay_as_they_are() -> None:
     assert at_full_accuracy(computed) is computed
 
 
+def test_signed_data_needs_signed_weights() -> None:
+    constants: dict[str, Values] = {
+        "one": np.asarray(np.float32(1)),
+        "x_zero": np.asarray(np.int8(3)),
+        "w": weights(),
+        "w_zero": np.asarray(np.int8(0)),
+    }
+    inputs = ["x", "one", "x_zero", "w", "one", "w_zero", "one", "x_zero"]
+    model = product("QLinearMatMul", constants, inputs, TensorProto.INT8)
+    assert at_full_accuracy(model) is model
+
+
 def test_the_model_is_not_changed() -> None:
     model = product("MatMulInteger", {"w": weights()}, ["x", "w"], TensorProto.INT32)
     before = onnx.ModelProto()

@@ -11,7 +11,7 @@ Whether two models compute the same shows only without either.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import onnx
@@ -28,11 +28,11 @@ _WEIGHTS = {
     ("", "QLinearConv"): (3, 5),
     ("", "QLinearMatMul"): (3, 5),
     (_MICROSOFT, "DynamicQuantizeMatMul"): (1, 3),
-    (_MICROSOFT, "MatMulIntegerToFloat"): (1, 5),
-    (_MICROSOFT, "QAttention"): (1, 7),
     (_MICROSOFT, "QGemm"): (3, 5),
 }
 """Where operators have a weight of whole numbers, and its zero point."""
+_DATA_ZERO = {("", "QLinearConv"): 2, ("", "QLinearMatMul"): 2, (_MICROSOFT, "QGemm"): 2}
+"""Where they have the zero point of what they read, if that must be unsigned as well."""
 _SIGN = 128
 
 
@@ -45,13 +45,13 @@ def at_full_accuracy(model: onnx.ModelProto) -> onnx.ModelProto:
     Returns:
         A new model, or the same where all in it is exact.
     """
-    signed = {
-        each.name
+    types = {
+        each.name: each.data_type
         for each in model.graph.initializer
-        if each.data_type == TensorProto.INT8 and each.data_location != TensorProto.EXTERNAL
+        if each.data_location != TensorProto.EXTERNAL
     }
     told = any(_is_told(node) for node in model.graph.node)
-    if not told and not any(_is_signed(node, signed) for node in model.graph.node):
+    if not told and not any(_is_signed(node, types) for node in model.graph.node):
         return model
     exact = onnx.ModelProto()
     exact.CopyFrom(model)
@@ -60,7 +60,7 @@ def at_full_accuracy(model: onnx.ModelProto) -> onnx.ModelProto:
             kept = [each for each in node.attribute if each.name != _ALLOWS]
             del node.attribute[:]
             node.attribute.extend(kept)
-    _raise(exact.graph, [node for node in exact.graph.node if _is_signed(node, signed)])
+    _raise(exact.graph, [node for node in exact.graph.node if _is_signed(node, types)])
     return exact
 
 
@@ -68,13 +68,25 @@ def _is_told(node: onnx.NodeProto) -> bool:
     return operator_of(node) == _PRODUCT and any(a.name == _ALLOWS for a in node.attribute)
 
 
-def _is_signed(node: onnx.NodeProto, signed: set[str]) -> bool:
-    """Whether its weight is a signed constant, and its zero point one as well or none."""
-    slots = _WEIGHTS.get(operator_of(node))
-    if slots is None:
+def _is_signed(node: onnx.NodeProto, types: Mapping[str, int]) -> bool:
+    """Whether its weight is a signed constant, which an unsigned one can stand for.
+
+    Its zero point is a constant as well, or left out, and what it reads is unsigned.
+    """
+    operator = operator_of(node)
+    if operator not in _WEIGHTS:
         return False
-    weight, zero = (node.input[slot] if slot < len(node.input) else "" for slot in slots)
-    return weight in signed and (not zero or zero in signed)
+
+    def at(slot: int) -> str:
+        return node.input[slot] if slot < len(node.input) else ""
+
+    weight, zero = map(at, _WEIGHTS[operator])
+    data = _DATA_ZERO.get(operator)
+    return (
+        types.get(weight) == TensorProto.INT8
+        and (not zero or types.get(zero) == TensorProto.INT8)
+        and (data is None or types.get(at(data)) == TensorProto.UINT8)
+    )
 
 
 def _raise(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
