@@ -53,7 +53,7 @@ _PARTS: tuple[Part, ...] = (
     movement.flatten, movement.sequence, compounds.image, movement.shuffle, movement.pixels,
     space.resize, movement.expand, movement.tile, compounds.attention, layers.gemm, layers.matmul,
     layers.left_matmul, compounds.products, layers.twins, compounds.transition, bodies.branch,
-    bodies.loop, compounds.split_attention,
+    bodies.loop,
 )  # fmt: skip
 _COMMON = (
     layers.some_conv, compounds.conv_bn, compounds.residual, compounds.join, compounds.concat,
