@@ -17,7 +17,7 @@ from onnx_upscale.optimizer.plan.realizations import READINGS, Gather, Reading
 from planting import WAYS, generated
 from targets import TARGETS
 
-OFTEN = 20
+OFTEN = 3
 
 
 @pytest.mark.slow
