@@ -152,6 +152,8 @@ class TestThePackage:
             if isinstance(node, ast.ImportFrom)
             for alias in node.names
         }
+        # Not for `import *`, which would put it in the place of torch itself.
+        assert imported.pop("torch") == "onnx_upscale"
         assert set(imported) == set(onnx_upscale.__all__) - {"__version__"}
         for name, module in imported.items():
             assert module is not None
