@@ -22,7 +22,7 @@ from onnx_upscale.protobuf import copy_fields
 
 _LEAST = 1 << 20
 """Bytes from which on a tensor is mapped; smaller ones are read."""
-_BLOCK = 1 << 24
+_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)

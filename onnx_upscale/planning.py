@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from onnx_upscale.clock import Clock
 from onnx_upscale.errors import VerifySetupError
 from onnx_upscale.idle import why_nothing_leaves
+from onnx_upscale.mapped import Place
 from onnx_upscale.optimizer.analyze import Analysis
 from onnx_upscale.optimizer.analyze import analyze as analyze_graph
 from onnx_upscale.optimizer.bodies import PlannedBody, grown_analysis, plan_bodies
@@ -113,7 +114,8 @@ def weight_of(model: ModelSource, loaded: Loaded, sizes: Sizes, runs: bool) -> S
     held = stored_or_path(model)
     if not isinstance(held, str):
         return size_of(stats, None, *held.size("model.onnx"))
-    with open(held, "rb") as file:
-        sha256 = hashlib.sha256(file.read()).hexdigest()
+    sha256, length = hashlib.sha256(), os.path.getsize(held)
+    for block in Place(held, 0, length).blocks():
+        sha256.update(block)
     beside = sum(map(os.path.getsize, loaded.files))
-    return size_of(stats, held, sha256, os.path.getsize(held) + beside)
+    return size_of(stats, held, sha256.hexdigest(), length + beside)

@@ -315,6 +315,8 @@ class AnalyzeReport(Document):
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, (int, str, float)):  # Most are channels.
+        return value
     if isinstance(value, Section):
         return value.to_json()
     if isinstance(value, tuple):

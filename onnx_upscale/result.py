@@ -8,6 +8,7 @@ from onnx_upscale.atomic import Content, PathLike
 from onnx_upscale.emitted import Emitted
 from onnx_upscale.optimizer.plan import Plan
 from onnx_upscale.report import Report
+from onnx_upscale.storage import size_of_files
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,5 @@ class Result(Emitted):
         Raises:
             OutputError: It does not fit into one file.
         """
-        sha256, size = self.stored.size(path, external_data)
         files = self.stored.files(path, external_data)
-        return files, self.report.written_to(path, sha256, size)
+        return files, self.report.written_to(path, *size_of_files(files, path))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -89,6 +89,21 @@ class Data:
         return sha256.hexdigest()[:16]
 
 
+def size_of_files(files: Mapping[PathLike, Content], path: PathLike) -> tuple[str, int]:
+    """How large a model is as it will be written.
+
+    Args:
+        files: The files that make it up, by path.
+        path: The one that bears its name.
+
+    Returns:
+        The sha256 of that, and the bytes of all.
+    """
+    content = files[path]
+    assert isinstance(content, bytes)
+    return hashlib.sha256(content).hexdigest(), sum(map(len, files.values()))
+
+
 @dataclass(frozen=True)
 class Stored:
     """A model in memory of which large weights may lie in files still, and how it is written.
@@ -136,19 +151,8 @@ class Stored:
         return {path: self._serialized(embedded(self.model), path)}
 
     def size(self, path: PathLike, external_data: str = "auto") -> tuple[str, int]:
-        """What it weighs.
-
-        Args:
-            path: As for `files`.
-            external_data: As for `files`.
-
-        Returns:
-            The sha256 of its file, and the bytes of all its files.
-        """
-        files = self.files(path, external_data)
-        content = files[path]
-        assert isinstance(content, bytes)
-        return hashlib.sha256(content).hexdigest(), sum(map(len, files.values()))
+        """What `size_of_files` says of `files`."""
+        return size_of_files(self.files(path, external_data), path)
 
     def _two_files(self, path: PathLike) -> dict[PathLike, Content]:
         target = Path(os.path.realpath(path))

@@ -13,7 +13,7 @@ from onnx_upscale.optimizer.analyze.facts import Read, same_axis
 from onnx_upscale.optimizer.apply.dequantized import Dequantized, along_rows
 from onnx_upscale.optimizer.apply.surgery import Surgery
 from onnx_upscale.optimizer.apply.tied import gate_tied
-from onnx_upscale.optimizer.load.graph import IntArray, Node, Use
+from onnx_upscale.optimizer.load.graph import IntArray, Node, Use, taken
 from onnx_upscale.optimizer.load.layers import Layer
 from onnx_upscale.optimizer.load.packed import MATRIX, PRODUCT_OF_BITS, SIZES, packed
 from onnx_upscale.optimizer.load.scale_blocks import whole_blocks
@@ -82,7 +82,7 @@ def _collect(plan: Plan, index: int, cuts: dict[Use, Cut]) -> None:
     writer, reader = plan.writers.get(index), plan.readers.get(index)
     takes: list[tuple[int, int, IntArray]] = []
     for param in facts.params:
-        value = graph.value(facts.node, param.slot)
+        value = graph.original(facts.node, param.slot)
         place = None if value is None else param.place(value)
         if place is not None:
             own = writer is not None and same_axis(param.labels, writer.write.outputs)
@@ -95,7 +95,7 @@ def _collect(plan: Plan, index: int, cuts: dict[Use, Cut]) -> None:
     if facts.grouped is not None:
         _cut_groups(plan, facts.grouped, cuts)
     for slot, axis, positions in takes:
-        value = graph.value(facts.node, slot)
+        value = graph.original(facts.node, slot)
         assert value is not None
         if not np.array_equal(positions, np.arange(value.shape[axis])):
             cuts.setdefault((index, slot), Cut()).takes[axis] = positions
@@ -196,10 +196,10 @@ class _Writer:
     def _tensor(self, node: Node, slot: int, cut: Cut) -> gs.Tensor:
         # Masked constants may differ from node to node, so their content is part of the key.
         masked = (node.index, slot) in self._surgery.graph.overrides
-        content = _content(self._result(node, slot, cut)) if masked else cut.key()
-        key = (node.inputs[slot], content)
+        values = self._result(node, slot, cut) if masked else None
+        key = (node.inputs[slot], cut.key() if values is None else _content(values))
         if key not in self._made:
-            self._made[key] = self._make(node, slot, cut)
+            self._made[key] = self._make(node, slot, cut, values)
         return self._made[key]
 
     def _turned(self, node: Node, slot: int, cut: Cut) -> gs.Tensor | None:
@@ -231,20 +231,22 @@ class _Writer:
         return None
 
     def _result(self, node: Node, slot: int, cut: Cut) -> Array:
-        value = cut.values if cut.values is not None else self._surgery.graph.value(node, slot)
+        graph = self._surgery.graph
+        override = graph.overrides.get((node.index, slot))
+        if cut.values is None and cut.own is None and override is not None:
+            return override.taken(cut.takes)
+        value = cut.values if cut.values is not None else graph.value(node, slot)
         assert value is not None
         if cut.own is not None:
             value = along_rows(value, cut.own)
-        for axis, positions in cut.takes.items():
-            value = value.take(positions, axis)
-        return value
+        return taken(value, cut.takes)
 
-    def _make(self, node: Node, slot: int, cut: Cut) -> gs.Tensor:
+    def _make(self, node: Node, slot: int, cut: Cut, values: Array | None) -> gs.Tensor:
         dequantized = self._requantize(node, slot, cut)
         if dequantized is not None:
             return dequantized
         name = node.inputs[slot]
-        values = self._result(node, slot, cut)
+        values = self._result(node, slot, cut) if values is None else values
         if node.operator == PRODUCT_OF_BITS:
             stored = self._surgery.graph.constants[name]
             values = packed(node.attributes, slot, values, stored)

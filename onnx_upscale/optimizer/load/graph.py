@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -81,6 +81,28 @@ class Override:
             gone = ~np.broadcast_to(self.stays, values.shape)
             values[gone] = blank[gone]
         return values
+
+    def taken(self, takes: Mapping[int, IntArray]) -> Array:
+        """What is left of `values`; what leaves is neither copied nor masked first.
+
+        Args:
+            takes: Positions to keep, by axis.
+        """
+        if self.stays is not None or np.ndim(self.blank):
+            return taken(self.values, takes)
+        zeroed = [
+            (axis, np.flatnonzero(np.isin(takes[axis], indices)) if axis in takes else indices)
+            for axis, indices in self.zeroed
+        ]
+        cut = replace(self, original=taken(self.original, takes), zeroed=tuple(zeroed))
+        return cut.values if any(len(indices) for _, indices in zeroed) else cut.original
+
+
+def taken(values: Array, takes: Mapping[int, IntArray]) -> Array:
+    """Some places of an array, by axis."""
+    for axis in sorted(takes):  # What is outermost moves in the longest pieces.
+        values = values.take(takes[axis], axis)
+    return values
 
 
 @dataclass(frozen=True)
@@ -179,8 +201,13 @@ class Graph:
         One that is packed is seen as the numbers in it.
         """
         override = self.overrides.get((node.index, slot))
+        return self.original(node, slot) if override is None else override.values
+
+    def original(self, node: Node, slot: int) -> Array | None:
+        """What `value` gives, without masks."""
+        override = self.overrides.get((node.index, slot))
         if override is not None:
-            return override.values
+            return override.original
         stored = self.constants.get(node.input(slot))
         if stored is None or node.operator != PRODUCT_OF_BITS:
             return stored
