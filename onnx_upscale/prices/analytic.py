@@ -76,6 +76,8 @@ class AnalyticPrices:
         """Seconds that a layer takes."""
         if work.product:
             return self._product(work)
+        if not work.in_blocks:
+            return self._any_count(work)
         # Fewer inputs than a block are read unblocked, like those of an image.
         few = work.inputs < self.block
         if work.outputs % self.align or (work.inputs % self.align and not few):
@@ -172,9 +174,9 @@ class AnalyticPrices:
         """Whether the price of a kernel was measured: as one with all others, for this kind."""
         return True
 
-    def counts(self, least: int, product: bool) -> Counts:
-        """Counts that layers like; matrix products like any."""
-        if product:
+    def counts(self, least: int, in_blocks: bool) -> Counts:
+        """Counts that layers like; those that never work on blocks like any."""
+        if not in_blocks:
             return Counts(least, least, least)
         return Counts(least, _rounded(least, self.align), _rounded(least, self.block))
 

@@ -35,12 +35,13 @@ class Prices(Protocol):
     def knows(self, kernel: Kernel) -> bool:
         """Whether the price of a kernel was measured; it is an estimate otherwise."""
 
-    def counts(self, least: int, product: bool) -> Counts:
+    def counts(self, least: int, in_blocks: bool) -> Counts:
         """Counts that layers like.
 
         Args:
             least: How many channels are needed.
-            product: Whether only matrix products have to do with them.
+            in_blocks: Whether any layer that has to do with them may work on blocks of channels;
+                others, as matrix products, like any count.
 
         Returns:
             Counts from `least` on.

@@ -108,6 +108,10 @@ class TablePrices:
         """Seconds that a layer takes, with the layout changes that its counts bring."""
         if work.product:
             return self.kernel(Kernel("product", work.inputs, work.outputs, work.places))
+        if not work.in_blocks:
+            return self.kernel(
+                Kernel("unrolled", work.inputs, work.outputs, work.places, work.window, work.stride)
+            )
         kernel = self.fallback.convolution(
             work.inputs, work.outputs, work.places, work.window, work.stride, groups=1
         )
@@ -142,9 +146,9 @@ class TablePrices:
             return 0.0
         return self.kernel(Kernel(family, channels, channels, places))
 
-    def counts(self, least: int, product: bool) -> Counts:
+    def counts(self, least: int, in_blocks: bool) -> Counts:
         """Counts that layers like."""
-        return self.fallback.counts(least, product)
+        return self.fallback.counts(least, in_blocks)
 
     def with_copies_costing(self, factor: float) -> TablePrices:
         """The same prices, but for copies, which cost `factor` times as much."""

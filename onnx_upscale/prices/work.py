@@ -22,6 +22,7 @@ class LayerWork(NamedTuple):
         plain: Whether its input is plain, and must be reordered for kernels that want it blocked.
         bounded: Whether its results are bounded (Clip, LeakyRelu), which blocked kernels leave to a
             pass of its own.
+        in_blocks: Whether kernels for blocks of channels may compute it.
     """
 
     product: bool
@@ -33,6 +34,7 @@ class LayerWork(NamedTuple):
     stride: int = 1
     plain: bool = False
     bounded: bool = False
+    in_blocks: bool = True
 
 
 class CopyWork(NamedTuple):

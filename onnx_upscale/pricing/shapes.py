@@ -121,12 +121,12 @@ def _convolution(
     )
     inputs, outputs = (_channels(rng, limits.fewest, side) for _ in range(2))
     if family.startswith("few"):
-        inputs = int(rng.integers(1, prices.counts(1, False).whole))
+        inputs = int(rng.integers(1, prices.counts(1, True).whole))
     # Round counts are what networks have; others are what pruning leaves.
     pick = int(rng.integers(3))
     if not family.startswith("few"):
-        inputs = prices.counts(inputs, False)[pick]
-    outputs = prices.counts(outputs, False)[pick]
+        inputs = prices.counts(inputs, True)[pick]
+    outputs = prices.counts(outputs, True)[pick]
     groups = 1
     if family.startswith("depthwise"):
         groups = outputs = inputs
@@ -162,11 +162,11 @@ def _plain(rng: np.random.Generator, family: str, limits: _Range, prices: Analyt
     )
     channels = _channels(rng, limits.fewest, side)
     if family == "reorder_in":
-        channels = prices.counts(channels, False).aligned
+        channels = prices.counts(channels, True).aligned
     if family in ("pool", "scale", "concat", "fused"):
-        channels = 2 * prices.counts(-(-channels // 2), False).whole
+        channels = 2 * prices.counts(-(-channels // 2), True).whole
     if family == "pool_plain":
-        channels = prices.counts(channels, False).whole + 1
+        channels = prices.counts(channels, True).whole + 1
     if family == "reduce":
         window = int(rng.choice(_SIDES)) ** 2
         channels = _channels(rng, limits.fewest, int(np.sqrt(window)))

@@ -39,7 +39,7 @@ class Family:
         readers: The layers that read them.
         writers: The ungrouped layers that make them.
         stretch: How many channels of a tensor a unit stands for at most.
-        product: Whether matrix products alone have to do with it.
+        in_blocks: Whether any layer that has to do with it may work on blocks of channels.
     """
 
     id: int
@@ -48,7 +48,7 @@ class Family:
     readers: tuple[Party, ...]
     writers: tuple[Party, ...]
     stretch: int
-    product: bool
+    in_blocks: bool
 
     @property
     def units(self) -> int:
@@ -133,7 +133,7 @@ def _families(
                     tuple(readers),
                     tuple(party for party in writers if party.layer.groups == 1),
                     max(party.times for party in parties),
-                    all(party.layer.product for party in parties),
+                    any(party.layer.in_blocks for party in parties),
                 )
             )
     return found

@@ -161,10 +161,10 @@ class TestCounts:
         [(1, 4, 8), (4, 4, 8), (5, 8, 8), (8, 8, 8), (9, 12, 16), (16, 16, 16), (17, 20, 24)],
     )
     def test_the_next_that_kernels_take(self, least: int, aligned: int, whole: int) -> None:
-        assert formulas().counts(least, product=False) == Counts(least, aligned, whole)
+        assert formulas().counts(least, in_blocks=True) == Counts(least, aligned, whole)
 
     def test_products_like_any(self) -> None:
-        assert formulas().counts(9, product=True) == Counts(9, 9, 9)
+        assert formulas().counts(9, in_blocks=False) == Counts(9, 9, 9)
 
 
 class TestKernels:

@@ -69,11 +69,11 @@ class Segment:
         return tuple((layer, axis) for layer, axis in made if layer and layer.groups == 1)
 
     @cached_property
-    def only_products(self) -> bool:
-        """Whether no convolution has to do with it."""
+    def in_blocks(self) -> bool:
+        """Whether any layer that has to do with it may work on blocks of channels."""
         layers = [writer.write.layer for writer in self.writers]
         layers += [read.layer for read in self.readers]
-        return all(layer is None or layer.product for layer in layers)
+        return any(layer is not None and layer.in_blocks for layer in layers)
 
     @cached_property
     def only_layers(self) -> bool:

@@ -110,6 +110,14 @@ class Layer:
         pairs = self.inputs * self.outputs // self.groups
         return math.prod(self.weight_shape) // max(pairs, 1)
 
+    @cached_property
+    def in_blocks(self) -> bool:
+        """Whether kernels that work on blocks of channels may compute it, as those for images do.
+
+        Others compute just the channels there are.
+        """
+        return not self.product and not self.transposed and len(self.weight_shape) == 4
+
     @property
     def is_inside(self) -> bool:
         """Whether its node goes on with its output channels, so that no tensor holds them."""

@@ -78,7 +78,16 @@ class Costs:
                 inputs, outputs, window = inputs + outputs, outputs * window, 1
             bounded = layer.node.index in self._bounded
             work = LayerWork(
-                layer.product, inputs, outputs, places, window, item_bytes, stride, plain, bounded
+                layer.product,
+                inputs,
+                outputs,
+                places,
+                window,
+                item_bytes,
+                stride,
+                plain,
+                bounded,
+                layer.in_blocks,
             )
             pool = self.structure.poolings.get(layer.node.index)
             if pool is None:
@@ -96,7 +105,7 @@ class Costs:
 
     def liked(self, layer: Layer, needed: int) -> tuple[int, ...]:
         """How many channels a layer had better read that needs so many."""
-        counts = self.prices.counts(needed, layer.product)
+        counts = self.prices.counts(needed, layer.in_blocks)
         pools = layer.node.index in self.structure.poolings
         liked = (counts.aligned, counts.whole) if pools else (counts.aligned,)
         return tuple(count + -count % layer.together for count in liked)
@@ -115,7 +124,7 @@ class Costs:
             math.prod(pool.attributes.get(name, ())) for name in ("kernel_shape", "strides")
         )
         reorders = self.reorders(source)
-        blocked = not reorders or self.prices.counts(channels, product=False).whole == channels
+        blocked = not reorders or self.prices.counts(channels, in_blocks=True).whole == channels
         family, price = "pool" if blocked else "pool_plain", self.prices.kernel
         seconds = price(Kernel(family, channels, channels, places, window, stride))
         if reorders and blocked == plain:

@@ -33,11 +33,16 @@ def align(analysis: Analysis, costs: Costs) -> Needs:
     """
     kept, wanted = analysis.needs, np.zeros(0, np.int64)
     segments, facts = analysis.structure.segments, analysis.structure.facts
-    groups = [grid for each in facts if each.grouped is not None for grid in each.grids]
+    groups = [
+        (grid, each.grouped.layer.in_blocks)
+        for each in facts
+        if each.grouped is not None
+        for grid in each.grids
+    ]
     for _ in range(_ROUNDS):
         beside = _beside(kept, segments, costs)
         extra = [_extra(kept, *each, costs) for each in zip(segments, beside, strict=True)]
-        extra += [_extra_places(kept, grid, costs) for grid in groups]
+        extra += [_extra_places(kept, *each, costs) for each in groups]
         more = np.concatenate([*extra, np.zeros(0, np.int64)])
         if not more.size:
             break
@@ -50,11 +55,11 @@ def _extra(kept: Needs, segment: Segment, beside: _Beside, costs: Costs) -> IntA
     before = kept.labels[segment.roots]
     if before.all() or segment.in_grid:  # There one more channel would be a whole slice more.
         return np.zeros(0, np.int64)
-    after, product = before.copy(), segment.only_products
+    after = before.copy()
     for each in segment.sets:
         there = after[each.places]
         count = int(np.count_nonzero(there))
-        counts = costs.prices.counts(count * each.times, product)
+        counts = costs.prices.counts(count * each.times, segment.in_blocks)
         if each.in_blocks:
             wanted = counts.whole
         elif len(there) < len(after):
@@ -67,14 +72,14 @@ def _extra(kept: Needs, segment: Segment, beside: _Beside, costs: Costs) -> IntA
     return segment.roots[after & ~before]
 
 
-def _extra_places(kept: Needs, grid: Grid, costs: Costs) -> IntArray:
+def _extra_places(kept: Needs, grid: Grid, in_blocks: bool, costs: Costs) -> IntArray:
     """Places of every group of a convolution, up to whole blocks where groups were whole blocks.
 
     All groups together must stay a count that the fast layout takes.
     """
     groups, there = (kept.labels[factor] for factor in grid.factors)
     counted, needed = int(np.count_nonzero(groups)), int(np.count_nonzero(there))
-    counts = partial(costs.prices.counts, product=False)
+    counts = partial(costs.prices.counts, in_blocks=in_blocks)
     blocks = counts(len(there)).whole == len(there)
 
     def suits(each: int) -> bool:
@@ -126,7 +131,7 @@ def _beside(kept: Needs, segments: Sequence[Segment], costs: Costs) -> Iterator[
     def count(layer: Layer, axis: IntArray | None, otherwise: int) -> int:
         if axis is None:
             return otherwise
-        return min(costs.prices.counts(next(counts), layer.product).aligned, len(axis))
+        return min(costs.prices.counts(next(counts), layer.in_blocks).aligned, len(axis))
 
     for writers, readers in sides:
         yield _Beside(
