@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 import onnx_upscale
 from build import Net
+from onnx_upscale.optimizer.load import load
+from onnx_upscale.optimizer.load.layers import layers
 
 WIDTH, MASKED = 32, 7
 
@@ -47,3 +52,22 @@ def test_counts_of_groups(spatial: int, kept: int) -> None:
     model = convolutions("Conv", spatial, 2)
     result = onnx_upscale.optimize(model, masks, target="cpu-avx512")
     assert result.report.layers[-1].read == kept
+
+
+def blocked(model: onnx.ModelProto, saved: Path) -> bool:
+    """Whether onnxruntime computes any node of a model on blocks of channels, on this machine."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(saved)
+    options.log_severity_level = 3  # It warns that what it saves is for this machine.
+    onnxruntime.InferenceSession(model.SerializeToString(), options)
+    return any(node.domain == "com.microsoft.nchwc" for node in onnx.load(saved).graph.node)
+
+
+def test_onnxruntime_has_blocks_for_the_same_layers(tmp_path: Path) -> None:
+    saved = tmp_path / "saved.onnx"
+    if not blocked(convolutions("Conv", 2, WIDTH), saved):
+        pytest.skip("onnxruntime works on no blocks here")
+    for op, spatial in (("Conv", 1), ("Conv", 2), ("Conv", 3), ("ConvTranspose", 2)):
+        model = convolutions(op, spatial, WIDTH)
+        in_blocks = {layer.in_blocks for layer in layers(load(model).graph)}
+        assert in_blocks == {blocked(model, saved)}
