@@ -13,7 +13,6 @@ import click
 
 from onnx_upscale.cli.messages import as_options
 from onnx_upscale.errors import UpscaleError, VerifyError, WorkerError
-from onnx_upscale.files import json_file
 from onnx_upscale.text import Line, Table, plain
 from onnx_upscale.words import printable
 
@@ -88,6 +87,8 @@ def _text(lines: Sequence[Line], stream: TextIO) -> str:
 
 def show_json(document: Mapping[str, Any]) -> None:
     """Prints a report, for programs."""
+    from onnx_upscale.files import json_file
+
     # The one control character that JSON leaves as it is.
     show(*json_file(document).decode().replace("\x7f", "\\u007f").splitlines())
 
