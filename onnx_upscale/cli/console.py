@@ -36,7 +36,7 @@ def exit_statuses(command: Callable[..., None]) -> Callable[..., None]:
             fail("interrupted")
         except MemoryError:
             fail("out of memory")
-        except Exception as error:
+        except Exception as error:  # Of ours: one line for it as well, never a page of code.
             if kwargs.get("verbose"):
                 show(*traceback.format_exc().split("\n"), err=True)
             what = one_line(f"{type(error).__name__}: {error}")
