@@ -11,8 +11,10 @@ from typing import Any
 import onnx
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.internal.conjecture.providers import AVAILABLE_PROVIDERS, HypothesisProvider
+from hypothesis.strategies import SearchStrategy
 
 import onnx_upscale
+from builder import Part
 from case import Case
 from onnx_upscale.errors import VerifyError, VerifySetupError
 from onnx_upscale.optimizer.analyze import analyze
@@ -64,7 +66,9 @@ def _runs(model: onnx.ModelProto) -> bool:
 
 
 @cache
-def generated(count: int = MODELS) -> tuple[Case, ...]:
+def generated(
+    count: int = MODELS, parts: Callable[[], SearchStrategy[list[Part]]] = everything
+) -> tuple[Case, ...]:
     """The same models every time."""
     found: list[Case] = []
 
@@ -77,7 +81,7 @@ def generated(count: int = MODELS) -> tuple[Case, ...]:
         backend="steady",
         suppress_health_check=list(HealthCheck),
     )
-    @given(cases(everything()))
+    @given(cases(parts()))
     def collect(case: Case) -> None:
         if _runs(case.model):
             found.append(case)
