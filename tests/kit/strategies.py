@@ -98,7 +98,7 @@ def with_split_attention() -> st.SearchStrategy[list[Part]]:
 
 def with_readers_apart() -> st.SearchStrategy[list[Part]]:
     """Readers of one tensor behind nodes of their own, with other parts around them."""
-    around = (layers.some_conv, compounds.concat, values.activation, chain)
+    around: tuple[Part, ...] = (layers.some_conv, compounds.concat, values.activation, chain)
     own = st.lists(st.sampled_from(around), max_size=1)
     return own.map(lambda parts: [compounds.apart, *parts, compounds.apart])
 

@@ -253,8 +253,9 @@ def test_random_masks_leave_the_numbers_of_the_masked_model(name: str) -> None:
         inputs = input_values(original)
         wanted = run(expected, inputs)
         proven = onnx_upscale.optimize(original, document(masks), strategy="gather").model
-        made = emitted(original, document(masks), WAYS)
-        for way, model in {"proven": proven, **made}.items():
+        made: dict[Any, onnx.ModelProto] = {"proven": proven}
+        made |= emitted(original, document(masks), WAYS)
+        for way, model in made.items():
             onnx.checker.check_model(model)
             _assert_same(wanted, run(model, inputs), f"{draw}, {way}: {masks}")
         _assert_near(case, by_reference(expected, inputs), run(proven, inputs))
