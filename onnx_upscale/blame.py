@@ -22,7 +22,7 @@ def blaming_the_model(job: Callable[_P, _R]) -> Callable[_P, _R]:
             return job(*args, **kwargs)
         except (UpscaleError, MemoryError):
             raise
-        except Exception as error:
+        except Exception as error:  # No code foresees every way in which a model can be broken.
             model: Any = args[0] if args else kwargs["model"]
             undecodable = isinstance(error, UnicodeDecodeError)  # Names can be any bytes to others.
             reason = str(error) if undecodable else why_invalid(model)

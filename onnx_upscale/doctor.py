@@ -68,7 +68,6 @@ class DoctorReport(Document):
     """What was found.
 
     Attributes:
-        version: Of the form of the report.
         package: The version of this package.
         python: The interpreter.
         system: The system and its processor.
@@ -82,7 +81,6 @@ class DoctorReport(Document):
         problems: What is wrong, and what would mend it.
     """
 
-    version: int
     package: str
     python: str
     system: str

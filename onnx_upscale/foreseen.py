@@ -42,7 +42,6 @@ class Foreseen(Document):
     """What would be done.
 
     Attributes:
-        version: Of the form of the report.
         input: The model.
         masks: How much the masks prune.
         strategy: The strategy.
@@ -56,7 +55,6 @@ class Foreseen(Document):
         seconds: By stage.
     """
 
-    version: int
     input: Size
     masks: MaskCounts
     strategy: str

@@ -195,7 +195,13 @@ class VerifyReport(Section):
 
 @dataclass(frozen=True, eq=False)
 class Document(Section, dict[str, Any]):
-    """A whole report. It is also the dictionary that `to_json` makes: `report["verify"]["ok"]`."""
+    """A whole report. It is also the dictionary that `to_json` makes: `report["verify"]["ok"]`.
+
+    Attributes:
+        version: Of the form of the report, which every one of them begins with.
+    """
+
+    version: int
 
     def __post_init__(self) -> None:
         self.update(self.to_json())
@@ -206,7 +212,6 @@ class Report(Document):
     """What was done by the optimizer.
 
     Attributes:
-        version: Of the form of the report.
         input: The original model.
         output: The emitted model.
         masks: How much the masks prune.
@@ -223,7 +228,6 @@ class Report(Document):
         recovered: What `recover` did first; None where nobody asked for it.
     """
 
-    version: int
     input: Size
     output: Size
     masks: MaskCounts
@@ -256,11 +260,9 @@ class Verified(Document):
     """What comparing an earlier result with the masked model again found.
 
     Attributes:
-        version: Of the form of the report.
         verify: What it found.
     """
 
-    version: int
     verify: VerifyReport
 
 
@@ -294,7 +296,6 @@ class AnalyzeReport(Document):
     """What is coupled to what, and what each strategy would do.
 
     Attributes:
-        version: Of the form of the report.
         path: The file of the model, or None for a model in memory.
         target: The target as given.
         profile: The prices that were used.
@@ -304,7 +305,6 @@ class AnalyzeReport(Document):
         segments: Every segment.
     """
 
-    version: int
     path: str | None
     target: str
     profile: str

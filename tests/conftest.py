@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 pytest.register_assert_rewrite("bodies_checks", "build", "rule_cases")
-pytest_plugins = ["command"]
+pytest_plugins = ["command", "exporting"]
 
 _COMMON: dict[str, Any] = {
     "deadline": None,

@@ -22,7 +22,13 @@ import onnx_upscale
 from build import named_outputs
 from case import Case
 from masked import masked
-from strategies import cases, with_fused, with_recurrent, with_split_attention
+from strategies import (
+    cases,
+    with_fused,
+    with_readers_apart,
+    with_recurrent,
+    with_split_attention,
+)
 from targets import TARGETS
 
 _TARGETS_PER_MODEL = 3
@@ -56,7 +62,13 @@ def main() -> None:
         suppress_health_check=list(HealthCheck),
     )
     @given(
-        cases() | cases(with_fused()) | cases(with_recurrent()) | cases(with_split_attention()),
+        st.one_of(
+            cases(),
+            cases(with_fused()),
+            cases(with_recurrent()),
+            cases(with_split_attention()),
+            cases(with_readers_apart()),
+        ),
         st.lists(
             st.sampled_from(list(TARGETS)),
             min_size=_TARGETS_PER_MODEL,

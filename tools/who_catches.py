@@ -2,7 +2,7 @@
 
     PYTHONPATH=tests/kit python tools/who_catches.py
 
-Each error of `tests/kit/planted.py` is planted by itself, and generated models are optimized until
+Each error of `tests/kit/planted` is planted by itself, and generated models are optimized until
 the result is refused: by verification, whose reference shares nothing with the optimizer, and by a
 comparison with the model whose masked weights are zeroed, which shares the reading of masks.
 """

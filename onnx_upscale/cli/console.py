@@ -13,7 +13,6 @@ import click
 
 from onnx_upscale.cli.messages import as_options
 from onnx_upscale.errors import UpscaleError, VerifyError, WorkerError
-from onnx_upscale.files import json_file
 from onnx_upscale.text import Line, Table, plain
 from onnx_upscale.words import printable
 
@@ -37,7 +36,7 @@ def exit_statuses(command: Callable[..., None]) -> Callable[..., None]:
             fail("interrupted")
         except MemoryError:
             fail("out of memory")
-        except Exception as error:
+        except Exception as error:  # Of ours: one line for it as well, never a page of code.
             if kwargs.get("verbose"):
                 show(*traceback.format_exc().split("\n"), err=True)
             what = one_line(f"{type(error).__name__}: {error}")
@@ -88,6 +87,8 @@ def _text(lines: Sequence[Line], stream: TextIO) -> str:
 
 def show_json(document: Mapping[str, Any]) -> None:
     """Prints a report, for programs."""
+    from onnx_upscale.files import json_file
+
     # The one control character that JSON leaves as it is.
     show(*json_file(document).decode().replace("\x7f", "\\u007f").splitlines())
 

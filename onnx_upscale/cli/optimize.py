@@ -10,7 +10,7 @@ from onnx_upscale.atomic import Content, PathLike
 from onnx_upscale.choices import TARGETS
 from onnx_upscale.cli.command import command
 from onnx_upscale.cli.data import data_source, images
-from onnx_upscale.cli.options import PATH, comparison, html, report_file, strategy, target
+from onnx_upscale.cli.options import PATH, comparison, files, html, report_file, strategy, target
 from onnx_upscale.cli.options import external_data as where_weights_go
 from onnx_upscale.cli.outcome import Outcome, reporting
 from onnx_upscale.cli.paths import check_paths
@@ -27,9 +27,7 @@ if TYPE_CHECKING:
 
 
 @command()
-@click.argument("model", metavar="IN.onnx", type=PATH)
-@click.argument("masks", metavar="MASKS", type=PATH)
-@click.argument("out", metavar="OUT.onnx", type=PATH)
+@files
 @strategy
 @target
 @click.option("--tune", is_flag=True, help="Let 'auto' measure its candidates on this machine.")

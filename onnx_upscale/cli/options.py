@@ -49,6 +49,11 @@ def options(*options: Callable[..., Any]) -> Callable[..., Any]:
     return decorate
 
 
+files = options(
+    click.argument("model", metavar="IN.onnx", type=PATH),
+    click.argument("masks", metavar="MASKS", type=PATH),
+    click.argument("out", metavar="OUT.onnx", type=PATH),
+)
 strategy = click.option(
     "--strategy",
     type=click.Choice(STRATEGIES),

@@ -193,7 +193,7 @@ def _folder(path: str) -> Iterator[None]:
     try:
         os.makedirs(path, exist_ok=True)
         yield
-    except BaseException as error:
+    except BaseException as error:  # Also when interrupted.
         if not there:
             with contextlib.suppress(OSError):
                 os.rmdir(path)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import click
-
 import onnx_upscale
 from onnx_upscale.choices import RECOVERED
 from onnx_upscale.cli.command import command
 from onnx_upscale.cli.data import data_source, fitting, workers
-from onnx_upscale.cli.options import PATH, report_file
 from onnx_upscale.cli.options import external_data as where_weights_go
+from onnx_upscale.cli.options import files, report_file
 from onnx_upscale.cli.outcome import Outcome, reporting
 from onnx_upscale.cli.paths import check_paths
 from onnx_upscale.cli.progress import progress_bar
@@ -24,9 +22,7 @@ if TYPE_CHECKING:
 
 
 @command()
-@click.argument("model", metavar="IN.onnx", type=PATH)
-@click.argument("masks", metavar="MASKS", type=PATH)
-@click.argument("out", metavar="OUT.onnx", type=PATH)
+@files
 @fitting(least=1, most=RECOVERED)
 @workers
 @where_weights_go

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import click
-
 from onnx_upscale.cli.command import command
-from onnx_upscale.cli.options import PATH, comparison, strategy, target
+from onnx_upscale.cli.options import comparison, files, strategy, target
 from onnx_upscale.cli.outcome import Outcome, reporting
 
 
 @command()
-@click.argument("model", metavar="IN.onnx", type=PATH)
-@click.argument("masks", metavar="MASKS", type=PATH)
-@click.argument("out", metavar="OUT.onnx", type=PATH)
+@files
 @strategy
 @target
 @comparison

@@ -12,7 +12,6 @@ class ExportReport(Document):
     """What was exported.
 
     Attributes:
-        version: Of the form of the report.
         path: Where the model was written, or None.
         masks_path: Where the masks were written, or None.
         nodes: How many the model has.
@@ -25,7 +24,6 @@ class ExportReport(Document):
         warnings: What did not go as asked for.
     """
 
-    version: int
     path: str | None
     masks_path: str | None
     nodes: int

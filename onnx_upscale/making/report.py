@@ -47,7 +47,6 @@ class MaskReport(Document):
     """What masks were made.
 
     Attributes:
-        version: Of the form of the report.
         path: The mask file.
         layers: How many layers are masked.
         channels: By side, how many of their channels are pruned.
@@ -59,7 +58,6 @@ class MaskReport(Document):
         warnings: What to mind.
     """
 
-    version: int
     path: str
     layers: int
     channels: Mapping[str, Counted]

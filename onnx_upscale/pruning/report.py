@@ -45,7 +45,6 @@ class PruneReport(Document):
     """What was done; also the dictionary of the report file.
 
     Attributes:
-        version: Of the form of the report.
         goal: What was asked for.
         target: Whose costs were planned for.
         mode: Whether readers had to agree.
@@ -59,7 +58,6 @@ class PruneReport(Document):
         verify: What the comparison with the repaired model found.
     """
 
-    version: int
     goal: Asked
     target: str
     mode: str

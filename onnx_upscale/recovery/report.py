@@ -66,7 +66,6 @@ class RecoverReport(Document):
     """What was done; also the dictionary of the report file.
 
     Attributes:
-        version: Of the form of the report.
         samples: How many there were.
         strength: How much weights were pulled to what they were.
         seed: Which samples were used.
@@ -75,7 +74,6 @@ class RecoverReport(Document):
         seconds: What it took.
     """
 
-    version: int
     samples: Used
     strength: float
     seed: int

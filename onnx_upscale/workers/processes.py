@@ -53,7 +53,7 @@ class Processes:
                 for pool, ticket in zip(self._pools, self._tickets, strict=True)
             ]
             self._pids = list(_results(started))
-        except BaseException:
+        except BaseException:  # Also when interrupted: no process stays behind.
             self._end(at_once=True)
             raise
         return self

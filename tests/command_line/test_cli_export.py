@@ -134,6 +134,7 @@ class TestExport:
         done = CliRunner().invoke(main, ["out.onnx", "out.masks.json", "small.onnx"])
         assert done.exit_code == 0, done.output
 
+    @pytest.mark.usefixtures("fast")
     @pytest.mark.parametrize("factory", ["nets.py:with_tuple", "nets:with_dictionary"])
     def test_arguments_of_the_factory(self, factory: str) -> None:
         result = run(factory, "out.onnx", "-q", "--fixed-batch")
@@ -141,15 +142,18 @@ class TestExport:
         assert result.stdout == ""
         assert [d.dim_value for d in image_dims("out.onnx")] == [2, 3, 8, 8]
 
+    @pytest.mark.usefixtures("fast")
     def test_given_arguments_come_first(self) -> None:
         arguments = ["nets:with_tuple", "out.onnx", "--input", "4x3x9x9", "--fixed-batch"]
         assert run(*arguments).exit_code == 0
         assert [d.dim_value for d in image_dims("out.onnx")] == [4, 3, 9, 9]
 
+    @pytest.mark.usefixtures("fast")
     @pytest.mark.parametrize("factory", ["nets:Small", "nets:net"])
     def test_a_class_or_a_module(self, factory: str) -> None:
         assert run(factory, "out.onnx", "--input", "1x3x8x8").exit_code == 0
 
+    @pytest.mark.usefixtures("fast")
     def test_types_and_names_of_arguments(self) -> None:
         inputs = ["--input", "1x4:int64", "--input", "shift=1x4x6"]
         result = run("nets:Words", "out.onnx", *inputs, "--batch", "many")
@@ -159,6 +163,7 @@ class TestExport:
         assert shift.name == "shift"
         assert image_dims("out.onnx")[0].dim_param == "many"
 
+    @pytest.mark.usefixtures("fast")
     def test_where_the_masks_go(self) -> None:
         arguments = ["nets:with_tuple", "out.onnx", "--masks", "m.npz"]
         assert run(*arguments).exit_code == 0
@@ -167,6 +172,7 @@ class TestExport:
             assert list(masks) == ["second.weight.input"]
             assert int(masks["second.weight.input"].sum()) == 4
 
+    @pytest.mark.usefixtures("fast")
     def test_without_verification(self) -> None:
         result = run("nets:Noisy", "out.onnx", "--input", "1x3", "--no-verify")
         assert result.exit_code == 0, result.output
@@ -193,7 +199,7 @@ def image_dims(path: str) -> list[onnx.TensorShapeProto.Dimension]:
     return list(onnx.load(path).graph.input[0].type.tensor_type.shape.dim)
 
 
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("here", "fast")
 class TestBadInput:
     @pytest.mark.parametrize(
         ("arguments", "saying"),

@@ -176,6 +176,7 @@ def test_prune() -> None:
     assert report["goal"] == {"name": "macs", "value": 0.8, "seconds": False}
 
 
+@pytest.mark.usefixtures("fast")
 def test_export() -> None:
     pytest.importorskip("torch")
     Path("nets.py").write_text(

@@ -75,6 +75,28 @@ def test_a_command_that_runs_imports_what_it_needs() -> None:
     assert (status, imported[:3]) == (2, ["numpy", "onnx", "onnxruntime"])
 
 
+def test_a_list_of_commands_imports_none_of_them() -> None:
+    modules = [f"onnx_upscale.cli.{name}" for name in COMMANDS]
+    code = f"""
+import sys
+from click.testing import CliRunner
+from onnx_upscale.cli import main
+print(CliRunner().invoke(main, ["--help"]).stdout)
+print(sorted({{*{modules!r}}} & {{*sys.modules}}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    *text, imported = done.stdout.splitlines()
+    assert imported == "[]"
+    assert [name for name in COMMANDS for line in text if line.startswith(f"  {name} ")] == COMMANDS
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_what_lists_say_of_a_command_is_what_it_says(name: str) -> None:
+    command = main.get_command(click.Context(main), name)
+    assert command is not None
+    assert command.get_short_help_str(limit=1000) == main.helps[name]
+
+
 def test_to_import_the_package_is_to_import_little() -> None:
     code = f"import onnx_upscale, sys; print(sorted({{*{HEAVY!r}}} & {{*sys.modules}}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -18,6 +18,12 @@ Part: TypeAlias = "Callable[[Builder], object]"
 """Adds something to a model, where something in it fits."""
 
 
+# Made once, as they are drawn from thousands of times.
+_TWENTIETHS = st.integers(0, 19)
+_HOW_MANY = st.sampled_from(["none", "few", "half", "all"])
+_FORMS = st.sampled_from(["plain"] * 7 + ["turned", "half", "integers"])
+
+
 class Builder:
     """A model under construction."""
 
@@ -35,11 +41,11 @@ class Builder:
 
     def chance(self, share: float) -> bool:
         """Yes or no, drawn; no is the simplest."""
-        return self.draw(st.integers(0, 19)) >= round(20 * (1 - share))
+        return self.draw(_TWENTIETHS) >= round(20 * (1 - share))
 
     def some(self, count: int) -> Array:
         """Whether each of so many channels belongs to a drawn set; none is the simplest."""
-        how = self.draw(st.sampled_from(["none", "few", "half", "all"]))
+        how = self.draw(_HOW_MANY)
         if how in ("none", "all"):
             return np.full(count, how == "all")
         bits = self.draw(st.integers(0, 2**count - 1))
@@ -83,7 +89,7 @@ class Builder:
             if self.chance(0.25):
                 values[(slice(None),) * axis + (self.some(shape[axis]),)] = 0
         name = f"w{len(self.initializers)}"
-        form = self.draw(st.sampled_from(["plain"] * 7 + ["turned", "half", "integers"]))
+        form = self.draw(_FORMS)
         if form == "turned":
             order = np.array(self.draw(st.permutations(range(len(shape)))))
             self.initializers.append(numpy_helper.from_array(values.transpose(order), name))

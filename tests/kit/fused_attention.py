@@ -11,13 +11,17 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from build import Floats, Net
+import onnx_upscale
+from build import Floats, Net, assert_close, input_values, run, weight_shape
 
 MICROSOFT = "com.microsoft"
 HEADS, WIDTH, TOKENS, CHANNELS = 4, 16, 5, 8
 
 Masks = Mapping[str, Sequence[int]]
 """Channels that are zero, by `q`, `k` and `v` (what is made) and `o` (what is read)."""
+
+
+NOTHING: dict[str, Any] = {"version": 1, "masks": {}}
 
 
 def of_heads(*heads: int, width: int = WIDTH) -> list[int]:
@@ -259,3 +263,24 @@ FORMS = {
     "queries rotated": Form(partial(_rotated, rotated=1), scores=False),
     "rotated by the standard": Form(partial(_rotated, standard=True), scores=False),
 }
+
+
+def optimized(
+    model: onnx.ModelProto, what: str = "", wanted: onnx.ModelProto | None = None, **how: Any
+) -> onnx.ModelProto:
+    """What is left of a model, compared with what it, or another one, computes.
+
+    Without masks `verify` would compare the same again.
+    """
+    masks = how.pop("masks", NOTHING)
+    emitted = onnx_upscale.optimize(model, masks, verify=masks is not NOTHING, **how).model
+    inputs = input_values(model)
+    assert_close(run(wanted or model, inputs), run(emitted, inputs), what)
+    return emitted
+
+
+def columns(model: onnx.ModelProto) -> list[int]:
+    """How many channels are left of queries, keys and values together, and of the result."""
+    made = [weight_shape(model, name) for name in ("q", "k", "v", "qkv")]
+    made += [weight_shape(model, "attention")] if not any(made) else []
+    return [sum(shape[1] for shape in made if shape), weight_shape(model, "o")[0]]

@@ -17,8 +17,10 @@ import pytest
 
 import onnx_upscale
 from build import Floats, Net, assert_close, input_values, run, weight_shape
+from several import Way, emitted
 
 STRATEGIES = ("auto", "upscale", "gather", "constrained")
+WAYS: tuple[Way, ...] = tuple((strategy, "as built in") for strategy in STRATEGIES)
 
 
 def _loads(opset: int) -> bool:
@@ -239,14 +241,23 @@ def document(masks: Masks) -> dict[str, Any]:
     return {"version": 1, "masks": result}
 
 
-def assert_same(expected: onnx.ModelProto, emitted: onnx.ModelProto, what: str) -> None:
+def assert_same(expected: onnx.ModelProto, made: onnx.ModelProto, what: str) -> None:
     """Two models with the same outputs, in what they declare and in what they give."""
-    onnx.checker.check_model(emitted, full_check=True)
-    assert [v.SerializeToString() for v in emitted.graph.output] == [
-        v.SerializeToString() for v in expected.graph.output
-    ]
+    assert_all_same(expected, {what: made})
+
+
+def assert_all_same(
+    expected: onnx.ModelProto, made: Mapping[Any, onnx.ModelProto], what: str = ""
+) -> None:
+    """The same of several models, which are named by what they came from."""
     inputs = input_values(expected)
-    assert_close(run(expected, inputs), run(emitted, inputs), what)
+    wanted = run(expected, inputs)
+    for name, model in made.items():
+        onnx.checker.check_model(model, full_check=True)
+        assert [v.SerializeToString() for v in model.graph.output] == [
+            v.SerializeToString() for v in expected.graph.output
+        ]
+        assert_close(wanted, run(model, inputs), f"{name} {what}")
 
 
 def _left(model: onnx.ModelProto) -> int:
@@ -258,20 +269,22 @@ def check_random_masks(case: Case, opset: int) -> None:
     rng = np.random.default_rng(zlib.crc32(f"{case.name}.{opset}".encode()))
     masks = case.random_masks(rng)
     original, expected = case.model(opset, {}), case.model(opset, masks)
-    for strategy in STRATEGIES:
-        own = strategy == "constrained" and not case.grows
-        result = onnx_upscale.optimize(original, document(masks), strategy=strategy, verify=own)
-        if strategy == "constrained":
-            expected = case.model(opset, case.grown(masks)) if case.grows else expected
-        if not own:
-            assert_same(expected, result.model, f"{strategy}, {masks}")
+    made = emitted(original, document(masks), WAYS)
+    grown = made.pop(("constrained", "as built in"))
+    assert_all_same(expected, made, str(masks))
+    if case.grows:
+        assert_same(case.model(opset, case.grown(masks)), grown, f"constrained, {masks}")
+    else:
+        onnx_upscale.optimize(original, document(masks), strategy="constrained")
 
 
 def check_counts(case: Case, opset: int) -> None:
     """Under the simple mask as many channels are left as the case says."""
     masks = case.simple_masks()
     original, expected = case.model(opset, {}), case.model(opset, masks)
-    for strategy in ("upscale", "gather"):
-        result = onnx_upscale.optimize(original, document(masks), strategy=strategy, verify=False)
-        assert_same(expected, result.model, f"{strategy}, {masks}")
-        assert _left(result.model) == case.kept, strategy
+    result = onnx_upscale.optimize(original, document(masks), strategy="upscale", verify=False)
+    gathered = emitted(original, document(masks), WAYS[2:3])
+    made: dict[Any, onnx.ModelProto] = {"upscale": result.model, **gathered}
+    assert_all_same(expected, made, str(masks))
+    for way, model in made.items():
+        assert _left(model) == case.kept, way

@@ -96,6 +96,13 @@ def with_split_attention() -> st.SearchStrategy[list[Part]]:
     return st.tuples(own, own).map(lambda both: [*both[0], compounds.split_attention, *both[1]])
 
 
+def with_readers_apart() -> st.SearchStrategy[list[Part]]:
+    """Readers of one tensor behind nodes of their own, with other parts around them."""
+    around: tuple[Part, ...] = (layers.some_conv, compounds.concat, values.activation, chain)
+    own = st.lists(st.sampled_from(around), max_size=1)
+    return own.map(lambda parts: [compounds.apart, *parts, compounds.apart])
+
+
 def with_fused() -> st.SearchStrategy[list[Part]]:
     """Many of what onnxruntime's own tools write, with other parts around them."""
     around = (layers.some_conv, values.activation, movement.sequence, compounds.residual, chain)

@@ -11,29 +11,32 @@ import onnx
 import pytest
 
 import onnx_upscale
-from build import Net
+from build import Net, assert_close, named_outputs
+from masked import masked
+from onnx_upscale.optimizer.apply import apply
 from onnx_upscale.optimizer.plan import realize
 from onnx_upscale.optimizer.plan.realizations import READINGS, Gather, Reading
+from onnx_upscale.reporting import segment_reports
 from planting import WAYS, generated
+from several import planned
+from strategies import with_readers_apart
 from targets import TARGETS
 
-OFTEN = 3
+OFTEN = 20
 
 
 @pytest.mark.slow
-def test_every_realization_is_emitted_on_generated_models() -> None:
+def test_every_realization_is_emitted_on_generated_models_and_right() -> None:
     seen: Counter[str] = Counter()
-    for number, case in enumerate(generated()):
-        for strategy, target in WAYS:
-            result = onnx_upscale.optimize(
-                case.model, case.document, strategy=strategy, target=TARGETS[target], verify=False
-            )
-            for segment in result.report["segments"]:
-                for side in ("reader", "writer"):
-                    seen.update(f"{side} {each['realization']}" for each in segment[f"{side}s"])
-        if number > 5 and min(seen.values()) >= OFTEN and len(seen) == len(_REALIZATIONS):
-            break
-    assert {name for name, count in seen.items() if count >= OFTEN} == _REALIZATIONS
+    for case in (*generated(3), *generated(20, with_readers_apart)):
+        wanted = named_outputs(masked(case))
+        for way, plan, bodies in planned(case.model, case.document, WAYS):
+            for segment in segment_reports(plan, bodies):
+                seen.update(f"reader {each.realization}" for each in segment.readers)
+                seen.update(f"writer {each.realization}" for each in segment.writers)
+            got = named_outputs(apply(plan, bodies).model)
+            assert_close([*wanted.values()], [*got.values()], str(way), share=1e-3)
+    assert {name for name, count in seen.items() if count >= OFTEN} == _REALIZATIONS, seen
 
 
 _REALIZATIONS = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import threading
 from collections.abc import Callable
@@ -25,10 +26,10 @@ from onnx_upscale.exporter.torch_exporters import EXPORTERS
 from torch_models import Residual, Tiny, fails, image, onnx_says, pruned, torch_says
 
 
-@pytest.fixture
-def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Uses the older exporter, which is faster, in place of the newer one."""
-    monkeypatch.setitem(EXPORTERS, "dynamo", EXPORTERS["torchscript"])
+@functools.cache
+def exported(dim: int) -> Exported:
+    """A pruned model as the newer exporter writes it, which takes seconds."""
+    return export(pruned(dim).eval(), image(), None)
 
 
 class TestEqualToTheTorchModel:
@@ -37,18 +38,20 @@ class TestEqualToTheTorchModel:
     def test_pruned_exported_and_optimized(
         self, dim: int, exporter: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        model = pruned(dim).eval()
         if exporter == "torchscript":
             monkeypatch.setitem(EXPORTERS, "dynamo", fails)
-        model = pruned(dim).eval()
-        exported = export(model, image(), None)
-        assert exported.exporter == exporter
-        assert exported.samples == 3
-        result = onnx_upscale.optimize(exported.model, exported.masks)
-        smaller = onnx_upscale.optimize(exported.model, exported.masks, strategy="gather")
+            made = export(model, image(), None)
+        else:
+            made = exported(dim)
+        assert made.exporter == exporter
+        assert made.samples == 3
+        result = onnx_upscale.optimize(made.model, made.masks)
+        smaller = onnx_upscale.optimize(made.model, made.masks, strategy="gather")
         for batch in (1, 3):
             x = image(batch, seed=9)
             expected = torch_says(model, x)
-            np.testing.assert_allclose(onnx_says(exported.model, x), expected, atol=1e-5)
+            np.testing.assert_allclose(onnx_says(made.model, x), expected, atol=1e-5)
             for each in (result, smaller):
                 np.testing.assert_allclose(onnx_says(each.model, x), expected, atol=1e-5)
         report = smaller.report
@@ -56,7 +59,7 @@ class TestEqualToTheTorchModel:
 
     def test_input_masks_are_those_of_torch(self) -> None:
         model = pruned(1)
-        masks = export(model, image(), None).masks["masks"]
+        masks = exported(1).masks["masks"]
         assert set(masks) == {f"{name}.weight" for name in ("left", "right", "inner", "head")}
         for name in ("left", "inner", "head"):
             kept = getattr(model, name).weight_mask.reshape(-1, 48).amax(0)
@@ -68,7 +71,7 @@ class TestEqualToTheTorchModel:
 
     def test_output_masks_only_where_nothing_is_added(self) -> None:
         model = pruned(0)
-        masks = export(model, image(), None).masks["masks"]
+        masks = exported(0).masks["masks"]
         mask: Any = model.left.weight_mask
         gone = (mask.amax((1, 2, 3)) == 0).nonzero().flatten().tolist()
         assert masks == {"left.weight": {"output": gone}}

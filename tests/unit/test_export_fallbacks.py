@@ -28,12 +28,6 @@ def older(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(EXPORTERS, "dynamo", fails)
 
 
-@pytest.fixture
-def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Uses the older exporter, which is faster, in place of the newer one."""
-    monkeypatch.setitem(EXPORTERS, "dynamo", EXPORTERS["torchscript"])
-
-
 class TestFallbacks:
     @pytest.mark.usefixtures("older")
     def test_the_older_exporter_and_why(self) -> None:

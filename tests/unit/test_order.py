@@ -1,213 +1,30 @@
-"""Order of channels: PQ-tree, path heuristic and their combination, against brute force."""
+"""Order of channels: paths, the tree and both together, against brute force."""
 
 from __future__ import annotations
 
 import copy
-import functools
 import itertools
-from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from channel_sets import (
+    IntArray,
+    Sets,
+    all_orders,
+    arrays,
+    families,
+    keeping,
+    reached,
+    segments,
+)
 from onnx_upscale.optimizer.plan.order import _hopeless, contiguous, perfect_order
 from onnx_upscale.optimizer.plan.paths import membership, path_order
 from onnx_upscale.optimizer.plan.pq_tree import PQTree
 
-IntArray = npt.NDArray[np.int64]
-Sets = list[list[int]]
-
 relaxed = settings(deadline=None)
-
-
-def arrays(sets: Sequence[Sequence[int]]) -> list[IntArray]:
-    return [np.array(channels, dtype=np.int64) for channels in sets]
-
-
-@functools.cache
-def all_orders(size: int) -> IntArray:
-    """Every order of so many channels, shape (orders, size)."""
-    return np.array(list(itertools.permutations(range(size))), dtype=np.int64)
-
-
-def keeping(orders: IntArray, channels: Sequence[int]) -> npt.NDArray[np.bool_]:
-    """Which orders have the channels side by side, shape (orders,)."""
-    inside = np.isin(orders, channels)
-    starts = inside[:, :1].sum(axis=1) + (inside[:, 1:] & ~inside[:, :-1]).sum(axis=1)
-    result: npt.NDArray[np.bool_] = starts <= 1
-    return result
-
-
-def represents(tree: PQTree, order: Sequence[int]) -> bool:
-    """Whether an order is one of the tree's: nothing then forbids all its pairs of neighbours."""
-    tree = copy.deepcopy(tree)
-    return all(tree.reduce(np.array(pair)) for pair in itertools.pairwise(order))
-
-
-def reached(order: IntArray, sets: Sequence[IntArray]) -> int:
-    return sum(channels.size for channels in sets if contiguous(order, channels))
-
-
-@st.composite
-def families(
-    draw: st.DrawFn, max_size: int = 7, max_sets: int = 7, min_sets: int = 1
-) -> tuple[int, Sets]:
-    """Size and arbitrary sets."""
-    size = draw(st.integers(1, max_size))
-    channels = st.lists(st.integers(0, size - 1), unique=True, max_size=size)
-    return size, draw(st.lists(channels, min_size=min_sets, max_size=max_sets))
-
-
-@st.composite
-def paired(draw: st.DrawFn) -> tuple[int, Sets]:
-    """Size and sets of which the first are pairs, so that the tree has some depth early."""
-    size, sets = draw(families(max_size=8, max_sets=5))
-    pairs = [[at, at + 1] for at in range(0, size - 1, 2)]
-    return size, pairs[: draw(st.integers(0, 4))] + sets
-
-
-@st.composite
-def intervals(draw: st.DrawFn) -> tuple[int, Sets]:
-    """Size and sets that have a common order, which is hidden."""
-    size = draw(st.integers(2, 40))
-    hidden = draw(st.permutations(range(size)))
-    bounds = st.tuples(st.integers(0, size), st.integers(0, size)).map(sorted)
-    return size, [hidden[a:b] for a, b in draw(st.lists(bounds, min_size=1, max_size=14))]
-
-
-@st.composite
-def segments(draw: st.DrawFn) -> tuple[int, list[IntArray]]:
-    """Size and readers of a random segment: independent, nested, intervals, or some of each."""
-    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    size = draw(st.integers(8, 256))
-    count = draw(st.integers(2, 12))
-    kinds = draw(st.sampled_from(["i", "n", "r", "ir", "nr", "in", "inr"]))
-    hidden = rng.permutation(size)
-    readers: list[IntArray] = []
-    for _ in range(count):
-        kind = rng.choice(list(kinds))
-        length = int(rng.integers(0, size + 1))
-        start = 0 if kind == "n" else int(rng.integers(0, size - length + 1))
-        source = rng.permutation(size) if kind == "r" else hidden
-        readers.append(source[start : start + length])
-    return size, readers
-
-
-class TestPQTree:
-    @relaxed
-    @given(families() | paired())
-    @example((6, [[0, 1], [2, 3], [4, 5], [0, 2, 4]]))  # three partial children
-    @example((8, [[0, 1], [2, 3], [4, 5], [6, 7], [0, 1, 2, 3], [0, 2, 4, 6]]))  # two forks
-    @example((8, [[0, 1], [2, 3], [4, 5], [6, 7], [0, 1, 2, 3], [0, 2, 4]]))  # fork too low
-    def test_agrees_with_all_permutations(self, family: tuple[int, Sets]) -> None:
-        size, sets = family
-        tree, left = PQTree(size), all_orders(size)
-        for channels in sets:
-            kept = left[keeping(left, channels)]
-            assert tree.reduce(arrays([channels])[0]) == bool(len(kept))
-            # After a failure nothing may be lost either: the next sets would tell.
-            left = kept if len(kept) else left
-            assert tree.frontier().tolist() in left.tolist()
-
-    @settings(deadline=None, max_examples=40)
-    @given(families(max_size=5, max_sets=6))
-    @example((5, [[0, 1], [1, 2], [2, 3], [0, 2]]))
-    @example((5, [[0, 1, 2], [0, 1], [2, 3, 4], [1, 2, 3], [0, 3]]))
-    def test_represents_exactly_the_permutations(self, family: tuple[int, Sets]) -> None:
-        size, sets = family
-        tree, left = PQTree(size), all_orders(size)
-        for channels in sets:
-            if tree.reduce(arrays([channels])[0]):
-                left = left[keeping(left, channels)]
-        expected = {tuple(order) for order in left.tolist()}
-        assert {
-            order for order in itertools.permutations(range(size)) if represents(tree, order)
-        } == expected
-
-    @relaxed
-    @given(families(max_size=12, max_sets=9))
-    def test_failure_changes_nothing(self, family: tuple[int, Sets]) -> None:
-        size, sets = family
-        tree = PQTree(size)
-        for channels in sets:
-            before = copy.deepcopy(tree)
-            if tree.reduce(arrays([channels])[0]):
-                continue
-            assert tree.frontier().tolist() == before.frontier().tolist()
-            for pair in itertools.combinations(range(size), 2):
-                one, other = copy.deepcopy(tree), copy.deepcopy(before)
-                assert one.reduce(np.array(pair)) == other.reduce(np.array(pair))
-                assert one.frontier().tolist() == other.frontier().tolist()
-
-    @relaxed
-    @given(intervals())
-    def test_takes_all_intervals_of_a_hidden_order(self, family: tuple[int, Sets]) -> None:
-        size, sets = family
-        tree = PQTree(size)
-        assert all(tree.reduce(channels) for channels in arrays(sets))
-        order = tree.frontier()
-        assert sorted(order.tolist()) == list(range(size))
-        assert all(contiguous(order, channels) for channels in arrays(sets))
-
-    @relaxed
-    @given(segments())
-    def test_keeps_what_it_accepted(self, segment: tuple[int, list[IntArray]]) -> None:
-        size, readers = segment
-        tree = PQTree(size)
-        accepted = [channels for channels in readers if tree.reduce(channels)]
-        order = tree.frontier()
-        assert sorted(order.tolist()) == list(range(size))
-        assert all(contiguous(order, channels) for channels in accepted)
-
-    @relaxed
-    @given(families())
-    def test_order_within_a_set_is_irrelevant(self, family: tuple[int, Sets]) -> None:
-        size, sets = family
-        one, other = PQTree(size), PQTree(size)
-        for channels in arrays(sets):
-            assert one.reduce(channels) == other.reduce(np.tile(channels[::-1], 2))
-        assert one.frontier().tolist() == other.frontier().tolist()
-
-    def test_wide(self) -> None:
-        size = 10_000
-        tree = PQTree(size)
-        pairs = np.random.default_rng(0).permutation(size - 1)
-        assert all(tree.reduce(np.array([at, at + 1])) for at in pairs)
-        assert not tree.reduce(np.array([0, size - 1]))
-        assert tree.frontier().tolist() in (list(range(size)), list(range(size))[::-1])
-
-    def test_deep(self) -> None:
-        size = 1_500  # above what recursion could do
-        tree = PQTree(size)
-        assert all(tree.reduce(np.arange(end)) for end in range(2, size))
-        assert tree.reduce(np.array([0, size - 1]))
-        assert not tree.reduce(np.array([1, size - 1]))
-        assert tree.frontier().tolist() in (
-            [size - 1, *range(size - 1)],
-            [*range(size - 2, -1, -1), size - 1],
-        )
-
-    @pytest.mark.parametrize("size", [0, 1, 2])
-    def test_smallest(self, size: int) -> None:
-        tree = PQTree(size)
-        assert tree.reduce(np.arange(size))
-        assert tree.reduce(np.zeros(0, dtype=np.int64))
-        assert tree.frontier().tolist() == list(range(size))
-
-    def test_starts_in_original_order(self) -> None:
-        assert PQTree(5).frontier().tolist() == [0, 1, 2, 3, 4]
-
-    @pytest.mark.parametrize("channels", [[-1, 0], [2, 3], [7]])
-    def test_rejects_unknown_channels(self, channels: list[int]) -> None:
-        with pytest.raises(IndexError):
-            PQTree(3).reduce(np.array(channels))
-
-    def test_rejects_a_negative_size(self) -> None:
-        with pytest.raises(ValueError):
-            PQTree(-1)
 
 
 class TestPathOrder:

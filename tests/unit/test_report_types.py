@@ -122,7 +122,7 @@ def test_reports_of_recover_and_prune_are_the_same() -> None:
         assert again == report
         assert again.to_json() == document
         with pytest.raises(dataclasses.FrozenInstanceError):
-            report.version = 2  # type: ignore[attr-defined]
+            report.version = 2  # type: ignore[misc]
 
 
 def test_their_sections_are_those_of_their_files() -> None:

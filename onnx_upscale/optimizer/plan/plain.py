@@ -20,14 +20,13 @@ from onnx_upscale.optimizer.load.graph import IntArray
 from onnx_upscale.optimizer.plan import Plan, edits_of, is_empty, lay_out
 from onnx_upscale.optimizer.plan.layout import Layout
 from onnx_upscale.optimizer.plan.realizations import (
-    Gather,
     Reading,
-    Slice,
     Whole,
     WriteWhole,
     WriteZeros,
     Writing,
     ZeroFill,
+    copied,
 )
 from onnx_upscale.optimizer.plan.strategy import Strategy
 
@@ -93,5 +92,4 @@ def _reading(
     chosen = np.flatnonzero(taken[here] | needs)
     if index not in copying or len(chosen) in (0, len(here)):
         return ZeroFill(read, here, needs, np.arange(len(here)))
-    contiguous = chosen[-1] - chosen[0] + 1 == len(chosen)
-    return (Slice if contiguous else Gather)(read, here, needs, chosen)
+    return copied(read, here, needs, chosen)

@@ -147,8 +147,17 @@ class Gather(_Copy):
         liked = costs.liked(read.layer, len(wanted))
         for count in dict.fromkeys((len(wanted), *liked)):
             filled = _filled(needs, wanted, count)
-            if len(filled) < size and filled[-1] - filled[0] + 1 != len(filled):
+            if len(filled) < size and not _is_window(filled):
                 yield cls(read, here, needs, filled)
+
+
+def copied(read: Read, here: IntArray, needs: BoolArray, chosen: IntArray) -> Reading:
+    """A copy of just some places, at least one: a slice where they stand side by side."""
+    return (Slice if _is_window(chosen) else Gather)(read, here, needs, chosen)
+
+
+def _is_window(places: IntArray) -> bool:
+    return bool(places[-1] - places[0] + 1 == len(places))
 
 
 def _window(start: int, width: int, size: int) -> IntArray:
@@ -218,7 +227,7 @@ class Moved(_Copy):
             reordered = 0
         elif self.blocked and approach.concatenation is not None:
             reordered = max(round(approach.fresh * len(self.here)), 1)
-        contiguous = bool(self.chosen[-1] - self.chosen[0] + 1 == count)
+        contiguous = _is_window(self.chosen)
         axis, there = approach.edges[0].axis, len(self.here)
         copy = costs.copy(approach.source, axis, there, count, contiguous, reordered)
         return costs.layer(layer, count, made) + copy - costs.saved(approach, there, count)

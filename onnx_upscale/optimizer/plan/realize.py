@@ -13,12 +13,12 @@ from onnx_upscale.optimizer.plan.realizations import (
     WRITINGS,
     Gather,
     Reading,
-    Slice,
     Whole,
     WriteWhole,
     WriteZeros,
     Writing,
     ZeroFill,
+    copied,
 )
 from onnx_upscale.optimizer.plan.strategy import Strategy
 
@@ -51,8 +51,9 @@ def realize_reader(
         ways = [way for kind in READINGS for way in kind.ways(read, here, needs, costs)]
         return min(ways, key=lambda way: way.seconds(costs, made))
     wanted = np.flatnonzero(needs)
-    contiguous = strategy is Strategy.UPSCALE and wanted[-1] - wanted[0] + 1 == len(wanted)
-    return (Slice if contiguous else Gather)(read, here, needs, wanted)
+    if strategy is Strategy.UPSCALE:
+        return copied(read, here, needs, wanted)
+    return Gather(read, here, needs, wanted)
 
 
 def realize_writer(

@@ -101,6 +101,21 @@ def concat(b: Builder) -> None:
     b.shapes = {k: v for k, v in b.shapes.items() if not k.startswith("c")}
 
 
+def apart(b: Builder) -> None:
+    """Layers that read one tensor, each behind nodes of its own and with needs of its own."""
+    channels = b.draw(st.integers(4, 8))
+    made = conv(b, "x", channels)  # Of which no mask has left constants alone.
+    b.given[made] = {}
+    for _ in range(b.draw(st.integers(2, 3))):
+        between, everybodys = made, dict(b.shapes)
+        for part in b.draw(st.lists(st.sampled_from([batch_norm, activation]), min_size=1)):
+            between = b.through(between, part)
+        end = conv(b, between, b.draw(st.integers(1, 4)))
+        pruned = b.draw(st.integers(1, 2**channels - 2))
+        b.given[end] = {"input": [place for place in range(channels) if pruned >> place & 1]}
+        b.shapes = {**everybodys, end: b.shapes[end]}
+
+
 def transition(b: Builder) -> None:
     """A pointwise convolution, and an average that could as well come before it."""
     data = b.pick(4, lambda s: min(image_sizes(s)[2:]) > 1)
