@@ -7,7 +7,7 @@ COPY . .
 RUN python3 -m venv --without-pip /opt/venv \
     && python3 -m pip --python /opt/venv/bin/python install --no-cache-dir --no-compile .
 ARG VERSION=
-RUN [ -z "$VERSION" ] || /opt/venv/bin/onnx-upscale --version | grep -F "version $VERSION"
+RUN [ -z "$VERSION" ] || /opt/venv/bin/onnx-upscale --version | grep -Fx "onnx-upscale, version $VERSION"
 # Test suites and training helpers that inference never imports.
 RUN cd /opt/venv/lib/python3.11/site-packages \
     && rm -rf onnx/backend/test \
