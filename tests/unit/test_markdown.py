@@ -20,7 +20,7 @@ TEXTS = (PRINTED | MEANT).map(str.strip).filter(bool)
 def shown(*lines: Line) -> str:
     """What a reader is shown, as HTML."""
     page = "\n".join(markdown(lines))
-    return MarkdownIt("gfm-like", {"linkify": False, "html": True}).render(page)
+    return str(MarkdownIt("gfm-like", {"linkify": False, "html": True}).render(page))
 
 
 @given(TEXTS)
@@ -50,7 +50,7 @@ def test_cells_show_as_they_are(rows: list[tuple[str, str]]) -> None:
 
 
 def test_lines_are_paragraphs_and_tables_stand_apart() -> None:
-    lines = ["head", "", Table([["", "before"], ["size", "2"]]), "one", "two"]
+    lines: list[Line] = ["head", "", Table([["", "before"], ["size", "2"]]), "one", "two"]
     assert list(markdown(lines)) == [
         *("head", "", "|  | before |", "| --- | --- |", "| size | 2 |"),
         *("", "one", "", "two"),
