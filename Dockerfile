@@ -6,6 +6,8 @@ WORKDIR /src
 COPY . .
 RUN python3 -m venv --without-pip /opt/venv \
     && python3 -m pip --python /opt/venv/bin/python install --no-cache-dir --no-compile .
+ARG VERSION=
+RUN [ -z "$VERSION" ] || /opt/venv/bin/onnx-upscale --version | grep -Fx "onnx-upscale, version $VERSION"
 # Test suites and training helpers that inference never imports.
 RUN cd /opt/venv/lib/python3.11/site-packages \
     && rm -rf onnx/backend/test \
@@ -23,3 +25,12 @@ WORKDIR /work
 USER 10001:10001
 ENTRYPOINT ["onnx-upscale"]
 CMD ["--help"]
+ARG VERSION=
+ARG REVISION=
+ARG SOURCE=
+LABEL org.opencontainers.image.title="onnx-upscale" \
+      org.opencontainers.image.description="Channel pruning for ONNX models" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="$VERSION" \
+      org.opencontainers.image.revision="$REVISION" \
+      org.opencontainers.image.source="$SOURCE"

@@ -8,7 +8,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 DOCS_STAMP := .venv/.docs
 
-.PHONY: demo test lint types docs dist lowest clean
+.PHONY: demo test lint types docs dist images lowest clean
 
 demo: $(STAMP)
 	$(BIN)/python tools/demo.py
@@ -34,6 +34,13 @@ dist: $(STAMP)
 	$(PYTHON) -m venv build/installed
 	build/installed/bin/python -m pip install --quiet dist/*.whl
 	build/installed/bin/onnx-upscale doctor
+
+# Container images for amd64 and arm64; needs docker with buildx:
+# make images IMAGE=registry/name SOURCE=https://... BAKE='cpu --push'
+images: export VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' onnx_upscale/__init__.py)
+images: export REVISION = $(shell git rev-parse HEAD)
+images:
+	docker buildx bake $(BAKE)
 
 # The tests with the lowest versions that pyproject.toml allows; needs uv, to find out which.
 lowest: clean

@@ -10,6 +10,9 @@ import click
 Rivals = Sequence[Collection[str]]
 """Sets of parameters of which those of one set leave no room for those of another."""
 
+_PRINTING: Rivals = ({"as_json"}, {"as_markdown"})
+"""Of every command: how its report is printed."""
+
 
 class Command(click.Command):
     """A command that takes what `--config` names for options that are not typed.
@@ -22,7 +25,7 @@ class Command(click.Command):
 
     def __init__(self, *, rivals: Sequence[Rivals] = (), **attributes: Any) -> None:
         super().__init__(**attributes)
-        self._rivals = rivals
+        self._rivals = (*rivals, _PRINTING)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Reads the file first, if one is named."""

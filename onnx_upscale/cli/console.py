@@ -93,6 +93,13 @@ def show_json(document: Mapping[str, Any]) -> None:
     show(*json_file(document).decode().replace("\x7f", "\\u007f").splitlines())
 
 
+def show_markdown(lines: Iterable[Line]) -> None:
+    """Prints lines as Markdown, for what shows them so."""
+    from onnx_upscale.markdown import markdown
+
+    show(*markdown(lines))
+
+
 def warn(warnings: Iterable[str]) -> None:
     """Prints warnings of the library."""
     for warning in warnings:

@@ -120,9 +120,11 @@ def _foreseen(report: Foreseen) -> Outcome:
 
     context = click.get_current_context()
     settings = in_force(context)
-    comments = [f"# {line}".rstrip() for line in plain(tables.foreseen(report))]
+    found = tables.foreseen(report)
+    comments = [f"# {line}".rstrip() for line in plain(found)]
     lines = [*comments, "", *toml(context.command.name or "", settings)]
-    return Outcome({**report, "settings": settings}, lines, report.warnings)
+    told = {**report, "settings": settings}
+    return Outcome(told, lines, report.warnings, tables=found)
 
 
 def _told(done: Report, report: str | None, html: str | None) -> dict[PathLike, Content]:

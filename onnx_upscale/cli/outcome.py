@@ -11,9 +11,9 @@ from typing import Any
 
 import click
 
-from onnx_upscale.cli.console import exit_statuses, fail, say, show, show_json, warn
+from onnx_upscale.cli.console import exit_statuses, fail, say, show, show_json, show_markdown, warn
 from onnx_upscale.cli.options import PATH, options, version
-from onnx_upscale.errors import VerifyError
+from onnx_upscale.errors import UsageError, VerifyError
 from onnx_upscale.text import Line
 
 
@@ -27,6 +27,7 @@ class Outcome:
         warnings: What to mind, in the words of the library.
         notes: What is worth knowing.
         failure: Why the command failed all the same, if it did.
+        tables: In place of `lines` where these are laid out, if they are made for a terminal.
     """
 
     report: Mapping[str, Any]
@@ -34,6 +35,7 @@ class Outcome:
     warnings: Sequence[str] = ()
     notes: Sequence[str] = ()
     failure: str | None = None
+    tables: Sequence[Line] | None = None
 
 
 _common = options(
@@ -45,6 +47,9 @@ _common = options(
     ),
     click.option(
         "--json", "as_json", is_flag=True, help="Print the report as JSON in place of text."
+    ),
+    click.option(
+        "--markdown", "as_markdown", is_flag=True, help="Print the text as Markdown, for a comment."
     ),
     click.option("-q", "--quiet", is_flag=True, help="Print errors only."),
     version,
@@ -60,7 +65,11 @@ def reporting(command: Callable[..., Outcome]) -> Callable[..., None]:
 
     @exit_statuses
     @functools.wraps(command)
-    def run(*, config: str | None, as_json: bool, quiet: bool, **given: Any) -> None:
+    def run(
+        *, config: str | None, as_json: bool, as_markdown: bool, quiet: bool, **given: Any
+    ) -> None:
+        if as_json and as_markdown:
+            raise UsageError("--json and --markdown: give one of them")
         try:
             with contextlib.redirect_stdout(sys.stderr):
                 outcome = command(**given)
@@ -75,6 +84,8 @@ def reporting(command: Callable[..., Outcome]) -> Callable[..., None]:
                 say("note", note)
         if as_json:
             show_json(outcome.report)
+        elif as_markdown:
+            show_markdown(outcome.lines if outcome.tables is None else outcome.tables)
         elif not quiet:
             show(*outcome.lines)
         if outcome.failure is not None:

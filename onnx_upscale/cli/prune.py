@@ -182,7 +182,7 @@ def prune(
 def _again(out: str, goal: Goal) -> str:
     """The command that makes one of the models again."""
     value = f"{goal.value * 1e3:.12g}ms" if goal.absolute else f"{goal.value:.12g}"
-    left_out = dict.fromkeys(("html", "plot", "report", "as_json", "quiet"))
+    left_out = dict.fromkeys(("html", "plot", "report", "as_json", "as_markdown", "quiet"))
     return command_line(click.get_current_context(), {"out": out, goal.name: value, **left_out})
 
 

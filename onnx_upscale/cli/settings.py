@@ -20,7 +20,7 @@ else:
 
 _NEVER = frozenset(("config", "dry_run", "help", "version"))
 """What no file says."""
-_PRINTING = frozenset(("as_json", "quiet", "verbose"))
+_PRINTING = frozenset(("as_json", "as_markdown", "quiet", "verbose"))
 """What says how results are printed, and not what they are."""
 
 

@@ -54,7 +54,7 @@ def test_every_command_has_the_same_options(name: str) -> None:
     command = main.get_command(click.Context(main), name)
     assert command is not None
     known = {option for each in command.params for option in each.opts}
-    assert {"--json", "--quiet", "-q", "--version"} <= known
+    assert {"--json", "--markdown", "--quiet", "-q", "--version"} <= known
     assert run(name, "--version").stdout.startswith("onnx-upscale, version ")
 
 

@@ -69,6 +69,26 @@ def test_several_goals_and_the_nearest_model(samples: npt.NDArray[np.float32]) -
 
 
 @pytest.mark.slow
+def test_what_loaders_read_beside_the_network_stays() -> None:
+    net = Net(17, x=["batch", 3, 6, 6])
+    made = net("Relu", net("Conv", "x", net.random(8, 3, 1, 1), name="stem"))
+    made = net("Relu", net("Conv", made, net.random(8, 8, 1, 1), name="inner"))
+    model = net.model(net("Conv", made, net.random(4, 8, 1, 1), name="head"))
+    # As ultralytics says what its own loader needs.
+    for key, value in {"names": "{0: 'person'}", "stride": "32", "imgsz": "[6, 6]"}.items():
+        model.metadata_props.add(key=key, value=value)
+    model.producer_name, model.graph.doc_string = "pytorch", "what it is for"
+    samples = np.random.default_rng(0).standard_normal((40, 3, 6, 6)).astype(np.float32)
+    pruned = onnx_upscale.prune(model, samples, macs=0.8, target="cpu-avx512", runs=2)
+    for made_of in (pruned.model, pruned.recovered.model):
+        assert made_of.metadata_props == model.metadata_props
+        assert made_of.producer_name == model.producer_name
+        assert made_of.graph.doc_string == model.graph.doc_string
+        for side in ("input", "output"):
+            assert getattr(made_of.graph, side) == getattr(model.graph, side)
+
+
+@pytest.mark.slow
 def test_what_was_not_learned_is_left_alone_and_named() -> None:
     net = Net(17, x=["batch", 3, 6, 6])
     made = net("Relu", net("Conv", "x", net.random(8, 3, 1, 1), name="stem"))

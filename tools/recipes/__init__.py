@@ -1,0 +1,1 @@
+"""What docs/recipes shows, to be run again; each says what it needs."""
