@@ -43,7 +43,7 @@ def fit(module: nn.Module, match: Match, values: Values) -> None:
             new[name], bias = unfold_beside(layer, behind)
             added = dict.fromkeys(match.callers[name], bias)
         for path, bias in added.items():
-            _add(parts[path], path, np.zeros(len(layer.made)) if bias is None else bias, norm, new)
+            _add(parts[path], path, bias, norm, new)
     _replace(parts, match, new)
     for name, layer in values.layers.items():
         for owner in match.callers[name]:
@@ -87,13 +87,15 @@ def _unfolded(
     return {key: value for key, value in held.items() if value is not None}
 
 
-def _added(
-    match: Match, values: Values, new: Mapping[str, Array], name: str, path: str
-) -> Array | None:
+def _added(match: Match, values: Values, new: Mapping[str, Array], name: str, path: str) -> Array:
     """What a layer adds, in its node and in one behind it."""
     inside = {layer.node.index for layer in match.layers[name]}
     behind = any(index not in inside for index, _ in match.uses.get(f"{path}.bias", ()))
-    return _sum(values.biases[path], new.get(f"{path}.bias") if behind else None)
+    found = (values.biases[path], new.get(f"{path}.bias") if behind else None)
+    total: Array = np.zeros(len(values.layers[name].made))
+    for each in found:
+        total = total if each is None else total + each
+    return total
 
 
 def _add(part: Any, path: str, bias: Array, norm: Norm | None, new: dict[str, Array]) -> None:
@@ -108,12 +110,6 @@ def _add(part: Any, path: str, bias: Array, norm: Norm | None, new: dict[str, Ar
     else:
         data = torch.from_numpy(np.array(bias)).to(part.weight.dtype)
         part.bias = nn.Parameter(data, part.weight.requires_grad)
-
-
-def _sum(one: Array | None, other: Array | None) -> Array | None:
-    if one is None or other is None:
-        return other if one is None else one
-    return one + other
 
 
 def _replace(parts: Mapping[str, nn.Module], match: Match, new: Mapping[str, Array]) -> None:

@@ -173,17 +173,19 @@ class Normed(nn.Module):
         self.rectified = nn.Conv2d(16, 16, 1, bias=False)
         self.in_place = nn.ReLU(inplace=True)
         self.behind_in_place = nn.BatchNorm2d(16)
-        self.head = nn.Linear(16, 5)
+        self.head = nn.Linear(5 * 16, 5)
 
     def forward(self, image: Tensor) -> Tensor:
         x = torch.sigmoid(self.stem(image))
-        x = torch.sigmoid(self.behind_only(self.only(x)))
-        y = self.also(x)
-        x = torch.sigmoid(self.behind_also(y) + y)
-        x = torch.sigmoid(self.behind_both(self.first(x)))
-        x = torch.sigmoid(self.behind_both(self.second(x)))
-        x = self.behind_in_place(self.in_place(self.rectified(x)))
-        logits: Tensor = self.head(x.mean((2, 3)))
+        also = self.also(x)
+        parts = [
+            self.behind_only(self.only(x)),
+            self.behind_also(also) + also,
+            self.behind_both(self.first(x)),
+            self.behind_both(self.second(x)),
+            self.behind_in_place(self.in_place(self.rectified(x))),
+        ]
+        logits: Tensor = self.head(torch.sigmoid(torch.cat(parts, 1)).mean((2, 3)))
         return logits
 
 

@@ -140,11 +140,15 @@ class TestEqualToTheResult:
         check(model, onnx_upscale.optimize(exported.model, masks, strategy="gather"))
 
     def test_hooks_of_torch_become_parameters(self) -> None:
-        model = hooked("inverted")
-        small = slim(model, optimized(model))
-        assert_equal(small, optimized(model))
+        model: Any = hooked("inverted")
+        model.excite.weight_orig.requires_grad_(False)
+        result = optimized(model)
+        small = slim(model, result)
+        assert_equal(small, result)
         assert not any("_orig" in name for name, _ in small.named_parameters())
-        assert all(each.requires_grad for each in small.parameters())
+        trained = {name for name, each in small.named_parameters() if each.requires_grad}
+        assert trained == {name for name, _ in small.named_parameters()} - {"excite.weight"}
+        assert "excite.weight_orig" in model.state_dict()
 
     def test_repaired_weights(self) -> None:
         model = made("dense", amount=0)
@@ -260,6 +264,15 @@ class TestEqualToTheResult:
         assert small.depthwise[0].groups == small.depthwise[0].in_channels < 32
         assert small.grouped.groups == 4
         assert small.grouped.in_channels < 32
+
+    def test_groups_that_are_normalized_leave_as_a_whole(self) -> None:
+        model: Any = made("odd", amount=0)
+        with torch.no_grad():
+            model.mid.weight[:4] = 0
+            model.mid.bias[:4] = 0
+        small: Any = check(model, optimized(model))
+        assert small.mid.out_channels == small.groups.num_channels == 8
+        assert small.groups.num_groups == 2
 
     def test_transposed_layers(self) -> None:
         model: Any = made("odd", dim=1)
@@ -385,6 +398,7 @@ class TestTrainable:
         model.stem.weight.requires_grad_(False)
         small: Any = slim(model, optimized(model))
         assert small.training and not small.norm.training
+        assert model.training and not model.norm.training
         assert not small.stem.weight.requires_grad
         assert small.grow.weight.requires_grad
 
@@ -534,6 +548,16 @@ class TestRefused:
         result = onnx_upscale.optimize(exported.model, masks)
         message = self.says(lambda: slim(model, result))
         assert message.startswith("layer 'twice' has one weight, and the result several"), message
+
+    def test_an_embedding_that_is_masked_as_a_layer_alone(self) -> None:
+        model = Tied().eval()
+        given = torch.randint(0, 20, (2, 7))
+        exported = export(model, given, None)
+        *_, head = (node.name for node in exported.model.graph.node if node.op_type == "MatMul")
+        masks = {"version": 1, "masks": {head: {"input": [1, 2]}}}
+        result = onnx_upscale.optimize(exported.model, masks)
+        message = self.says(lambda: slim(model, result, given))
+        assert message.startswith("layer 'tokens' has one weight, and the result several"), message
 
     def test_arguments_that_cannot_be_made_up(self) -> None:
         model = Shared()
