@@ -1,11 +1,12 @@
 """Make torchvision's models smaller in torch: the evidence behind docs/slim.md.
 
-    python tools/slim_zoo.py [--models NAME,...] [--dims 1,0] [--size 64] [--amount 0.3] > table.md
+    python tools/slim_zoo.py [--models NAME,...] [--pruned KIND,...] [--size 64] > table.md
 
-Each model is pruned with `torch.nn.utils.prune.ln_structured` over one dim of every convolution and
-linear layer, exported, optimized, and given back by `onnx_upscale.torch.slim`. The smaller module
-is compared with the optimized model, asked for gradients, and exported again by `torch.onnx.export`
-alone. Needs the `export` extra and torchvision.
+Each model is pruned with `torch.nn.utils.prune`, in every convolution and linear layer: `random`
+takes any channels on both sides, `inputs` and `outputs` those of the smallest norm on one. It is
+exported, optimized, and given back by `onnx_upscale.torch.slim`. The smaller module is compared
+with the optimized model, asked for gradients, and exported again by `torch.onnx.export` alone.
+Needs the `export` extra and torchvision.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ import argparse
 import copy
 import time
 import warnings
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 import onnx_upscale
 from export_zoo import make, prune_all
@@ -39,11 +42,12 @@ MODELS = (
     "shufflenet_v2_x1_0",
     "regnet_y_400mf",
     "convnext_tiny",
+    "swin_t",
     "vit_b_16",
 )
 HEAD = [
     "model",
-    "dim",
+    "pruned",
     "weights",
     "of the result",
     "layers that pick",
@@ -57,9 +61,24 @@ HEAD = [
 _EQUAL = 1e-4
 
 
-def row(name: str, dim: int, amount: float, size: int) -> list[str]:
+def prune_randomly(model: nn.Module, amount: float) -> None:
+    """The same share of the channels on both sides of every layer."""
+    for module in model.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            for dim in (0, 1):
+                prune.random_structured(module, "weight", amount, dim=dim)
+
+
+PRUNED: Mapping[str, Callable[[nn.Module, float], None]] = {
+    "random": prune_randomly,
+    "inputs": lambda model, amount: prune_all(model, 1, amount),
+    "outputs": lambda model, amount: prune_all(model, 0, amount),
+}
+
+
+def row(name: str, pruned: str, amount: float, size: int) -> list[str]:
     model, x = make(name, size)
-    prune_all(model, dim, amount)
+    PRUNED[pruned](model, amount)
     exported = onnx_upscale.export(model, x, None)
     result = onnx_upscale.optimize(exported.model, exported.masks)
     started = time.process_time()
@@ -74,7 +93,7 @@ def row(name: str, dim: int, amount: float, size: int) -> list[str]:
     report = result.report
     return [
         name,
-        str(dim),
+        pruned,
         f"{after / before:.3f}",
         f"{report.output.params / report.input.params:.3f}",
         str(sum(key.endswith(NAME) for key, _ in small.named_buffers())),
@@ -90,8 +109,9 @@ def row(name: str, dim: int, amount: float, size: int) -> list[str]:
 def trains(small: nn.Module, images: Tensor) -> bool:
     """Whether every parameter gets a gradient of numbers."""
     module = copy.deepcopy(small).train()
-    loss = module(images).logsumexp(1).sum()
-    loss.backward()
+    made = module(images)
+    logits = made[0] if isinstance(made, tuple) else made  # In training some give more.
+    logits.logsumexp(1).sum().backward()
     gradients = [each.grad for each in module.parameters()]
     return all(each is not None and bool(each.isfinite().all()) for each in gradients)
 
@@ -117,7 +137,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--models", default=",".join(MODELS))
-    parser.add_argument("--dims", default="1,0")
+    parser.add_argument("--pruned", default="random", help=", ".join(PRUNED))
     parser.add_argument("--amount", type=float, default=0.3)
     parser.add_argument("--size", type=int, default=64)
     args = parser.parse_args()
@@ -125,11 +145,11 @@ def main() -> None:
     torch.set_num_threads(1)
     print(f"| {' | '.join(HEAD)} |\n{'| --- ' * len(HEAD)}|", flush=True)
     for name in args.models.split(","):
-        for dim in map(int, args.dims.split(",")):
+        for pruned in args.pruned.split(","):
             try:
-                cells = row(name, dim, args.amount, args.size)
+                cells = row(name, pruned, args.amount, args.size)
             except onnx_upscale.UpscaleError as error:
-                cells = [name, str(dim), f"NO: {error}", *[""] * (len(HEAD) - 3)]
+                cells = [name, pruned, f"NO: {error}", *[""] * (len(HEAD) - 3)]
             print(f"| {' | '.join(cells)} |", flush=True)
 
 

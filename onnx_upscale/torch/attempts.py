@@ -1,7 +1,8 @@
 """The ways to make a module smaller, from the smallest on, until one computes what it should.
 
 1. Layers that torch computes by other means than a convolution or a linear layer keep all their
-   channels, and so do layers that would have to be different things at once, as they are shared.
+   channels, and so do layers that would have to be different things at once, as they, or the
+   normalization behind them, are shared.
 2. A `forward` that counts channels (a chunk, a view of fixed sizes) may fail where some left. Then
    what it counts stays: in the class of the module that failed, the innermost one that counts.
 3. If that is not enough, all that is counted anywhere stays.
@@ -25,11 +26,11 @@ from onnx_upscale.optimizer.load.graph import IntArray
 from onnx_upscale.optimizer.plan import Plan
 from onnx_upscale.optimizer.plan.plain import plain_plan
 from onnx_upscale.torch.comparison import Comparison, Failure
-from onnx_upscale.torch.fitting import fit
+from onnx_upscale.torch.fitting import count_channels, fit
 from onnx_upscale.torch.matching import Match, match
 from onnx_upscale.torch.same import check_same
 from onnx_upscale.torch.seen import Seen
-from onnx_upscale.torch.values import new_values
+from onnx_upscale.torch.values import Values, new_values
 
 
 def slimmed(module: nn.Module, plan: Plan, comparison: Comparison) -> nn.Module:
@@ -53,8 +54,9 @@ def slimmed(module: nn.Module, plan: Plan, comparison: Comparison) -> nn.Module:
         parameter.requires_grad_(trained.get(name, True))
     seen = comparison.watch(whole)
     matched = match(whole, plan.analysis.graph, seen)
-    check_same(whole, matched, seen)
+    check_same(whole, matched)
     made = _first_good(whole, plan, matched, seen, comparison)
+    count_channels(made, comparison.watch(made))
     return _as_it_was(made, getattr(module, "_orig_mod", module))
 
 
@@ -64,23 +66,31 @@ def _first_good(
     structure = plan.analysis.structure
     carried = {layer.node.index for layers in matched.layers.values() for layer in layers}
     stays = {index for index in structure.layers if index not in carried}
+    stays.update(_sharing_norms(matched))
     copying = set(_copying(matched, seen))
     while True:
         plain = plain_plan(plan, _roots_at(structure, stays), copying)
         values = new_values(matched, plain, apply(plain).model)
-        torn = {index for index, _ in values.torn} - stays
+        torn = {index for uses in values.torn.values() for index, _ in uses} - stays
         if torn:
             stays |= torn
             continue
         made = copy.deepcopy(whole)
-        fit(made, matched, seen, values)
+        fit(made, matched, values)
         failure = comparison.failure(made)
         if failure is None:
             return made
         more = _counting(structure, matched, whole, failure, stays)
         if not more:
-            raise _cannot(whole, matched, seen, failure)
+            raise _cannot(whole, matched, values, failure)
         stays |= more
+
+
+def _sharing_norms(matched: Match) -> Iterator[int]:
+    """The layers into which a normalization was folded that is not theirs alone."""
+    for name, norm in matched.norms.items():
+        if norm.folded and not norm.apart:
+            yield from (layer.node.index for layer in matched.layers[name])
 
 
 def _copying(matched: Match, seen: Seen) -> Iterator[int]:
@@ -126,7 +136,13 @@ def _counts(facts: Facts) -> bool:
     return bool(facts.rewrites) or facts.concatenation is not None
 
 
-def _cannot(module: nn.Module, matched: Match, seen: Seen, failure: Failure) -> UsageError:
+def _cannot(module: nn.Module, matched: Match, values: Values, failure: Failure) -> UsageError:
+    torn = next(iter(values.torn), None)
+    if torn is not None:
+        return UsageError(
+            f"layer '{matched.path(torn)}' has one weight, and the result several in its place: "
+            "prune alike wherever it is called"
+        )
     if matched.lost:
         names = ", ".join(f"'{name}'" for name in matched.lost)
         one = len(matched.lost) == 1

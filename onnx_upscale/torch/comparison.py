@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -116,7 +117,7 @@ class Comparison:
         with isolated(), watching(module) as (seen, _):
             try:
                 self.call.run(module, self.samples[0][0])
-            except Exception as error:  # Whatever the user's model raises.
+            except Exception as error:  # `forward` is the user's: it may raise anything.
                 raise UsageError(
                     f"the module does not run on the inputs of the result: {reason(error)}; "
                     "is it the module that was exported? if so, give `args` as to export"
@@ -130,11 +131,12 @@ class Comparison:
             module: The module, in evaluation mode on the CPU.
         """
         for tensors, wanted in self.samples:
-            with isolated(), watching(module) as (_, stack):
+            with isolated():
+                # Without hooks: there are modules that compute otherwise where they see some.
                 try:
                     made = self.call.run(module, tensors)
-                except Exception as error:  # As above.
-                    return Failure(reason(error), tuple(stack.paths))
+                except Exception as error:  # As above, where it counts channels.
+                    return Failure(reason(error), self._where(module, tensors))
             leaves: list[Any] = pytree.tree_leaves(made)
             got = [leaf.detach().numpy() for leaf in leaves if isinstance(leaf, Tensor)]
             if len(got) != len(wanted):
@@ -145,6 +147,12 @@ class Comparison:
                 if found.failure is not None:
                     return Failure(found.failure)
         return None
+
+    def _where(self, module: nn.Module, tensors: Tensors) -> tuple[str, ...]:
+        """The modules in which a module fails."""
+        with watching(module) as (_, stack), contextlib.suppress(Exception):
+            self.call.run(module, tensors)
+        return tuple(stack.paths)
 
 
 def _made_up(result: Result, seed: int) -> dict[str, Tensor]:

@@ -13,59 +13,40 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from onnx_upscale.optimizer.load.values import Array
-from onnx_upscale.torch.matching import Match
-from onnx_upscale.torch.norms import unfold
+from onnx_upscale.torch.matching import Match, Norm
+from onnx_upscale.torch.norms import unfold, unfold_beside
 from onnx_upscale.torch.seen import Seen
 from onnx_upscale.torch.selection import add_selection
 from onnx_upscale.torch.values import NewLayer, Values
 
 
-def fit(module: nn.Module, match: Match, seen: Seen, values: Values) -> None:
+def fit(module: nn.Module, match: Match, values: Values) -> None:
     """Gives a module its new values.
 
     Args:
-        module: A copy of the module that `match` and `seen` speak of; it is changed.
+        module: A copy of the module that `match` speaks of; it is changed.
         match: Where its parameters are.
-        seen: What its modules did.
         values: The values.
     """
     parts = dict(module.named_modules())
     new: dict[str, Array] = dict(values.others)
     for name, layer in values.layers.items():
-        path = match.path(name)
-        norm_path = seen.norms.get(path)
-        norm: Any = None if norm_path is None else parts[norm_path]
-        old_bias: Any = parts[path].bias
-        bias = None if old_bias is None else old_bias.detach().numpy()
-        folded = norm is not None and _is_folded(match, f"{norm_path}.")
-        if folded and norm.running_mean is not None:
-            both = unfold(layer, bias, norm)
-            new[name] = both.weight
-            held = {
-                f"{path}.bias": both.bias,
-                f"{norm_path}.weight": both.gamma,
-                f"{norm_path}.bias": both.shift,
-                f"{norm_path}.running_mean": both.mean,
-                f"{norm_path}.running_var": both.variance,
-            }
-            new.update({key: value for key, value in held.items() if value is not None})
+        norm = match.norms.get(name)
+        if norm is None or not norm.folded:
+            new[name] = layer.weight
+            added = {path: _added(match, values, new, name, path) for path in match.callers[name]}
+        elif norm.apart:
+            new.update(_unfolded(parts, name, layer, norm.path))
             continue
-        new[name] = layer.weight
-        behind = f"{norm_path}.running_mean"
-        added = new.get(f"{path}.bias") if _has_own_add(match, path) else None
-        total = _sum(layer.bias, added)
-        if bias is not None:
-            new[f"{path}.bias"] = np.zeros(len(layer.made)) if total is None else total
-        elif total is not None and total.any() and behind in new:
-            new[behind] = new[behind] - total
-        elif total is not None and total.any():
-            for owner in match.owners[name]:
-                part: Any = parts[owner]
-                data = torch.from_numpy(np.array(total)).to(part.weight.dtype)
-                part.bias = nn.Parameter(data, part.weight.requires_grad)
+        else:
+            behind: Any = parts[norm.path]
+            new[name], bias = unfold_beside(layer, behind)
+            added = dict.fromkeys(match.callers[name], bias)
+        for path, bias in added.items():
+            _add(parts[path], path, bias, norm, new)
     _replace(parts, match, new)
     for name, layer in values.layers.items():
-        for owner in match.owners[name]:
+        for owner in match.callers[name]:
             _resize_layer(parts[owner], layer)
             if layer.chosen is not None:
                 add_selection(parts[owner], torch.from_numpy(np.array(layer.chosen, np.int64)))
@@ -75,21 +56,60 @@ def fit(module: nn.Module, match: Match, seen: Seen, values: Values) -> None:
                 resize(part)
 
 
-def _is_folded(match: Match, prefix: str) -> bool:
-    return not any(name.startswith(prefix) for name in match.uses)
+def count_channels(module: nn.Module, seen: Seen) -> None:
+    """Lets normalizations that hold nothing expect the channels that they read.
+
+    Args:
+        module: The module; it is changed.
+        seen: What its modules did.
+    """
+    for path, count in seen.channels.items():
+        part: Any = module.get_submodule(path)
+        part.num_features = count
 
 
-def _has_own_add(match: Match, path: str) -> bool:
-    """Whether the bias of a layer is no input of its node, but is added behind it."""
-    uses = match.uses.get(f"{path}.bias", ())
-    inside = {layer.node.index for layer in match.layers[f"{path}.weight"]}
-    return any(index not in inside for index, _ in uses)
+def _unfolded(
+    parts: Mapping[str, nn.Module], name: str, layer: NewLayer, behind: str
+) -> dict[str, Array]:
+    """The values of a layer and of the normalization that was folded into it."""
+    path = name.rpartition(".")[0]
+    norm: Any = parts[behind]
+    bias: Any = parts[path].bias
+    both = unfold(layer, None if bias is None else bias.detach().numpy(), norm)
+    held = {
+        name: both.weight,
+        f"{path}.bias": both.bias,
+        f"{behind}.weight": both.gamma,
+        f"{behind}.bias": both.shift,
+        f"{behind}.running_mean": both.mean,
+        f"{behind}.running_var": both.variance,
+    }
+    return {key: value for key, value in held.items() if value is not None}
 
 
-def _sum(one: Array | None, other: Array | None) -> Array | None:
-    if one is None or other is None:
-        return other if one is None else one
-    return one + other
+def _added(match: Match, values: Values, new: Mapping[str, Array], name: str, path: str) -> Array:
+    """What a layer adds, in its node and in one behind it."""
+    inside = {layer.node.index for layer in match.layers[name]}
+    behind = any(index not in inside for index, _ in match.uses.get(f"{path}.bias", ()))
+    found = (values.biases[path], new.get(f"{path}.bias") if behind else None)
+    total: Array = np.zeros(len(values.layers[name].made))
+    for each in found:
+        total = total if each is None else total + each
+    return total
+
+
+def _add(part: Any, path: str, bias: Array, norm: Norm | None, new: dict[str, Array]) -> None:
+    """Lets a layer add something: by its bias, by the mean behind it, or by a bias that it gets."""
+    mean = "" if norm is None or not norm.apart else f"{norm.path}.running_mean"
+    if part.bias is not None:
+        new[f"{path}.bias"] = bias
+    elif not bias.any():
+        return
+    elif mean in new:
+        new[mean] = new[mean] - bias
+    else:
+        data = torch.from_numpy(np.array(bias)).to(part.weight.dtype)
+        part.bias = nn.Parameter(data, part.weight.requires_grad)
 
 
 def _replace(parts: Mapping[str, nn.Module], match: Match, new: Mapping[str, Array]) -> None:

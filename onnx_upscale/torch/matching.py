@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -28,6 +29,21 @@ _MOVERS = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "Transpose", "Uns
 
 
 @dataclass(frozen=True)
+class Norm:
+    """The BatchNormalization that reads all that a layer makes.
+
+    Attributes:
+        path: Where it is in the module.
+        folded: Whether an exporter folded it into the layer.
+        apart: Whether it reads nothing else, and nothing else reads the layer.
+    """
+
+    path: str
+    folded: bool
+    apart: bool
+
+
+@dataclass(frozen=True)
 class Match:
     """What of a module is where in a graph.
 
@@ -37,6 +53,8 @@ class Match:
         owners: By the name of a parameter or buffer, the paths of all modules that hold it.
         uses: By that name, where nodes read it.
         layers: The layers of the graph by the name of their weight, where modules compute them.
+        callers: The paths of these modules, by the same name.
+        norms: What normalizes what they make, by the same name.
         scopes: Per node, the path of the innermost module around it.
         lost: Convolutions and linear layers that were called and not found.
     """
@@ -46,6 +64,8 @@ class Match:
     owners: Mapping[str, tuple[str, ...]]
     uses: Mapping[str, tuple[Use, ...]]
     layers: Mapping[str, tuple[Layer, ...]]
+    callers: Mapping[str, tuple[str, ...]]
+    norms: Mapping[str, Norm]
     scopes: tuple[str, ...]
     lost: tuple[str, ...]
 
@@ -79,27 +99,52 @@ def match(module: nn.Module, graph: Graph, seen: Seen) -> Match:
                 owners[name] = (*owners.get(name, ()), path)
     scopes = tuple(_scope(node, parts) for node in graph.nodes)
     # What an exporter folds a normalization into may have the values of one of its parameters.
-    norms = {f"{path}." for path, part in parts.items() if isinstance(part, _BatchNorm)}
-    uses = _uses(graph, tensors, scopes, norms)
+    norms = {path for path, part in parts.items() if isinstance(part, _BatchNorm)}
+    uses = _uses(graph, tensors, owners, scopes, norms)
+    read = {use: name for name, mine in uses.items() for use in mine}
     found: dict[str, tuple[Layer, ...]] = {}
     for layer in layers(graph):
-        name = _source(graph, layer.node, layer.weight_slot)
-        if name not in tensors:
-            _check_known(name)
+        name = read.get(layer.weight, "")
+        if not name:
+            _check_known(_source(graph, layer.node, layer.weight_slot))
             continue
         _check_shape(name, tensors[name], layer)
-        if all(isinstance(parts[path], LAYERS) for path in owners[name]):
+        if all(isinstance(parts[path], (*LAYERS, nn.Embedding)) for path in owners[name]):
             found[name] = (*found.get(name, ()), layer)
+    callers = {
+        name: tuple(path for path in owners[name] if isinstance(parts[path], LAYERS))
+        for name in found
+    }
     # A weight that is read without a call, or that a call reads in another form, is not all there.
     found = {
         name: mine
         for name, mine in found.items()
-        if len(mine) == sum(seen.calls[path] for path in owners[name])
+        if len(mine) == sum(seen.calls[path] for path in callers[name])
     }
-    whose = {path for name in found for path in owners[name]}
+    whose = {path for name in found for path in callers[name]}
     called = {path for path, part in parts.items() if seen.calls[path] and isinstance(part, LAYERS)}
     lost = tuple(sorted(called - whose))
-    return Match(graph, tensors, owners, uses, found, scopes, lost)
+    behind = {
+        name: _norm(graph, mine, path, seen, parts)
+        for name, mine in found.items()
+        for path in owners[name]
+        if len(owners[name]) == 1 and path in seen.norms
+    }
+    return Match(graph, tensors, owners, uses, found, callers, behind, scopes, lost)
+
+
+def _norm(
+    graph: Graph, found: tuple[Layer, ...], path: str, seen: Seen, parts: Mapping[str, Any]
+) -> Norm:
+    made = [layer.node.outputs[0] for layer in found]
+    norm = seen.norms[path]
+    read = [graph.nodes[index].op for name in made for index, _ in graph.readers.get(name, ())]
+    alone = all(graph.only_use(name) is not None for name in made)
+    return Norm(
+        path=norm,
+        folded="BatchNormalization" not in read and parts[norm].running_mean is not None,
+        apart=alone and seen.calls[norm] == seen.calls[path],
+    )
 
 
 def _scope(node: Node, parts: Mapping[str, nn.Module]) -> str:
@@ -108,7 +153,11 @@ def _scope(node: Node, parts: Mapping[str, nn.Module]) -> str:
 
 
 def _uses(
-    graph: Graph, tensors: Mapping[str, Tensor], scopes: tuple[str, ...], by_name: Collection[str]
+    graph: Graph,
+    tensors: Mapping[str, Tensor],
+    owners: Mapping[str, tuple[str, ...]],
+    scopes: tuple[str, ...],
+    by_name: Collection[str],
 ) -> dict[str, tuple[Use, ...]]:
     found: dict[str, tuple[Use, ...]] = {}
     unnamed: dict[str, list[Use]] = {}
@@ -120,21 +169,25 @@ def _uses(
             elif scope:
                 unnamed.setdefault(scope, []).append((node.index, slot))
     for name, tensor in tensors.items():
-        path, dot, _ = name.rpartition(".")
-        if name in found or path + dot in by_name or not tensor.is_floating_point():
-            continue
         values = tensor.detach().numpy()
-        for use in unnamed.get(path, ()):
-            constant = graph.constants.get(graph.nodes[use[0]].inputs[use[1]])
-            if constant is not None and _same_values(constant, values):
-                found[name] = (use,)
-                break
+        named = {scopes[index] for index, _ in found.get(name, ())}
+        alone = len(owners[name]) == 1
+        for path in owners[name] if tensor.is_floating_point() else ():
+            if path in by_name or path in named or (alone and named):
+                continue
+            for index, slot in unnamed.get(path, ()):
+                constant = graph.constants.get(graph.nodes[index].inputs[slot])
+                if constant is not None and _same_values(constant, values):
+                    found[name] = (*found.get(name, ()), (index, slot))
+                    break
     return found
 
 
 def _same_values(one: Array, other: Array) -> bool:
-    same = one.size == other.size and one.dtype == other.dtype
-    return same and np.array_equal(one.ravel(), other.ravel())
+    if one.size != other.size or one.dtype != other.dtype:
+        return False
+    turned = one.shape == other.shape[::-1] and np.array_equal(one.T, other)
+    return turned or np.array_equal(one.ravel(), other.ravel())
 
 
 def _constant_slots(graph: Graph, node: Node) -> Iterator[int]:

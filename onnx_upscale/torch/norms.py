@@ -19,6 +19,8 @@ from onnx_upscale.torch.values import NewLayer
 
 # As a share of the largest: dividing by less would make weights of rounding.
 _SMALLEST = 1e-4
+# What exporters lose as they fold, in single precision.
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,7 @@ def unfold(layer: NewLayer, bias: Array | None, norm: _BatchNorm) -> Unfolded:
     """
     made = layer.made
     gamma, shift = (_taken(each, made) for each in (norm.weight, norm.bias))
-    mean, variance = (_taken(each, made) for each in (norm.running_mean, norm.running_var))
-    assert mean is not None
+    variance = _taken(norm.running_var, made)
     assert variance is not None
     spread = np.sqrt(variance + norm.eps)
     scale = (np.ones_like(spread) if gamma is None else gamma) / spread
@@ -82,6 +83,30 @@ def unfold(layer: NewLayer, bias: Array | None, norm: _BatchNorm) -> Unfolded:
         mean=moved,
         variance=variance,
     )
+
+
+def unfold_beside(layer: NewLayer, norm: _BatchNorm) -> tuple[Array, Array]:
+    """Takes a normalization out of a layer, and leaves it as it is, for others read it too.
+
+    Args:
+        layer: The layer as it was emitted, all channels that it makes.
+        norm: The normalization of the module.
+
+    Returns:
+        The weight and the bias of the layer, which is zero but for rounding unless it had one.
+    """
+    gamma, shift = (_taken(each, layer.made) for each in (norm.weight, norm.bias))
+    mean, variance = (_taken(each, layer.made) for each in (norm.running_mean, norm.running_var))
+    assert mean is not None
+    assert variance is not None
+    scale = (1.0 if gamma is None else gamma) / np.sqrt(variance + norm.eps)
+    divided = np.where(scale == 0, 1.0, scale)
+    shift = np.zeros_like(mean) if shift is None else shift
+    folded = np.zeros_like(mean) if layer.bias is None else layer.bias.astype(np.float64)
+    bias = (folded - shift) / divided + mean
+    rounding = _ROUNDING * ((np.abs(folded) + np.abs(shift)) / np.abs(divided) + np.abs(mean))
+    none = (scale == 0) | (np.abs(bias) <= rounding)
+    return _scaled(layer, 1 / divided), np.where(none, 0.0, bias)
 
 
 def folded_weight(weight: Array, layer: NewLayer, norm: _BatchNorm) -> Array:

@@ -14,20 +14,18 @@ from torch import nn
 from onnx_upscale.errors import UsageError
 from onnx_upscale.torch.matching import Match
 from onnx_upscale.torch.norms import folded_weight
-from onnx_upscale.torch.seen import Seen
 from onnx_upscale.torch.values import NewLayer
 
 _CLOSE = 1e-3
 """As a share of the largest weight; exporters round where they fold."""
 
 
-def check_same(module: nn.Module, match: Match, seen: Seen) -> None:
+def check_same(module: nn.Module, match: Match) -> None:
     """Refuses a module of which no layer has the weight that was exported.
 
     Args:
         module: The module, pruning made permanent.
         match: Where its layers are.
-        seen: What its modules did.
 
     Raises:
         UsageError: There is no layer with its weight.
@@ -45,8 +43,8 @@ def check_same(module: nn.Module, match: Match, seen: Seen) -> None:
         stored = stored.T if stored.ndim == 2 and layer.weight_output_axis == 1 else stored
         new = NewLayer(own, None, np.arange(layer.outputs), None, layer.groups, layer.transposed)
         candidates = [own]
-        if match.path(name) in seen.norms:
-            norm: Any = parts[seen.norms[match.path(name)]]
+        if name in match.norms:
+            norm: Any = parts[match.norms[name].path]
             if norm.running_var is not None:
                 candidates.append(folded_weight(own, new, norm))
         for each in candidates:

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 LAYERS = (_ConvNd, nn.Linear)
 """The modules that lose channels: their `forward` asks nobody how many there are."""
@@ -22,13 +23,24 @@ class Seen:
 
     Attributes:
         calls: How often each module was called, by path.
-        norms: By the path of a layer, that of the BatchNormalization that reads what it makes.
+        read: How often a BatchNormalization read what a layer had made, as it was made, by the
+            paths of both, that of the layer first.
         named: Paths of layers that were called with their input as a named argument.
+        channels: By the path of a normalization without weights and statistics, which does not
+            tell, how many channels it read.
     """
 
     calls: Counter[str]
-    norms: dict[str, str]
+    read: Counter[tuple[str, str]]
     named: set[str]
+    channels: dict[str, int]
+
+    @property
+    def norms(self) -> dict[str, str]:
+        """By the path of a layer, that of the BatchNormalization that reads all that it makes."""
+        return {
+            layer: norm for (layer, norm), count in self.read.items() if count == self.calls[layer]
+        }
 
 
 @dataclass
@@ -52,8 +64,9 @@ def watching(module: nn.Module) -> Iterator[tuple[Seen, Stack]]:
     Yields:
         What is seen, and the modules that are running.
     """
-    seen, stack = Seen(Counter(), {}, set()), Stack()
-    made: dict[int, tuple[str, Tensor]] = {}  # Held, so that no other gets the same id.
+    seen, stack = Seen(Counter(), Counter(), set(), {}), Stack()
+    # By id, and held, so that no other gets it. The version tells what changed in place since.
+    made: dict[int, tuple[str, Tensor, int]] = {}
     handles = []
     for path, part in module.named_modules():
 
@@ -62,15 +75,18 @@ def watching(module: nn.Module) -> Iterator[tuple[Seen, Stack]]:
             seen.calls[path] += 1
             if isinstance(part, LAYERS) and not args:
                 seen.named.add(path)
-            for each in args:
-                source = made.get(id(each))
-                if source is not None and isinstance(part, _BatchNorm):
-                    seen.norms[source[0]] = path
+            if isinstance(part, _NormBase) and args and not part.state_dict():
+                axis = -part._get_no_batch_dim() if isinstance(part, _InstanceNorm) else 1
+                seen.channels[path] = args[0].shape[axis]
+            for each in args if isinstance(part, _BatchNorm) else ():
+                source, tensor, version = made.get(id(each), ("", None, 0))
+                if tensor is not None and tensor._version == version:
+                    seen.read[source, path] += 1
 
         def behind(part: nn.Module, args: Any, output: Any, path: str = path) -> None:
             stack.paths.pop()
             if isinstance(part, LAYERS) and isinstance(output, Tensor):
-                made[id(output)] = path, output
+                made[id(output)] = path, output, output._version
 
         handles.append(part.register_forward_pre_hook(before, with_kwargs=True))
         handles.append(part.register_forward_hook(behind))

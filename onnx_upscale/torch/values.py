@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -36,10 +36,9 @@ class NewLayer:
     transposed: bool
 
     def like(self, other: NewLayer) -> bool:
-        """Whether one module can be both."""
-        pairs = ((self.weight, other.weight), (self.bias, other.bias), (self.made, other.made))
-        chosen = (self.chosen, other.chosen)
-        return all(_same(*pair) for pair in (*pairs, chosen))
+        """Whether one weight can be in both."""
+        pairs = ((self.weight, other.weight), (self.made, other.made), (self.chosen, other.chosen))
+        return all(_same(*pair) for pair in pairs)
 
 
 @dataclass
@@ -48,13 +47,15 @@ class Values:
 
     Attributes:
         layers: Its layers by the name of their weight.
+        biases: What they add, by the path of each module that holds the weight.
         others: Other parameters and buffers by name.
-        torn: Where nodes would need different values of one parameter.
+        torn: Where nodes would need different values of one parameter, by its name.
     """
 
     layers: dict[str, NewLayer] = field(default_factory=dict)
+    biases: dict[str, Array | None] = field(default_factory=dict)
     others: dict[str, Array] = field(default_factory=dict)
-    torn: list[Use] = field(default_factory=list)
+    torn: dict[str, tuple[Use, ...]] = field(default_factory=dict)
 
 
 def new_values(match: Match, plan: Plan, emitted: onnx.ModelProto) -> Values:
@@ -71,26 +72,49 @@ def new_values(match: Match, plan: Plan, emitted: onnx.ModelProto) -> Values:
     after = build_graph(emitted, runs=False)
     nodes = {node.title: node for node in after.nodes}
     values = Values()
+
+    def cut(uses: Iterable[Use], name: str) -> list[Array]:
+        own = match.tensors[name].detach().numpy()
+        found = (_new_value(match.graph, after, nodes, use, own) for use in uses)
+        return [each for each in found if each is not None]
+
     for name, layers in match.layers.items():
         made = [_new_layer(match, plan, after, nodes, layer) for layer in layers]
-        first = made[0]
-        if first is None or not all(each is not None and first.like(each) for each in made):
-            values.torn += [layer.weight for layer in layers]
+        inside = {layer.weight for layer in layers}
+        outside = [use for use in match.uses[name] if use not in inside]
+        first, biases = made[0], _biases(match, name, made)
+        if (
+            first is None
+            or biases is None
+            or not all(each is not None and first.like(each) for each in made)
+            or not all(_same(first.weight, each) for each in cut(outside, name))
+        ):
+            values.torn[name] = (*inside, *outside)
         else:
             values.layers[name] = first
+            values.biases.update(biases)
     for name, uses in match.uses.items():
-        if name in match.layers:
-            continue
-        own = match.tensors[name].detach().numpy()
-        cut = [_new_value(match.graph, after, nodes, use, own) for use in uses]
-        known = [each for each in cut if each is not None]
+        known = [] if name in match.layers else cut(uses, name)
         if not known:
             continue
         if all(_same(known[0], each) for each in known):
             values.others[name] = known[0]
         else:
-            values.torn += uses
+            values.torn[name] = uses
     return values
+
+
+def _biases(
+    match: Match, name: str, made: Sequence[NewLayer | None]
+) -> dict[str, Array | None] | None:
+    """What each of the modules that hold a weight adds; None where one adds several."""
+    callers, found = match.callers[name], dict[str, Array | None]()
+    for layer, new in zip(match.layers[name], made, strict=True):
+        scope = match.scopes[layer.node.index]
+        path, bias = scope if scope in callers else callers[0], None if new is None else new.bias
+        if not _same(found.setdefault(path, bias), bias):
+            return None
+    return found if set(found) == set(callers) else None
 
 
 def _new_layer(

@@ -96,6 +96,14 @@ class Half(nn.Module):
         return x.reshape(batch, channels, height, width)
 
 
+class Rows(nn.Module):
+    """A part that asks how many channels there are."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels, height, width = x.shape
+        return x.reshape(batch, channels, height * width).view(batch, channels, height, width)
+
+
 class Counting(nn.Module):
     """Channels are counted in some parts, and not in others."""
 
@@ -103,7 +111,7 @@ class Counting(nn.Module):
         super().__init__()
         self.stem = nn.Conv2d(3, 16, 3, padding=1)
         self.parts = nn.Sequential(Half(16), Half(16))
-        self.free = nn.Sequential(nn.Conv2d(16, 24, 1), nn.ReLU(), nn.Conv2d(24, 16, 1))
+        self.free = nn.Sequential(nn.Conv2d(16, 24, 1), Rows(), nn.ReLU(), nn.Conv2d(24, 16, 1))
         self.head = nn.Linear(16, 5)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -149,6 +157,121 @@ class Attentive(nn.Module):
         return logits
 
 
+class Normed(nn.Module):
+    """Normalizations behind layers without a bias: alone, beside another reader, twice the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, padding=1)
+        self.only = nn.Conv2d(16, 16, 1, bias=False)
+        self.behind_only = nn.BatchNorm2d(16)
+        self.also = nn.Conv2d(16, 16, 1, bias=False)
+        self.behind_also = nn.BatchNorm2d(16)
+        self.first = nn.Conv2d(16, 16, 1, bias=False)
+        self.second = nn.Conv2d(16, 16, 1, bias=False)
+        self.behind_both = nn.BatchNorm2d(16)
+        self.rectified = nn.Conv2d(16, 16, 1, bias=False)
+        self.in_place = nn.ReLU(inplace=True)
+        self.behind_in_place = nn.BatchNorm2d(16)
+        self.head = nn.Linear(5 * 16, 5)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = torch.sigmoid(self.stem(image))
+        also = self.also(x)
+        parts = [
+            self.behind_only(self.only(x)),
+            self.behind_also(also) + also,
+            self.behind_both(self.first(x)),
+            self.behind_both(self.second(x)),
+            self.behind_in_place(self.in_place(self.rectified(x))),
+        ]
+        logits: Tensor = self.head(torch.sigmoid(torch.cat(parts, 1)).mean((2, 3)))
+        return logits
+
+
+class Styled(nn.Module):
+    """A normalization that holds nothing, and borders that are reflected."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, padding=1)
+        self.per = nn.InstanceNorm2d(16)
+        self.mid = nn.Conv2d(16, 12, 3, padding=1, padding_mode="reflect")
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = torch.relu(self.per(self.stem(image)))
+        x = torch.relu(self.mid(x))
+        logits: Tensor = self.head(x.mean((2, 3)))
+        return logits
+
+
+class Shy(nn.Module):
+    """Counts channels unless somebody watches its layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Conv2d(3, 16, 1)
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = torch.relu(self.inner(image))
+        if not self.inner._forward_hooks:
+            x = x.view(x.shape[0], 16, 8, 8)
+        logits: Tensor = self.head(x.mean((2, 3)))
+        return logits
+
+
+class Functional(nn.Module):
+    """A layer that is never called: its weight is given to a function."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 1)
+        self.left = nn.Conv2d(16, 16, 1)
+        self.right = nn.Conv2d(16, 16, 1)
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = torch.relu(self.stem(image))
+        y = functional.conv2d(x, self.left.weight, self.left.bias)
+        logits: Tensor = self.head((torch.relu(y) * torch.sigmoid(self.right(x))).mean((2, 3)))
+        return logits
+
+
+class Several(nn.Module):
+    """Two inputs, and outputs in a dictionary; a layer whose input is named, beside one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image = nn.Conv2d(3, 16, 1)
+        self.vector = nn.Linear(4, 16)
+        self.plain = nn.Linear(16, 5)
+        self.named = nn.Linear(16, 2)
+
+    def forward(self, image: Tensor, vector: Tensor) -> dict[str, Tensor]:
+        x = torch.relu(self.image(image)).mean((2, 3)) * torch.sigmoid(self.vector(vector))
+        return {"plain": self.plain(x), "named": self.named(input=x)}
+
+
+class Tied(nn.Module):
+    """A language model: tokens are told by the weight that embeds them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.tokens = nn.Embedding(20, 16)
+        self.inner = nn.Linear(16, 24)
+        self.outer = nn.Linear(24, 16)
+        self.head = nn.Linear(16, 20, bias=False)
+        self.head.weight = self.tokens.weight
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.tokens(tokens)
+        logits: Tensor = self.head(x + self.outer(torch.relu(self.inner(x))))
+        return logits
+
+
 MODELS: Mapping[str, Callable[[], nn.Module]] = {
     "residual": Residual,
     "dense": Dense,
@@ -157,6 +280,9 @@ MODELS: Mapping[str, Callable[[], nn.Module]] = {
     "counting": Counting,
     "odd": Odd,
     "attentive": Attentive,
+    "functional": Functional,
+    "normed": Normed,
+    "styled": Styled,
 }
 
 

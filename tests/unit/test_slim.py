@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import pytest
+from onnx import numpy_helper
 
 import onnx_upscale
 from onnx_upscale import Result, UsageError, export
@@ -20,12 +21,15 @@ from torch import Tensor, nn
 
 from onnx_upscale.exporter.torch_exporters import EXPORTERS
 from onnx_upscale.exporter.witness import isolated
+from onnx_upscale.optimizer.verify import Tolerance
+from onnx_upscale.running import Session
 from onnx_upscale.torch import slim
+from onnx_upscale.torch.comparison import Comparison
 from onnx_upscale.torch.norms import unfold
 from onnx_upscale.torch.selection import NAME
 from onnx_upscale.torch.values import NewLayer
-from slim_models import MODELS, Shared, hooked, made
-from torch_models import Tiny, fails, image, onnx_says, torch_says
+from slim_models import MODELS, Several, Shared, Shy, Tied, hooked, made
+from torch_models import Residual, Tiny, fails, image, onnx_says, torch_says
 
 STRATEGIES = ("auto", "gather")
 
@@ -49,13 +53,42 @@ def check(model: nn.Module, result: Result) -> nn.Module:
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert set(small.state_dict()) >= set(before)
     assert type(small) is type(model)
+    assert_counts_are_right(small)
     return small
+
+
+COUNTED: Mapping[type[nn.Module], Callable[[Any], tuple[int, ...]]] = {
+    nn.modules.conv._ConvTransposeNd: lambda part: (
+        part.in_channels,
+        part.out_channels // part.groups,
+    ),
+    nn.modules.conv._ConvNd: lambda part: (part.out_channels, part.in_channels // part.groups),
+    nn.Linear: lambda part: (part.out_features, part.in_features),
+    nn.modules.batchnorm._NormBase: lambda part: (part.num_features,),
+    nn.GroupNorm: lambda part: (part.num_channels // part.num_groups * part.num_groups,),
+    nn.PReLU: lambda part: (part.num_parameters,),
+    nn.Embedding: lambda part: (part.num_embeddings, part.embedding_dim),
+}
+
+
+def assert_counts_are_right(module: nn.Module) -> None:
+    """Modules say of themselves what their weights say."""
+    for path, part in module.named_modules():
+        weight = getattr(part, "weight", None)
+        said = next((said for kind, said in COUNTED.items() if isinstance(part, kind)), None)
+        if weight is not None and said is not None:
+            assert tuple(weight.shape[:2]) == said(part), path
 
 
 def assert_equal(module: nn.Module, result: Result) -> None:
     for batch in (1, 3):
         x = image(batch, seed=5)
         np.testing.assert_allclose(torch_says(module, x), onnx_says(result.model, x), atol=1e-4)
+
+
+def initializers(pruned: Any) -> Any:
+    """The weights of the repaired model, of the original's shapes."""
+    return pruned.recovered.model.graph.initializer
 
 
 def weights(model: nn.Module) -> int:
@@ -107,11 +140,15 @@ class TestEqualToTheResult:
         check(model, onnx_upscale.optimize(exported.model, masks, strategy="gather"))
 
     def test_hooks_of_torch_become_parameters(self) -> None:
-        model = hooked("inverted")
-        small = slim(model, optimized(model))
-        assert_equal(small, optimized(model))
+        model: Any = hooked("inverted")
+        model.excite.weight_orig.requires_grad_(False)
+        result = optimized(model)
+        small = slim(model, result)
+        assert_equal(small, result)
         assert not any("_orig" in name for name, _ in small.named_parameters())
-        assert all(each.requires_grad for each in small.parameters())
+        trained = {name for name, each in small.named_parameters() if each.requires_grad}
+        assert trained == {name for name, _ in small.named_parameters()} - {"excite.weight"}
+        assert "excite.weight_orig" in model.state_dict()
 
     def test_repaired_weights(self) -> None:
         model = made("dense", amount=0)
@@ -120,6 +157,28 @@ class TestEqualToTheResult:
         samples = [{"image": image(8, seed=at).numpy()} for at in range(8)]
         result = onnx_upscale.optimize(exported.model, masks, recover=samples)
         check(model, result)
+
+    def test_repaired_weights_of_prune(self) -> None:
+        model = made("inverted", amount=0)
+        exported = export(model, image(), None)
+        samples = [{"image": image(8, seed=at).numpy()} for at in range(8)]
+        options: dict[str, Any] = {"target": "cpu-avx512", "runs": 2}
+        pruned = onnx_upscale.prune(exported.model, samples, macs=0.6, **options)
+        small: Any = check(model, pruned.result)
+        assert_equal(slim(model, pruned), pruned.result)
+        assert weights(small) < 0.8 * weights(model)
+        stored = {each.name: numpy_helper.to_array(each) for each in initializers(pruned)}
+        rows = {row.weight: row for row in pruned.result.report.layers}
+        repaired = 0
+        for name in ("first.weight", "second.weight", "squeeze.weight", "excite.weight"):
+            row, weight = rows[name], small.get_parameter(name).detach().numpy()
+            own = model.get_parameter(name).detach().numpy()
+            made_channels = range(row.outputs) if row.made_channels is None else row.made_channels
+            here = np.ix_(made_channels, row.read_channels or range(row.inputs))
+            cut, wanted = own[here], stored[name][here]
+            np.testing.assert_allclose(weight, wanted, atol=1e-6)
+            repaired += not np.allclose(weight, cut, atol=1e-3)
+        assert repaired
 
     def test_all_channels_of_a_layer(self) -> None:
         model = made("residual", amount=0)
@@ -135,11 +194,142 @@ class TestEqualToTheResult:
         assert small.parts[0].inner.out_channels == 8
         assert small.free[0].weight.shape[0] < 24
 
-    def test_shared_weights_stay_shared(self) -> None:
-        model = made("shared")
+    def test_what_counts_only_where_nobody_watches(self) -> None:
+        model = Shy().eval()
+        with torch.no_grad():
+            model.head.weight[:, :3] = 0
+        small: Any = check(model, optimized(model))
+        assert small.inner.out_channels == 16
+
+    def test_several_inputs_and_outputs_and_a_layer_whose_input_is_named(self) -> None:
+        torch.manual_seed(0)
+        model: Any = Several().eval()
+        with torch.no_grad():
+            model.plain.weight[:, :3] = 0
+            model.named.weight[:, 2:6] = 0
+        given = (image(2), torch.randn(2, 4))
+        exported = export(model, given, None)
+        result = onnx_upscale.optimize(exported.model, exported.masks, strategy="gather")
+        small: Any = slim(model, result, given)
+        assert set(selections(small)) == {"plain"}
+        assert small.named.in_features == small.image.out_channels == 15
+        with torch.no_grad():
+            found = small(*given)
+        session = Session(result.model, threads=1)
+        wanted = session.run({"image": given[0].numpy(), "vector": given[1].numpy()})
+        for name, value in wanted.items():
+            np.testing.assert_allclose(found[name], value, atol=1e-5)
+
+    def test_a_weight_given_to_a_function_stays_whole(self) -> None:
+        model = made("functional")
+        small: Any = check(model, optimized(model))
+        assert set(selections(small)) == {"right", "head"}
+        assert small.left.weight.shape[:2] == (16, 16)
+        assert not small.left.weight.any((0, 2, 3)).all()
+        assert small.right.in_channels < 16
+
+    def test_it_is_proved_at_several_batch_sizes(self) -> None:
+        model = made("dense")
+        found = Comparison.of(model, optimized(model), None, None, 0, Tolerance())
+        assert [len(tensors[0]) for tensors, _ in found.samples] == [2, 2, 3]
+
+    @pytest.mark.slow
+    def test_a_compiled_module(self) -> None:
+        model = made("dense")
+        result = optimized(model)
+        compiled: Any = torch.compile(model)
+        small = slim(compiled, result)
+        assert type(small) is type(model)
+        assert_equal(small, result)
+
+    def test_shared_weights_stay_shared_and_get_smaller(self) -> None:
+        model = made("shared", dim=0)
         small: Any = check(model, optimized(model))
         assert small.one.weight is small.two.weight
-        assert small.one.in_features == small.two.in_features == small.one.weight.shape[1]
+        assert len(small.one.weight) == len(small.one.bias) == len(small.two.bias) == 8
+        assert not torch.equal(small.one.bias, small.two.bias)
+
+    def test_shared_weights_that_read_other_channels_stay_whole(self) -> None:
+        model = made("shared", amount=0)
+        exported = export(model, image(), None)
+        own = {"stem.weight": {"output": [1, 2]}, "head.weight": {"input": [0]}}
+        masks = {"version": 1, "masks": own}
+        small: Any = check(model, onnx_upscale.optimize(exported.model, masks, strategy="gather"))
+        assert small.twice.in_channels == 16
+        assert small.head.in_features == 11
+
+    def test_grouped_layers_lose_channels_of_every_group(self) -> None:
+        model: Any = made("inverted")
+        small: Any = check(model, optimized(model))
+        assert small.depthwise[0].groups == small.depthwise[0].in_channels < 32
+        assert small.grouped.groups == 4
+        assert small.grouped.in_channels < 32
+
+    def test_groups_that_are_normalized_leave_as_a_whole(self) -> None:
+        model: Any = made("odd", amount=0)
+        with torch.no_grad():
+            model.mid.weight[:4] = 0
+            model.mid.bias[:4] = 0
+        small: Any = check(model, optimized(model))
+        assert small.mid.out_channels == small.groups.num_channels == 8
+        assert small.groups.num_groups == 2
+
+    def test_transposed_layers(self) -> None:
+        model: Any = made("odd", dim=1)
+        small: Any = check(model, optimized(model))
+        assert small.up.weight.shape[0] == small.up.in_channels == 16
+        assert small.up.weight.shape[1] == small.up.out_channels < 12
+
+    def test_embeddings_that_are_read_as_layers_as_well(self) -> None:
+        model: Any = Tied().eval()
+        with torch.no_grad():
+            model.inner.weight[:, [2, 7]] = 0.0
+            model.outer.weight[[2, 7]] = 0.0
+            model.outer.bias[[2, 7]] = 0.0
+            model.tokens.weight[:, [2, 7]] = 0.0
+        given = torch.randint(0, 20, (2, 7), generator=torch.Generator().manual_seed(0))
+        exported = export(model, given, None)
+        result = onnx_upscale.optimize(exported.model, exported.masks, strategy="gather")
+        small: Any = slim(model, result, given)
+        assert small.head.weight is small.tokens.weight
+        assert small.tokens.embedding_dim == small.head.in_features == 14
+        assert_counts_are_right(small)
+        np.testing.assert_allclose(
+            torch_says(small, given), onnx_says(result.model, given), atol=1e-5
+        )
+
+
+@pytest.mark.usefixtures("fast")
+class TestNormalization:
+    @pytest.fixture
+    def both(self) -> tuple[Any, Any]:
+        model = made("normed", dim=0)
+        return model, check(model, optimized(model))
+
+    def test_a_constant_goes_into_the_mean(self, both: tuple[Any, Any]) -> None:
+        model, small = both
+        assert small.only.bias is None
+        kept = model.behind_only.running_mean[:, None] == small.behind_only.running_mean
+        assert small.behind_only.num_features < 16 and not kept.any()
+
+    def test_but_not_where_something_else_reads_the_layer(self, both: tuple[Any, Any]) -> None:
+        model, small = both
+        assert small.also.bias is not None
+        assert torch.isin(small.behind_also.running_mean, model.behind_also.running_mean).all()
+
+    def test_nor_where_it_is_behind_several_layers(self, both: tuple[Any, Any]) -> None:
+        _, small = both
+        assert small.first.bias is not None
+
+    def test_nor_where_something_is_done_in_place(self, both: tuple[Any, Any]) -> None:
+        _, small = both
+        assert small.rectified.bias is not None
+
+    @pytest.mark.filterwarnings("error")
+    def test_one_that_holds_nothing_expects_what_it_reads(self) -> None:
+        model = made("styled", dim=0)
+        small: Any = check(model, optimized(model))
+        assert small.per.num_features == small.stem.out_channels < 16
 
 
 @pytest.mark.slow
@@ -159,6 +349,19 @@ def test_folded_batch_normalization_is_taken_out_again(
     for norm in norms:
         assert norm.running_var is not None
         assert norm.num_features == len(norm.weight) == len(norm.running_var)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dim", [0, 1])
+def test_normalization_folded_into_several_layers(
+    dim: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(EXPORTERS, "torchscript", fails)
+    model: Any = made("normed", dim)
+    result = optimized(model)
+    small: Any = check(model, result)
+    assert small.behind_both.num_features == 16
+    assert small.behind_only.num_features < 16 or dim == 1
 
 
 @pytest.mark.usefixtures("fast")
@@ -195,6 +398,7 @@ class TestTrainable:
         model.stem.weight.requires_grad_(False)
         small: Any = slim(model, optimized(model))
         assert small.training and not small.norm.training
+        assert model.training and not model.norm.training
         assert not small.stem.weight.requires_grad
         assert small.grow.weight.requires_grad
 
@@ -303,6 +507,16 @@ class TestRefused:
         message = self.says(lambda: slim(model, result))
         assert "does not compute what the result computes" in message
 
+    def test_another_count_of_outputs(self, result: Result) -> None:
+        class Twice(Residual):
+            def forward(self, image: Tensor) -> Any:
+                return super().forward(image), image
+
+        model = made("residual")
+        model.__class__ = Twice
+        message = self.says(lambda: slim(model, result))
+        assert "the module has 2 outputs where the result gives 1" in message
+
     def test_a_layer_that_cannot_be_found_again(self) -> None:
         class Folded(nn.Module):
             """Its second weight is computed, so that nothing in the model has its name."""
@@ -325,6 +539,25 @@ class TestRefused:
         result = onnx_upscale.optimize(exported.model, masks)
         message = self.says(lambda: slim(model, result))
         assert "layer 'two'" in message, message
+
+    def test_one_layer_that_is_masked_in_one_of_its_calls(self) -> None:
+        model = made("shared", amount=0)
+        exported = export(model, image(), None)
+        names = [node.name for node in exported.model.graph.node if node.op_type == "Conv"]
+        masks = {"version": 1, "masks": {names[2]: {"input": [1, 2]}}}
+        result = onnx_upscale.optimize(exported.model, masks)
+        message = self.says(lambda: slim(model, result))
+        assert message.startswith("layer 'twice' has one weight, and the result several"), message
+
+    def test_an_embedding_that_is_masked_as_a_layer_alone(self) -> None:
+        model = Tied().eval()
+        given = torch.randint(0, 20, (2, 7))
+        exported = export(model, given, None)
+        *_, head = (node.name for node in exported.model.graph.node if node.op_type == "MatMul")
+        masks = {"version": 1, "masks": {head: {"input": [1, 2]}}}
+        result = onnx_upscale.optimize(exported.model, masks)
+        message = self.says(lambda: slim(model, result, given))
+        assert message.startswith("layer 'tokens' has one weight, and the result several"), message
 
     def test_arguments_that_cannot_be_made_up(self) -> None:
         model = Shared()
