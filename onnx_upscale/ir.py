@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ import onnx
 from onnx_upscale.errors import UpscaleError, VerifyError
 from onnx_upscale.extras import require
 from onnx_upscale.main_job import optimize_with
-from onnx_upscale.mapped import place_of, refer
 from onnx_upscale.modules import said
 from onnx_upscale.optimizer.load.masks import MaskSource, as_document
 from onnx_upscale.optimizer.load.model import adopt
@@ -131,8 +130,7 @@ class UpscalePass(ir.passes.FunctionalPass):
         if digest in applied:
             return UpscaleResult(model.clone(), False)
         try:
-            folder = _folder(model)
-            stored = adopt(_serialized(model), folder, mapped=True)
+            stored = adopt(_serialized(model), _folder(model), mapped=True)
             result = optimize_with(stored, self.masks, self.options)
         except VerifyError as error:
             raise PostconditionError(str(error)) from error
@@ -141,7 +139,7 @@ class UpscalePass(ir.passes.FunctionalPass):
         except UpscaleError as error:
             raise PreconditionError(str(error)) from error
         modified = bool(model.functions) or result.emitted != stored.model
-        emitted = _deserialized(result.emitted, model, stored, folder)
+        emitted = _deserialized(result.emitted, model, stored)
         if digest is not None:
             emitted.graph.meta[_APPLIED] = (*applied, digest)
         return UpscaleResult(emitted, modified, result.report)
@@ -194,16 +192,13 @@ def _tensors(model: ir.Model) -> Iterator[Any]:
                 yield from attribute.value
 
 
-def _deserialized(
-    emitted: onnx.ModelProto, given: ir.Model, before: Stored, folder: Path
-) -> ir.Model:
+def _deserialized(emitted: onnx.ModelProto, given: ir.Model, before: Stored) -> ir.Model:
     """The emitted model; what is as it was before is not copied but shared."""
     light = onnx.ModelProto()
     copy_fields(emitted, light, leave={"graph"})
     copy_fields(emitted.graph, light.graph, leave={"initializer"})
-    kept = _copy_changed(emitted, light, given, before.model, folder)
+    kept = _copy_changed(emitted, light, given, before.model)
     model = ir.from_proto(light)
-    ir.external_data.set_base_dir(model.graph, str(folder))
     for name in kept:
         model.graph.initializers[name].const_value = given.graph.initializers[name].const_value
     model.meta.update(given.meta)
@@ -220,7 +215,6 @@ def _copy_changed(
     light: onnx.ModelProto,
     given: ir.Model,
     before: onnx.ModelProto,
-    folder: Path,
 ) -> Collection[str]:
     """Copies weights that changed; of the others, whose names it gives, no content."""
     held = {tensor.name: tensor for tensor in before.graph.initializer}
@@ -231,9 +225,6 @@ def _copy_changed(
             copied.name, copied.data_type = tensor.name, tensor.data_type
             copied.dims.extend(tensor.dims)
             kept.append(tensor.name)
-            continue
-        copied.CopyFrom(tensor)
-        place = place_of(copied)
-        if place is not None:
-            refer(copied, replace(place, path=os.path.relpath(place.path, folder)))
+        else:
+            copied.CopyFrom(tensor)
     return kept

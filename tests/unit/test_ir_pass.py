@@ -263,8 +263,8 @@ class TestExternalWeights:
         inputs = input_values(original)
         assert_close(run(masked(original, masks), inputs), run(found, inputs))
 
-    def test_a_copy_of_a_weight_stays_in_its_file(self, tmp_path: Path) -> None:
-        """Two readers of one weight, of which one is cut: the other keeps it."""
+    def test_a_weight_of_two_layers_of_which_one_is_cut(self, tmp_path: Path) -> None:
+        """The other keeps it, in its file."""
         net = Net(17, x=["n", 600], y=["n", 600])
         weight = net.constant(net.random(600, 600), "w")
         one = net("MatMul", net("Tanh", "x"), weight, name="one")
