@@ -91,7 +91,7 @@ _HOMES = {
     "result": "Result",
 }
 # A star must not hide torch and the like themselves, so these are not in `__all__`.
-_MODULES = ("ir", "rules", "torch")
+_MODULES = ("ir", "olive", "rules", "torch")
 _HOME = {name: home for home, names in _HOMES.items() for name in names.split()}
 
 
