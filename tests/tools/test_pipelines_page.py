@@ -16,12 +16,17 @@ import pytest
 
 import onnx_upscale
 import tutorials
-from build import assert_close, run
+from build import Array, assert_close, run
 
 PAGE = (tutorials.ROOT / "docs" / "pipelines.md").read_text(encoding="utf-8")
 ABOVE, OLIVE = PAGE.split("\n## Olive\n")
 _BLOCK = re.compile(r"^```(json|py|console)\n(.*?)^```\n", re.DOTALL | re.MULTILINE)
 NAMES = {"json": ["optimize.json", "prune.json"], "py": ["samples.py"]}
+
+
+def digits(folder: Path) -> dict[str, Array]:
+    with np.load(folder / "digits.npz") as arrays:
+        return {"image": (arrays["images"][-100:] / 16).astype(np.float32)}
 
 
 @pytest.mark.slow
@@ -30,7 +35,7 @@ def test_calibration_data_and_the_pass_of_onnx_ir(tmp_path: Path) -> None:
     ran = tutorials.run(ABOVE, tmp_path)
     assert ran == ABOVE
     masked = onnx_upscale.optimize(tmp_path / "digits.onnx", tmp_path / "digits.masks.json")
-    inputs = {"image": np.load(tmp_path / "digits.npz")["images"][:4].astype(np.float32)}
+    inputs = digits(tmp_path)
     assert_close(run(masked.model, inputs), run(onnx.load(tmp_path / "smaller.onnx"), inputs))
 
 
@@ -47,7 +52,7 @@ def test_olive(tmp_path: Path) -> None:
     for line in "".join(body for kind, body in blocks if kind == "console").splitlines():
         _call(line.removeprefix("$ "), tmp_path)
 
-    inputs = {"image": np.load(tmp_path / "digits.npz")["images"][:4].astype(np.float32)}
+    inputs = digits(tmp_path)
     before = onnx.load(tmp_path / "digits.onnx")
     optimized = onnx.load(tmp_path / "optimized" / "model.onnx")
     expected = onnx_upscale.optimize(before, tmp_path / "digits.masks.json", target="cpu-avx512")
@@ -56,7 +61,8 @@ def test_olive(tmp_path: Path) -> None:
     pruned = onnx.load(tmp_path / "pruned" / "model.onnx")
     assert len(pruned.SerializeToString()) < 0.7 * len(before.SerializeToString())
     (was,), (now,) = run(before, inputs), run(pruned, inputs)
-    assert (was.argmax(1) == now.argmax(1)).all()
+    assert len(set(was.argmax(1))) == 10
+    assert (was.argmax(1) == now.argmax(1)).mean() > 0.95
 
 
 def _call(line: str, folder: Path) -> None:
