@@ -321,6 +321,7 @@ class TestBadInput:
             export(Tiny(), image(), None, batch="2x")
 
 
+@pytest.mark.slow
 def test_a_program_of_torch_takes_the_pass_of_onnx_ir() -> None:
     """What `torch.onnx.export` gives, without our own `export`."""
     pytest.importorskip("onnx_ir")
