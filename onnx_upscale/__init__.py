@@ -90,8 +90,8 @@ _HOMES = {
     "report": "Report",
     "result": "Result",
 }
-# A star must not hide torch itself, so that is not one of `__all__`.
-_MODULES = ("rules", "torch")
+# A star must not hide torch and the like themselves, so these are not in `__all__`.
+_MODULES = ("ir", "olive", "rules", "torch")
 _HOME = {name: home for home, names in _HOMES.items() for name in names.split()}
 
 

@@ -24,9 +24,9 @@ _NEEDED = ("numpy", "onnx", "onnxruntime")
 # What to install for an optional part, by the module that shows that it is there.
 _OPTIONAL = {
     **{"torch": "export", "onnxscript": "export", "PIL": "images"},
-    **{"matplotlib": "plot", "ray": "ray"},
+    **{"matplotlib": "plot", "ray": "ray", "onnx_ir": "ir", "olive": "olive"},
 }
-_CALLED = {"PIL": "pillow"}
+_CALLED = {"PIL": "pillow", "onnx_ir": "onnx-ir", "olive": "olive-ai"}
 # Folders in front of the name of a file: between quotes, with spaces in them; and anywhere.
 _PATHS = (
     re.compile(r"(?<=['\"])(?:[A-Za-z]:)?[/\\][^'\"]*[/\\](?=[^'\"]*['\"])"),

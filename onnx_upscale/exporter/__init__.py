@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from onnx_upscale.choices import SIDES
 from onnx_upscale.errors import UsageError
 from onnx_upscale.exporter.report import ExportReport
 from onnx_upscale.exporter.zeros import found_masks
+from onnx_upscale.extras import require
 from onnx_upscale.files import check_writable, same_file, write_files
 from onnx_upscale.optimizer.load import MaskSource, load
 from onnx_upscale.optimizer.load.mask_files import check_suffix, mask_file
@@ -166,10 +166,7 @@ def require_torch(what: str = "exporting") -> None:
     Raises:
         UsageError: It is not; the message says how to install it.
     """
-    if find_spec("torch") is None:
-        raise UsageError(
-            f"{what} needs PyTorch, which is not installed: pip install 'onnx-upscale[export]'"
-        )
+    require("torch", "PyTorch", "export", what)
 
 
 def default_masks_path(path: PathLike) -> Path:

@@ -89,13 +89,21 @@ def read_stream(stream: Stream, model: onnx.ModelProto, most: int, where: str) -
         if len(places) == most:
             break
     if not places:
-        raise DataError(f"{where}: there are no samples in it")
+        once = isinstance(stream, DataReader)
+        hint = "; a data reader gives each only once: make a new one" if once else ""
+        raise DataError(f"{where}: there are no samples in it{hint}")
     return StreamSamples(tuple(items), tuple(places))
 
 
 def _iterate(stream: Stream, where: str) -> Iterator[Any]:
+    if isinstance(stream, type):
+        raise DataError(f"{where}: is the class {stream.__name__}: give an object of it")
     try:
-        yield from iter(stream.get_next, None) if isinstance(stream, DataReader) else iter(stream)
+        if not isinstance(stream, DataReader):
+            yield from stream
+            return
+        while (given := stream.get_next()) is not None:  # Only None itself is the end.
+            yield given
     except UpscaleError:
         raise
     except (Exception, SystemExit) as error:  # Whatever the user's code raises.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -318,3 +319,24 @@ class TestBadInput:
     def test_batch_names(self) -> None:
         with pytest.raises(onnx_upscale.UsageError, match="batch '2x': the name of"):
             export(Tiny(), image(), None, batch="2x")
+
+
+@pytest.mark.slow
+def test_a_program_of_torch_takes_the_pass_of_onnx_ir() -> None:
+    """What `torch.onnx.export` gives, without our own `export`."""
+    pytest.importorskip("onnx_ir")
+    from onnx_upscale.ir import UpscalePass
+
+    last = nn.Conv2d(16, 8, 3)
+    module = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), last).eval()
+    with torch.no_grad():
+        last.weight[:, :5] = 0
+    example = torch.from_numpy(np.ones((2, 3, 8, 8), np.float32))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Torch has some about itself.
+        program: Any = torch.onnx.export(module, (example,), dynamo=True, verbose=False)
+    masks = {"version": 1, "masks": {"2.weight": {"input": list(range(5))}}}
+    program.model = UpscalePass(masks, strategy="gather")(program.model).model
+    assert tuple(program.model.graph.initializers["2.weight"].shape) == (8, 11, 3, 3)
+    found = onnx_says(program.model_proto, example)
+    np.testing.assert_allclose(found, torch_says(module, example), rtol=1e-4, atol=1e-5)

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 import onnx_upscale
 from build import Net, input_values, run
-from onnx_upscale import exporter
+from onnx_upscale import extras
 from onnx_upscale.cli import main
 from onnx_upscale.exporter.weights import name_weights
 from onnx_upscale.exporter.zeros import found_masks
@@ -194,7 +194,7 @@ class TestWithoutTorch:
         assert done.stdout.strip() == ""
 
     def test_what_to_install(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        monkeypatch.setattr(exporter, "find_spec", lambda name: None)
+        monkeypatch.setattr(extras, "find_spec", lambda name: None)
         monkeypatch.chdir(tmp_path)
         with pytest.raises(onnx_upscale.UsageError, match=r"onnx-upscale\[export\]"):
             onnx_upscale.export(None, (), "out.onnx")

@@ -136,6 +136,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     assert "dictionary 0: expected a dictionary" in says([rows(1)])
     assert "there are no samples" in says([])
     assert "there are no samples" in says([{"x": rows(0)}])
+    assert "make a new one" not in says([])
     assert "samples of type int" in says(3)
     assert "no such file" in says(tmp_path / "none.npy")
     assert "does not exist" in says(str(tmp_path / "none"))

@@ -105,6 +105,26 @@ def read_masks(source: MaskSource) -> tuple[Mask, ...]:
     return _parse(_read_json(data, str(path)), str(path))
 
 
+def as_document(source: MaskSource) -> dict[str, Any] | None:
+    """Masks of any kind as the dictionary of a mask file, to keep after the file has changed.
+
+    Args:
+        source: As for `read_masks`.
+
+    Returns:
+        The dictionary; None where no masks are given.
+
+    Raises:
+        MaskError: As `read_masks`.
+    """
+    if source is None or source == "-":
+        return None
+    layers: dict[str, Any] = {}
+    for mask in read_masks(source):
+        layers.setdefault(mask.key, {})[str(mask.side)] = {mask.form: mask.values.tolist()}
+    return document(layers)
+
+
 class _Object(dict[str, Any]):
     """A JSON object that remembers a key given twice, for an error that can say where."""
 

@@ -74,17 +74,37 @@ def read_files(source: ModelSource, mapped: bool = False) -> Stored:
         raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from None
     except (DecodeError, ValueError):
         raise ModelError(f"{path}: not an ONNX model, or a truncated one") from None
-    _check(model, str(path))
+    return adopt(model, path.parent, mapped, str(path))
+
+
+def adopt(
+    model: onnx.ModelProto, folder: Path, mapped: bool = False, where: str = "the model"
+) -> Stored:
+    """Makes a model one to work on that is as its own file would have it.
+
+    Args:
+        model: The model, which nobody else holds. It is changed.
+        folder: Where the files are in which weights of it may lie.
+        mapped: As for `read_files`.
+        where: What the model is called in messages.
+
+    Returns:
+        As `read_files`.
+
+    Raises:
+        ModelError: As `read_model`.
+    """
+    _check(model, where)
     try:
-        files = external_files(model, path)
+        files = external_files(model, folder / "model.onnx")
         if mapped:
-            load_or_map(model, path.parent)
+            load_or_map(model, folder)
         else:
-            onnx.load_external_data_for_model(model, str(path.parent))
+            onnx.load_external_data_for_model(model, str(folder))
     except (OSError, ValueError, RuntimeError, onnx.checker.ValidationError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"{path}: its external weights cannot be read: {reason}") from None
-    _check_weights(model, str(path))
+        raise ModelError(f"{where}: its external weights cannot be read: {reason}") from None
+    _check_weights(model, where)
     inline_functions(model)
     sort_nodes(model.graph)
     return Stored(model, files)
