@@ -139,12 +139,10 @@ def _norm(
     made = [layer.node.outputs[0] for layer in found]
     norm = seen.norms[path]
     read = [graph.nodes[index].op for name in made for index, _ in graph.readers.get(name, ())]
-    alone = all(graph.only_use(name) is not None for name in made)
-    return Norm(
-        path=norm,
-        folded="BatchNormalization" not in read and parts[norm].running_mean is not None,
-        apart=alone and seen.calls[norm] == seen.calls[path],
-    )
+    folded = "BatchNormalization" not in read and parts[norm].running_mean is not None
+    # What is folded makes what the normalization did, which anybody may read.
+    alone = folded or all(graph.only_use(name) is not None for name in made)
+    return Norm(norm, folded, alone and seen.calls[norm] == seen.calls[path])
 
 
 def _scope(node: Node, parts: Mapping[str, nn.Module]) -> str:

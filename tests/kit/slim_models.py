@@ -189,6 +189,24 @@ class Normed(nn.Module):
         return logits
 
 
+class Linked(nn.Module):
+    """What a normalization makes is read twice as it is, as between inverted residuals."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.project = nn.Conv2d(3, 16, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(16)
+        self.inner = nn.Conv2d(16, 8, 1)
+        self.outer = nn.Conv2d(8, 16, 1)
+        self.head = nn.Conv2d(16, 5, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.norm(self.project(image))
+        x = x + self.outer(torch.relu(self.inner(x)))
+        logits: Tensor = self.head(x).mean((2, 3))
+        return logits
+
+
 class Styled(nn.Module):
     """A normalization that holds nothing, and borders that are reflected."""
 
@@ -282,6 +300,7 @@ MODELS: Mapping[str, Callable[[], nn.Module]] = {
     "attentive": Attentive,
     "functional": Functional,
     "normed": Normed,
+    "linked": Linked,
     "styled": Styled,
 }
 

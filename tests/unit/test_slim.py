@@ -364,6 +364,18 @@ def test_normalization_folded_into_several_layers(
     assert small.behind_only.num_features < 16 or dim == 1
 
 
+@pytest.mark.slow
+def test_what_a_folded_normalization_makes_may_be_read_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(EXPORTERS, "torchscript", fails)
+    model = made("linked")
+    result = optimized(model, "constrained")
+    small: Any = check(model, result)
+    assert small.norm.num_features == small.project.out_channels < 16
+    assert not selections(small)
+
+
 @pytest.mark.usefixtures("fast")
 class TestTrainable:
     @pytest.mark.parametrize("name", MODELS)
