@@ -127,12 +127,22 @@ def _models_for(error: str | None) -> tuple[Case, ...]:
 Catch = Callable[[Case, str, str], bool]
 
 
-def first_caught(error: str | None, catch: Catch, models: int = MODELS) -> int | None:
-    """How many models it takes until an error is caught; None if all of them are not enough."""
+def first_caught(
+    error: str | None, catch: Catch, models: int = MODELS, likely: int = 1
+) -> int | None:
+    """How many models it takes until an error is caught; None if all of them are not enough.
+
+    Args:
+        error: The error; None for the package as it is.
+        catch: Who is to catch it.
+        models: How many models there are.
+        likely: Which of them to begin with; those before it come last.
+    """
     with ERRORS[error]() if error is not None else nullcontext(), warnings.catch_warnings():
         if error is not None:
             warnings.simplefilter("ignore")  # Nobody would have seen them.
-        for number, case in enumerate(_models_for(error)[:models]):
+        numbered = list(enumerate(_models_for(error)[:models]))
+        for number, case in numbered[likely - 1 :] + numbered[: likely - 1]:
             for way in attempts(case, number):
                 try:
                     if catch(case, *way):
