@@ -26,6 +26,7 @@ from onnx_upscale.protobuf import copy_fields
 from onnx_upscale.report import Report
 from onnx_upscale.storage import Stored
 
+# Before it is imported, so that one line says how to install it.
 require("onnx_ir", "onnx-ir", "ir", "onnx_upscale.ir")
 import onnx_ir as ir  # noqa: E402
 

@@ -27,6 +27,7 @@ from onnx_upscale.pruning.prune import prune
 from onnx_upscale.report import Document
 from onnx_upscale.result import Result
 
+# Before anything of it is imported, so that one line says how to install it.
 require("olive", "Olive", "olive", "onnx_upscale.olive")
 from olive.data.config import DataConfig  # noqa: E402
 from olive.model import ONNXModelHandler  # noqa: E402

@@ -10,7 +10,7 @@ from onnx_upscale.pruning.families import Family
 from onnx_upscale.pruning.state import Depth, State
 
 _MOST_LEVELS = 64
-_PRODUCT_LEVELS = 32
+_LEVELS_WITHOUT_BLOCKS = 32
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def levels_of(family: Family, prices: Prices) -> tuple[int, ...]:
     fitting = [each for each, count in counts if count.whole == each * stretch]
     fitting = fitting or [each for each, count in counts if count.aligned == each * stretch]
     fitting = fitting or list(left)
-    step = max(1, units // (_MOST_LEVELS if family.in_blocks else _PRODUCT_LEVELS))
+    step = max(1, units // (_MOST_LEVELS if family.in_blocks else _LEVELS_WITHOUT_BLOCKS))
     levels: list[int] = []
     for each in fitting:
         if units - each >= (levels[-1] if levels else 0) + step:

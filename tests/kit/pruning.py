@@ -35,6 +35,15 @@ def square(weight: Array, net: Net, data: str, name: str) -> str:
     return net("Conv", data, net.constant(values, f"{name}.weight"), name=name)
 
 
+def network(width: int = 16) -> onnx.ModelProto:
+    """Three Convs in a row, the last of which is `head`."""
+    net = Net(17, x=["batch", 3, 6, 6])
+    stem = net("Relu", square(net.random(width, 3), net, "x", "stem"))
+    inner = net("Relu", square(net.random(width, width), net, stem, "inner"))
+    square(net.random(4, width), net, inner, "head")
+    return net.model("head.0")
+
+
 def chain(*weights: Array, size: int = 3) -> onnx.ModelProto:
     """Convs one after the other behind a first one and in front of a classifier."""
     net = Net(17, x=["batch", 2, size, size])

@@ -6,26 +6,17 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 from onnxruntime.quantization import CalibrationDataReader
 
 import onnx_upscale
-from build import Array, Net
+from build import Array
 from onnx_upscale import DataError
-from pruning import square
+from pruning import network
 
 IMAGES = np.random.default_rng(0).standard_normal((24, 3, 6, 6)).astype(np.float32)
 MASKS: dict[str, Any] = {"version": 1, "masks": {"head.weight": {"input": [0, 2, 5]}}}
 CPU: dict[str, Any] = {"target": "cpu-avx512"}
-
-
-def network(width: int = 16) -> onnx.ModelProto:
-    net = Net(17, x=["batch", 3, 6, 6])
-    stem = net("Relu", square(net.random(width, 3), net, "x", "stem"))
-    inner = net("Relu", square(net.random(width, width), net, stem, "inner"))
-    square(net.random(4, width), net, inner, "head")
-    return net.model("head.0")
 
 
 MODEL = network()

@@ -13,11 +13,11 @@ import onnx
 import pytest
 
 import onnx_upscale
-from build import Array, Net, assert_close, run
+from build import Array, assert_close, run
 from onnx_upscale import UpscaleError
 from onnx_upscale.optimizer.apply import masked_model
 from onnx_upscale.optimizer.load import load
-from pruning import square
+from pruning import network
 
 os.environ["OLIVE_DISABLE_TELEMETRY"] = "1"
 pytest.importorskip("olive")
@@ -59,14 +59,6 @@ class Images:
 @Registry.register_dataset()  # type: ignore[untyped-decorator]
 def some_images(name: str = "x", **_: Any) -> Images:
     return Images(name)
-
-
-def network(width: int = 16) -> onnx.ModelProto:
-    net = Net(17, x=["batch", 3, 6, 6])
-    stem = net("Relu", square(net.random(width, 3), net, "x", "stem"))
-    inner = net("Relu", square(net.random(width, width), net, stem, "inner"))
-    square(net.random(4, width), net, inner, "head")
-    return net.model("head.0")
 
 
 @pytest.fixture
