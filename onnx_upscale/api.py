@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from onnx_upscale.blame import blaming_the_model
+from onnx_upscale.choices import TUNE_SECONDS
 from onnx_upscale.main_job import optimize_with, raise_if_different
 from onnx_upscale.optimizer.analyze import Analysis
 from onnx_upscale.optimizer.analyze import analyze as analyze_graph
@@ -56,6 +57,7 @@ def optimize(
     strategy: str = "auto",
     target: str | os.PathLike[str] = "cpu",
     tune: bool = False,
+    tune_seconds: float = TUNE_SECONDS,
     verify: bool = True,
     samples: int = 2,
     seed: int = 0,
@@ -73,7 +75,8 @@ def optimize(
         strategy: `auto`, `upscale`, `gather` or `constrained`.
         target: Whose costs `auto` plans for: `cpu` (the kind at hand), `cpu-avx512`, `cpu-avx2`,
             `cpu-arm64`, `cuda`, or the path of a profile.
-        tune: Let `auto` measure its candidates on this machine.
+        tune: Let `auto` measure its choices on this machine.
+        tune_seconds: About how long that may take.
         verify: Run the masked and the emitted model side by side.
         samples: How many random inputs to run.
         seed: Seed of the inputs.
@@ -96,6 +99,7 @@ def optimize(
         strategy=strategy,
         target=target,
         tune=tune,
+        tune_seconds=tune_seconds,
         verify=verify,
         samples=samples,
         seed=seed,

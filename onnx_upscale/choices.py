@@ -13,6 +13,9 @@ TARGETS = ("cpu", "cpu-avx512", "cpu-avx2", "cpu-arm64", "cuda")
 EXTERNAL_DATA = ("auto", "always", "never")
 """Whether weights go to a file beside the model."""
 
+TUNE_SECONDS = 60.0
+"""How long measuring the choices of `auto` may take."""
+
 RTOL, ATOL = 1e-4, 1e-6
 """How much equal models may differ: as a share of the largest value of an output, and besides."""
 

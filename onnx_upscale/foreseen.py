@@ -10,7 +10,7 @@ from onnx_upscale.clock import Clock
 from onnx_upscale.optimizer.load import MaskSource, ModelSource
 from onnx_upscale.optimizer.plan import seconds_unchanged
 from onnx_upscale.options import Options
-from onnx_upscale.planning import planned_job
+from onnx_upscale.planning import Progress, planned_job
 from onnx_upscale.report import (
     VERSION,
     Copies,
@@ -69,7 +69,9 @@ class Foreseen(Document):
 
 
 @blaming_the_model
-def foresee(model: ModelSource, masks: MaskSource, options: Options) -> Foreseen:
+def foresee(
+    model: ModelSource, masks: MaskSource, options: Options, progress: Progress | None = None
+) -> Foreseen:
     """Does the main job up to its plan.
 
     With `recover` it is the plan for the masked model: the repaired one has the same zeros.
@@ -78,12 +80,13 @@ def foresee(model: ModelSource, masks: MaskSource, options: Options) -> Foreseen
         model: As for `optimize`.
         masks: As for `optimize`.
         options: What `optimize` takes besides.
+        progress: As for `optimize_with`.
 
     Returns:
         What would be done.
     """
     clock = Clock()
-    job = planned_job(model, masks, options, clock)
+    job = planned_job(model, masks, options, clock, progress)
     segments = segment_reports(job.plan, job.bodies)
     copied = [reader.bytes_copied for each in segments for reader in each.readers]
     padding = [w for each in segments for w in each.writers if w.realization == "pad"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from onnx_upscale.blame import blaming_the_model
 from onnx_upscale.clock import Clock
@@ -17,11 +18,10 @@ from onnx_upscale.optimizer.load.keys import united
 from onnx_upscale.optimizer.plan import plan
 from onnx_upscale.optimizer.verify import Verification
 from onnx_upscale.options import Options
-from onnx_upscale.planning import planned_job, sizes_of, weight_of
+from onnx_upscale.planning import Progress, planned_job, sizes_of, weight_of
 from onnx_upscale.prices import load_prices
 from onnx_upscale.proof import prove
 from onnx_upscale.recovery import recover as recover_model
-from onnx_upscale.recovery.recover import Progress
 from onnx_upscale.recovery.weights import check_masks
 from onnx_upscale.report import VERSION, Copies, Report
 from onnx_upscale.reporting import (
@@ -48,7 +48,7 @@ def optimize_with(
         model: As for `optimize`.
         masks: As for `optimize`.
         options: What `optimize` takes besides.
-        progress: Called with how much of `recover` is done.
+        progress: Called with what takes long, how much of it is done, and of how much.
 
     Returns:
         The model and the report.
@@ -56,7 +56,7 @@ def optimize_with(
     if options.recover is not None:
         return _recovered(model, masks, options, options.recover, progress)
     clock = Clock()
-    job = planned_job(model, masks, options, clock)
+    job = planned_job(model, masks, options, clock, progress)
     with clock.stage("apply"):
         emitted = apply(job.plan, job.bodies)
     verification = None
@@ -106,7 +106,13 @@ def _recovered(
         analysis, grown = grown_analysis(analyze_graph(loaded.graph), options.strategy)
         planned = plan(analysis, options.strategy, load_prices(options.target))
         wanted = united(loaded.graph, (*loaded.masks, *grown))
-        repaired = recover_model(model, wanted, samples, seed=options.seed, progress=progress)
+        repaired = recover_model(
+            model,
+            wanted,
+            samples,
+            seed=options.seed,
+            progress=progress and partial(progress, "Recovering"),
+        )
     sizes = sizes_of(loaded, options.inputs, strict=False)
 
     def told(report: Report) -> Report:
@@ -124,7 +130,7 @@ def _recovered(
         )
 
     try:
-        result = optimize_with(repaired.stored, None, replace(options, recover=None))
+        result = optimize_with(repaired.stored, None, replace(options, recover=None), progress)
     except VerifyError as error:
         raise VerifyError(str(error), error.report and told(error.report)) from None
     return replace(result, report=told(result.report))

@@ -166,6 +166,7 @@ _OPTIONS: dict[str, Any] = {
     "strategy": str,
     "target": str,
     "tune": bool,
+    "tune_seconds": float,
     "verify": bool,
     "samples": int,
     "seed": int,

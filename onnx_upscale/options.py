@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from onnx_upscale.choices import STRATEGIES
+from onnx_upscale.choices import STRATEGIES, TUNE_SECONDS
 from onnx_upscale.errors import UsageError
 from onnx_upscale.optimizer.verify import Tolerance
 from onnx_upscale.samples import SampleSource
@@ -23,7 +24,8 @@ class Options:
         strategy: `auto`, `upscale`, `gather` or `constrained`.
         target: Whose costs `auto` plans for: `cpu` (the kind at hand), `cpu-avx512`, `cpu-avx2`,
             `cpu-arm64`, `cuda`, or the path of a profile.
-        tune: Let `auto` measure its candidates on this machine.
+        tune: Let `auto` measure its choices on this machine.
+        tune_seconds: About how long that may take.
         verify: Run the masked and the emitted model side by side.
         samples: How many random inputs to run.
         seed: Seed of the inputs.
@@ -42,6 +44,7 @@ class Options:
     strategy: str = "auto"
     target: str | os.PathLike[str] = "cpu"
     tune: bool = False
+    tune_seconds: float = TUNE_SECONDS
     verify: bool = True
     samples: int = 2
     seed: int = 0
@@ -56,6 +59,8 @@ class Options:
         if self.strategy not in STRATEGIES:
             known = ", ".join(STRATEGIES)
             raise UsageError(f"unknown strategy '{self.strategy}' (known: {known})")
+        if not 0 < self.tune_seconds < math.inf:
+            raise UsageError(f"`tune_seconds` {self.tune_seconds:g}: must be more than 0")
         if self.samples < 1:
             raise UsageError("at least one sample is needed; use `verify=False` for none")
 

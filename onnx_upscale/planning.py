@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from onnx_upscale.clock import Clock
 from onnx_upscale.errors import VerifySetupError
@@ -24,7 +26,10 @@ from onnx_upscale.report import Size
 from onnx_upscale.reporting import price_warnings, size_of
 from onnx_upscale.running import input_sizes
 from onnx_upscale.stats import measure
-from onnx_upscale.tune import tuned_plan
+from onnx_upscale.tuning import tuned_plan
+
+Progress = Callable[[str, int, int], None]
+"""Called with what takes long, how much of it is done, and of how much."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,11 @@ class PlannedJob:
 
 
 def planned_job(
-    model: ModelSource, masks: MaskSource, options: Options, clock: Clock
+    model: ModelSource,
+    masks: MaskSource,
+    options: Options,
+    clock: Clock,
+    progress: Progress | None = None,
 ) -> PlannedJob:
     """Loads, analyzes and plans.
 
@@ -79,6 +88,7 @@ def planned_job(
         masks: As for `optimize`.
         options: What `optimize` takes besides.
         clock: Told how long each takes.
+        progress: Called with what takes long, how much of it is done, and of how much.
 
     Returns:
         What is to be done.
@@ -91,7 +101,8 @@ def planned_job(
     with clock.stage("plan"):
         prices = load_prices(options.target)
         if options.tune and options.strategy == "auto":
-            planned = tuned_plan(analysis, prices, sizes)
+            told = progress and partial(progress, "Tuning")
+            planned = tuned_plan(analysis, prices, sizes, options.tune_seconds, told)
         else:
             planned = plan(analysis, options.strategy, prices)
         bodies = plan_bodies(loaded.bodies, options.strategy, prices)

@@ -26,6 +26,7 @@ def interleave(
     *,
     done_before: int = 0,
     limit: float = math.inf,
+    fewest: int = _FEWEST_ROUNDS,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Seconds:
     """Times tasks in turn.
@@ -39,7 +40,8 @@ def interleave(
         tasks: What to time, at least one.
         rounds: How many rounds to time, after the warm-up.
         done_before: Rounds of earlier sittings, so that the order goes on where they stopped.
-        limit: Seconds after which no round is begun any more, unless fewer than ten are done.
+        limit: Seconds after which no round is begun any more.
+        fewest: Rounds that are timed whatever the limit.
         clock: What tells the time, in seconds.
 
     Returns:
@@ -55,7 +57,7 @@ def interleave(
     calls = max(1, math.ceil(_SHORTEST_SAMPLE / max(fastest, 1e-9)))
     rows: list[Seconds] = []
     for number in range(done_before, done_before + rounds):
-        if len(rows) >= _FEWEST_ROUNDS and clock() - started >= limit:
+        if len(rows) >= fewest and clock() - started >= limit:
             break
         rows.append(_round(tasks, turns[number % len(turns)], calls, clock))
     return np.array(rows)

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnx_upscale.atomic import Content, PathLike
-from onnx_upscale.choices import TARGETS
+from onnx_upscale.choices import TARGETS, TUNE_SECONDS
 from onnx_upscale.cli.command import command
 from onnx_upscale.cli.data import data_source, images
 from onnx_upscale.cli.options import PATH, comparison, files, html, report_file, strategy, target
 from onnx_upscale.cli.options import external_data as where_weights_go
 from onnx_upscale.cli.outcome import Outcome, reporting
 from onnx_upscale.cli.paths import check_paths
-from onnx_upscale.cli.progress import progress_bar
+from onnx_upscale.cli.progress import progress_bars
 from onnx_upscale.cli.verbose import shown_log
 from onnx_upscale.errors import UsageError, VerifyError
 from onnx_upscale.files import json_file, write_files
@@ -30,7 +30,14 @@ if TYPE_CHECKING:
 @files
 @strategy
 @target
-@click.option("--tune", is_flag=True, help="Let 'auto' measure its candidates on this machine.")
+@click.option("--tune", is_flag=True, help="Let 'auto' measure its choices on this machine.")
+@click.option(
+    "--tune-seconds",
+    type=float,
+    default=TUNE_SECONDS,
+    show_default=True,
+    help="About how long --tune may take.",
+)
 @click.option(
     "--verify/--no-verify",
     default=True,
@@ -99,9 +106,9 @@ def optimize(
     try:
         samples = data_source(data, mean, std, size)
         given = Options(target=target, recover=samples, **options)
-        if dry_run:
-            return _foreseen(foresee(model, masks, given))
-        with shown_log(verbose), progress_bar("Recovering") as progress:
+        with shown_log(verbose), progress_bars() as progress:
+            if dry_run:
+                return _foreseen(foresee(model, masks, given, progress))
             result = optimize_with(model, masks, given, progress)
     except VerifyError as error:
         if error.report is not None:

@@ -28,10 +28,10 @@ from onnx_upscale.optimizer.plan.grow import grow_masks
 from onnx_upscale.optimizer.plan.keep import align
 from onnx_upscale.optimizer.plan.layout import Layout, is_empty, misfits
 from onnx_upscale.optimizer.plan.program import program
-from onnx_upscale.optimizer.plan.realizations import Reading, Writing
-from onnx_upscale.optimizer.plan.realize import realize_reader, realize_writer
+from onnx_upscale.optimizer.plan.realizations import Reading, Way, Writing
+from onnx_upscale.optimizer.plan.realize import Preferred, realize_reader, realize_writer
 from onnx_upscale.optimizer.plan.strategy import Strategy
-from onnx_upscale.prices import Kernel, Prices
+from onnx_upscale.prices import Kernel, Prices, Program
 
 __all__ = [
     "Convolve",
@@ -41,16 +41,19 @@ __all__ = [
     "Plan",
     "PlanError",
     "PoolFirst",
+    "Preferred",
     "Reading",
     "Select",
     "Shift",
     "Strategy",
     "Unblock",
+    "Way",
     "Widen",
     "Writing",
     "check_plan",
     "grow_masks",
     "is_empty",
+    "keep_all",
     "plan",
     "seconds_unchanged",
 ]
@@ -79,10 +82,14 @@ class Plan:
     prices: Prices
 
     @cached_property
+    def program(self) -> Program:
+        """What the emitted model does, node by node."""
+        return program(self.analysis, self.layout, self.writers, self.edits)
+
+    @cached_property
     def kernels(self) -> tuple[Kernel, ...]:
         """What the emitted model runs as in onnxruntime."""
-        steps = program(self.analysis, self.layout, self.writers, self.edits)
-        return self.prices.kernels(steps)
+        return self.prices.kernels(self.program)
 
     @property
     def seconds(self) -> float:
@@ -114,7 +121,15 @@ class Plan:
         return value
 
 
-def plan(analysis: Analysis, strategy: Strategy | str, prices: Prices | Costs) -> Plan:
+_NONE = Preferred()
+
+
+def plan(
+    analysis: Analysis,
+    strategy: Strategy | str,
+    prices: Prices | Costs,
+    preferred: Preferred = _NONE,
+) -> Plan:
     """Decides what to emit.
 
     Args:
@@ -122,6 +137,7 @@ def plan(analysis: Analysis, strategy: Strategy | str, prices: Prices | Costs) -
         strategy: The strategy, or what it is called.
         prices: What work costs on the target that `auto` plans for. Who plans for the same
             structure again keeps `Costs`, which remember what they were asked.
+        preferred: Ways to read and to write that `auto` takes whatever they cost.
 
     Returns:
         The plan.
@@ -134,19 +150,47 @@ def plan(analysis: Analysis, strategy: Strategy | str, prices: Prices | Costs) -
         if not failed:
             break
         analysis = analysis.with_heads_in_step(failed)
+    return _realized(analysis, kept, layout, costs, strategy, preferred)
+
+
+def keep_all(analysis: Analysis, prices: Prices | Costs) -> Plan:
+    """The plan by which no channel leaves: the masked model, its masked weights zero.
+
+    Args:
+        analysis: The analysis.
+        prices: What work costs on the target.
+    """
+    analysis = analysis.with_heads_in_step(analysis.structure.head_orders)
+    kept = analysis.keeping(np.unique(analysis.structure.roots))
+    kept, layout, _ = lay_out(analysis, kept, Strategy.CONSTRAINED)
+    costs = _costs(analysis.structure, prices)
+    return _realized(analysis, kept, layout, costs, Strategy.CONSTRAINED, _NONE)
+
+
+def _realized(
+    analysis: Analysis,
+    kept: Needs,
+    layout: Layout,
+    costs: Costs,
+    strategy: Strategy,
+    preferred: Preferred,
+) -> Plan:
+    """What readers and writers do in a layout."""
     readers: dict[int, Reading] = {}
     writers: dict[int, Writing] = {}
     for segment in analysis.structure.segments:
         for read in segment.readers:
-            chosen = realize_reader(kept, layout, costs, read, strategy)
+            index = read.layer.node.index
+            way = preferred.readers.get(index)
+            chosen = realize_reader(kept, layout, costs, read, strategy, way)
             if chosen is not None:
-                readers[read.layer.node.index] = chosen
+                readers[index] = chosen
     layout = _narrowed(layout, readers)
     for segment in analysis.structure.segments:
         for writer in segment.writers:
-            writers[writer.node.index] = realize_writer(
-                analysis, layout, costs, writer.write, strategy
-            )
+            index = writer.node.index
+            way = preferred.writers.get(index)
+            writers[index] = realize_writer(analysis, layout, costs, writer.write, strategy, way)
     edits = edits_of(analysis, readers, writers)
     if strategy is Strategy.AUTO:
         edits = {**edits, **dict(_poolings(analysis, costs, readers, writers, edits))}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,18 @@ from onnx_upscale.optimizer.analyze.weights import BoolArray
 from onnx_upscale.optimizer.load.graph import IntArray, Node
 from onnx_upscale.optimizer.plan.cost import Costs
 from onnx_upscale.optimizer.plan.edits import Convolve, Edit, Select, Unblock, Widen
+
+
+class Way(NamedTuple):
+    """What tells one way to read or to write from the others of the same layer.
+
+    Attributes:
+        name: The realization.
+        channels: How many the layer reads or computes with it.
+    """
+
+    name: str
+    channels: int
 
 
 @dataclass(frozen=True)
@@ -48,6 +60,11 @@ class Reading:
     def positions(self) -> IntArray:
         """The original channels that it reads, in order."""
         return self.here[self.chosen]
+
+    @property
+    def way(self) -> Way:
+        """Which of the ways to read it is."""
+        return Way(self.name, len(self.chosen))
 
     @property
     def needed(self) -> int:
@@ -275,6 +292,11 @@ class Writing:
             costs: Prices.
         """
         raise NotImplementedError
+
+    @property
+    def way(self) -> Way:
+        """Which of the ways to write it is."""
+        return Way(self.name, len(self.positions))
 
     def edits(self) -> tuple[Edit, ...]:
         """What it changes on the edge from the writer."""

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
 import numpy as np
 
 from onnx_upscale.optimizer.analyze import Analysis, Needs
 from onnx_upscale.optimizer.analyze.facts import Read, Write
+from onnx_upscale.optimizer.analyze.weights import BoolArray
+from onnx_upscale.optimizer.load.graph import IntArray
 from onnx_upscale.optimizer.plan.cost import Costs
 from onnx_upscale.optimizer.plan.layout import Layout
 from onnx_upscale.optimizer.plan.realizations import (
@@ -13,6 +18,7 @@ from onnx_upscale.optimizer.plan.realizations import (
     WRITINGS,
     Gather,
     Reading,
+    Way,
     Whole,
     WriteWhole,
     WriteZeros,
@@ -23,8 +29,59 @@ from onnx_upscale.optimizer.plan.realizations import (
 from onnx_upscale.optimizer.plan.strategy import Strategy
 
 
+@dataclass(frozen=True)
+class Preferred:
+    """Ways that `auto` takes whatever they cost, where there are such.
+
+    Attributes:
+        readers: By the index of the reader's node.
+        writers: By the index of the writer's node.
+    """
+
+    readers: Mapping[int, Way] = field(default_factory=dict)
+    writers: Mapping[int, Way] = field(default_factory=dict)
+
+
+def ways_to_read(read: Read, here: IntArray, needs: BoolArray, costs: Costs) -> list[Reading]:
+    """The ways in which a reader can get what it needs, where that is not all there is.
+
+    Args:
+        read: The reader.
+        here: The original channels in the layout of its input, in order.
+        needs: Which of these it needs.
+        costs: Prices.
+
+    Returns:
+        All that are worth a price.
+    """
+    return [way for kind in READINGS for way in kind.ways(read, here, needs, costs)]
+
+
+def ways_to_write(write: Write, here: IntArray, zero: BoolArray, costs: Costs) -> list[Writing]:
+    """The ways in which a writer can fill a layout of which some is zero.
+
+    Args:
+        write: The writer.
+        here: The original channels in the layout of its output, in order.
+        zero: Which of these are known to be zero.
+        costs: Prices.
+
+    Returns:
+        All that are worth a price.
+    """
+    layer = write.layer
+    if layer is None or layer.groups > 1 or zero.all():
+        return [WriteZeros(write, here)]
+    return [way for kind in WRITINGS for way in kind.ways(write, here, zero, costs)]
+
+
 def realize_reader(
-    kept: Needs, layout: Layout, costs: Costs, read: Read, strategy: Strategy
+    kept: Needs,
+    layout: Layout,
+    costs: Costs,
+    read: Read,
+    strategy: Strategy,
+    preferred: Way | None = None,
 ) -> Reading | None:
     """Chooses how a reader gets its channels.
 
@@ -34,6 +91,7 @@ def realize_reader(
         costs: Prices, which `auto` goes by.
         read: The reader.
         strategy: The strategy.
+        preferred: What `auto` takes if it is among the ways.
 
     Returns:
         The choice, or None where the reader is not computed at all.
@@ -48,8 +106,8 @@ def realize_reader(
     if strategy is Strategy.CONSTRAINED or not needs.any():
         return ZeroFill(read, here, needs, np.arange(len(here)))
     if strategy is Strategy.AUTO:
-        ways = [way for kind in READINGS for way in kind.ways(read, here, needs, costs)]
-        return min(ways, key=lambda way: way.seconds(costs, made))
+        ways = ways_to_read(read, here, needs, costs)
+        return min(ways, key=lambda each: (each.way != preferred, each.seconds(costs, made)))
     wanted = np.flatnonzero(needs)
     if strategy is Strategy.UPSCALE:
         return copied(read, here, needs, wanted)
@@ -57,7 +115,12 @@ def realize_reader(
 
 
 def realize_writer(
-    analysis: Analysis, layout: Layout, costs: Costs, write: Write, strategy: Strategy
+    analysis: Analysis,
+    layout: Layout,
+    costs: Costs,
+    write: Write,
+    strategy: Strategy,
+    preferred: Way | None = None,
 ) -> Writing:
     """Chooses how a writer fills its layout.
 
@@ -67,6 +130,7 @@ def realize_writer(
         costs: Prices, which `auto` goes by.
         write: The writer.
         strategy: The strategy.
+        preferred: What `auto` takes if it is among the ways.
 
     Returns:
         The choice.
@@ -75,8 +139,10 @@ def realize_writer(
     zero = analysis.values[write.outputs[here]] == 0
     if not zero.any():
         return WriteWhole(write, here)
-    if strategy is not Strategy.AUTO or layer is None or layer.groups > 1 or zero.all():
+    if strategy is not Strategy.AUTO or layer is None:
         return WriteZeros(write, here)
     inputs = layer.inputs if write.inputs is None else len(layout.positions(write.inputs))
-    ways = [way for kind in WRITINGS for way in kind.ways(write, here, zero, costs)]
-    return min(ways, key=lambda way: way.seconds(costs, inputs))
+    ways = ways_to_write(write, here, zero, costs)
+    if len(ways) == 1:
+        return ways[0]
+    return min(ways, key=lambda each: (each.way != preferred, each.seconds(costs, inputs)))

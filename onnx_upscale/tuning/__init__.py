@@ -1,0 +1,50 @@
+"""Letting `auto` measure: each choice on a small model cut out around it, then whole models."""
+
+from __future__ import annotations
+
+from onnx_upscale.optimizer.analyze import Analysis
+from onnx_upscale.optimizer.plan import Plan, Preferred, keep_all, plan
+from onnx_upscale.optimizer.plan.cost import Costs
+from onnx_upscale.options import Sizes
+from onnx_upscale.prices import Prices
+from onnx_upscale.tuning.budget import Budget, Progress
+from onnx_upscale.tuning.choosing import choose
+from onnx_upscale.tuning.racing import fastest
+
+__all__ = ["tuned_plan"]
+
+# Prices of copies to try, as multiples of the target's: from never mind them to never copy.
+_COPY_PRICES = (0.3, 3.0, 1e9)
+
+
+def tuned_plan(
+    analysis: Analysis,
+    prices: Prices,
+    sizes: Sizes,
+    seconds: float,
+    progress: Progress | None = None,
+) -> Plan:
+    """The fastest of several plans on this machine.
+
+    Args:
+        analysis: The analysis.
+        prices: The prices to start from.
+        sizes: Shapes of the inputs to time with.
+        seconds: About how long it may take.
+        progress: Called now and then.
+
+    Returns:
+        The plan whose model had the lowest median latency, paired by rounds, on one thread. Among
+        those that ran are what `auto`, `upscale` and `gather` make, and a model of which nothing
+        leaves.
+    """
+    budget, costs = Budget(seconds, progress), Costs(analysis.structure, prices)
+    planned = plan(analysis, "auto", costs)
+    preferred = choose(planned, costs, sizes, budget)
+    plans = [planned]
+    if preferred != Preferred():
+        plans.append(plan(analysis, "auto", costs, preferred))
+    plans += [plan(analysis, "auto", prices.with_copies_costing(factor)) for factor in _COPY_PRICES]
+    plans += [plan(analysis, strategy, costs) for strategy in ("upscale", "gather")]
+    plans.append(keep_all(analysis, costs))
+    return fastest(plans, sizes, budget)
