@@ -6,7 +6,8 @@ import numpy as np
 
 from onnx_upscale.errors import UsageError
 from onnx_upscale.optimizer.analyze import Structure
-from onnx_upscale.optimizer.load.layers import Layer
+from onnx_upscale.optimizer.load.attention import attention_work
+from onnx_upscale.optimizer.load.layers import Layer, multiply_adds
 from onnx_upscale.optimizer.plan import Plan
 from onnx_upscale.optimizer.plan.cost import Costs, positions
 from onnx_upscale.prices import Prices
@@ -95,7 +96,18 @@ class _Amounts(Gauge):
 
 
 class _MultiplyAdds(_Amounts):
-    """The multiply-adds of layers."""
+    """Multiply-adds: those of layers, and of products of activations."""
+
+    def total(self, plan: Plan) -> float:
+        """The sum over the nodes of the emitted model, as its report counts them."""
+        shapes = plan.program.shapes
+        others = (
+            facts.node.proto
+            for facts in self.structure.facts
+            if facts.node.index not in self.structure.layers
+        )
+        beside = sum(multiply_adds(node, shapes) + attention_work(node, shapes) for node in others)
+        return super().total(plan) + beside
 
     def per_pair(self, layer: Layer) -> int:
         tensor, axis = layer.stepping

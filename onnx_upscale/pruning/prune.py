@@ -103,7 +103,7 @@ def prune_all(
         count: How many samples to use at most; a fifth of them is held out.
         strength: As for `recover`.
         seed: Which samples are used.
-        inputs: Shapes of model inputs by name, where dimensions are symbolic.
+        inputs: Shapes of model inputs by name, where dimensions are symbolic; a sample's otherwise.
         runs: How often each model is timed at least.
         workers: As for `recover`.
         ray: As for `recover`; several models of a sweep are repaired there at the same time.

@@ -17,6 +17,7 @@ from onnx_upscale.errors import DataError, UsageError, VerifySetupError
 from onnx_upscale.optimizer.analyze import find_structure
 from onnx_upscale.optimizer.load import ModelSource, load
 from onnx_upscale.optimizer.load.formats import format_warnings
+from onnx_upscale.optimizer.load.model import read_files
 from onnx_upscale.options import Sizes
 from onnx_upscale.prices import load_prices
 from onnx_upscale.pruning.aim import aim, fastest, good_enough
@@ -37,7 +38,6 @@ from onnx_upscale.recovery.weights import check_weights
 from onnx_upscale.report import VERSION
 from onnx_upscale.result import Result
 from onnx_upscale.samples import SampleSource, batches, open_source, split
-from onnx_upscale.storage import Stored
 from onnx_upscale.words import some
 from onnx_upscale.workers import Team, gather
 
@@ -58,7 +58,7 @@ class Settings:
         count: How many samples to use at most.
         strength: How much weights are pulled to what they were.
         seed: Which samples are used.
-        inputs: Shapes of model inputs by name, where dimensions are symbolic.
+        inputs: Shapes of model inputs by name, where dimensions are symbolic; a sample's otherwise.
         runs: How often each model is timed at least.
         evaluation: The user's own measure.
         workers: Over how many processes the samples are divided.
@@ -100,22 +100,22 @@ class Pruner:
         progress: Progress | None = None,
         least_score: Goal | None = None,
     ) -> None:
-        loaded = load(model, sizes=settings.inputs, mapped=True)
-        self._graph, self._set = loaded.graph, settings
-        self._model = Stored(self._graph.model, loaded.files)
+        self._set, self._model = settings, read_files(model, mapped=True)
         self._tell = progress or (lambda what, done, of: None)
+        self._samples = open_source(samples, self._model.model, settings.count)
+        if self._samples.count < 2:
+            raise DataError("one sample is not enough: give at least 2, better some hundreds")
+        self._inputs = self._sizes()
+        self._graph = load(self._model, sizes=self._inputs, mapped=True).graph
         check_weights(self._graph)
         self._prices = load_prices(settings.target)
         self._structure = find_structure(self._graph).with_whole_heads
         self._selected = select(self._structure, settings.layers, settings.mode == "agreement")
         self._families = self._selected.families
-        self._samples = open_source(samples, self._model.model, settings.count)
-        if self._samples.count < 2:
-            raise DataError("one sample is not enough: give at least 2, better some hundreds")
         self._score = self._original_score(model, least_score)
         self._team: Team | None = None
         self._curves: dict[int, Curves] = {}
-        self._timer = Timer(self._model, settings.runs, settings.inputs)
+        self._timer = Timer(self._model, settings.runs, self._inputs)
         self._source, self._stack = samples, contextlib.ExitStack()
 
     def __enter__(self) -> Pruner:
@@ -136,6 +136,12 @@ class Pruner:
 
     def __exit__(self, *exception: Any) -> None:
         self._stack.__exit__(*exception)
+
+    def _sizes(self) -> Sizes:
+        """Shapes of inputs to count and time at: those of a sample, but for what was asked."""
+        fitting, _ = split(self._samples.count, self._set.count, self._set.seed)
+        first = next(batches(self._samples, fitting[:1], self._model.model)).inputs
+        return {**{name: array.shape for name, array in first.items()}, **(self._set.inputs or {})}
 
     def _original_score(self, model: ModelSource, least: Goal | None) -> float | None:
         """The score of the original, found out before anything that takes long."""
@@ -307,8 +313,8 @@ class Pruner:
     def optimized(self, model: ModelSource, masks: Any, verify: bool = True) -> Result:
         """What the optimizer makes of a model."""
         self._tell("Optimizing and verifying" if verify else "Optimizing", 0, 1)
-        target, inputs = self._set.target, self._set.inputs
-        return optimize(model, masks, target=target, inputs=inputs, verify=verify)
+        target = self._set.target
+        return optimize(model, masks, target=target, inputs=self._inputs, verify=verify)
 
     def evaluated(self, model: ModelSource) -> float | None:
         """Its score, if there is a measure."""

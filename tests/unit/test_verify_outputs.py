@@ -124,6 +124,12 @@ def test_sequences_whose_length_depends_on_the_inputs(at: list[str]) -> None:
     assert not verify(model, built(all_of_them), at=at, seed=5).ok
 
 
+def test_who_wants_nothing_gets_nothing() -> None:
+    """onnxruntime takes an empty list of outputs for all of them."""
+    model = built(lambda net, tensor: (net("Relu", tensor), TENSOR))
+    assert Session(model).run(random_inputs(model, {"x": (1, 4)}, 0), []) == {}
+
+
 def test_an_optional_that_is_empty() -> None:
     def empty(net: Net, tensor: str) -> tuple[str, TypeProto]:
         return net("Optional", type=TENSOR), helper.make_optional_type_proto(TENSOR)

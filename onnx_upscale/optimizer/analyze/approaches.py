@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnx_upscale.declared import Shape
 from onnx_upscale.optimizer.analyze.facts import Axes, Facts, Read, Write, same_axis
 from onnx_upscale.optimizer.load.graph import Graph, IntArray, Node
 
@@ -35,7 +34,7 @@ class Approach:
         nodes: The nodes, in order; each makes one tensor, and nothing but these and the reader
             reads it.
         operands: Per node, how many tensors it reads that are not constant.
-        places: Per node, how many positions its result has per channel; unknown sizes are one.
+        places: Per node, how many positions its result has per channel.
         source: The tensor that they take their channels from.
         edges: Where they read it.
         writers: The layers that make what else they read for them alone: one value per channel, as
@@ -229,8 +228,7 @@ class _Walk:
         return None if larger else edges
 
     def _sizes(self, tensor: str) -> list[int]:
-        shape: Shape = self._graph.shapes.get(tensor, ())
-        return [size if isinstance(size, int) and size > 0 else 1 for size in shape]
+        return [max(size, 1) for size in self._graph.counted.get(tensor, ())]
 
     def _size(self, tensor: str, axis: int) -> int:
         sizes = self._sizes(tensor)

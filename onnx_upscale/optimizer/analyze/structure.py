@@ -226,19 +226,6 @@ class Structure:
         return {labels: tuple(named) for labels, named in found.items()}
 
     @cached_property
-    def sizes(self) -> Mapping[str, tuple[int, ...]]:
-        """The shapes of inputs and of what nodes make; unknown sizes count as one."""
-        graph = self.graph
-        names = [value.name for value in graph.model.graph.input]
-        names += [name for node in graph.nodes for name in node.outputs if name]
-        return {
-            name: tuple(
-                size if isinstance(size, int) else 1 for size in graph.shapes.get(name) or ()
-            )
-            for name in names
-        }
-
-    @cached_property
     def grids(self) -> tuple[Grid, ...]:
         """All grids, in the order of the model; their labels stand for roots."""
         roots = self.roots

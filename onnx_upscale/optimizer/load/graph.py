@@ -131,6 +131,11 @@ class Graph:
         return self.tensors.shapes
 
     @property
+    def counted(self) -> Mapping[str, tuple[int, ...]]:
+        """The same with a number for every size, where work is counted (`Tensors.counted`)."""
+        return self.tensors.counted
+
+    @property
     def types(self) -> Mapping[str, int]:
         """The element type of each tensor (`TensorProto.DataType`) where that is known."""
         return self.tensors.types

@@ -13,10 +13,13 @@ from functools import cached_property
 import onnx
 
 from onnx_upscale.declared import Shape
+from onnx_upscale.errors import VerifySetupError
 from onnx_upscale.optimizer.load.arithmetic import Value
+from onnx_upscale.optimizer.load.polynomials import polynomial
 from onnx_upscale.optimizer.load.shapes import shapes_in, skeleton, with_shapes
 from onnx_upscale.optimizer.load.tracing import NO_NAMES, Found, trace
-from onnx_upscale.optimizer.load.witness import Sizes, Witness, observe
+from onnx_upscale.optimizer.load.witness import Sizes, Witness, observe, shapes_at
+from onnx_upscale.running import input_sizes, model_inputs
 
 __all__ = ["Sizes", "Tensors"]
 
@@ -49,6 +52,48 @@ class Tensors:
         return self._found.values
 
     @cached_property
+    def counted(self) -> Mapping[str, tuple[int, ...]]:
+        """The shape of each tensor that has a known one, as work is counted.
+
+        A size that is open is what follows from the sizes that were given, and from those that
+        inputs get when nobody says (`input_sizes`), or else what one run shows at these; 1 where
+        that shows nothing either.
+        """
+        names = self._named
+        return {
+            tensor: tuple(size if isinstance(size, int) else _value(size, names) for size in shape)
+            for tensor, shape in self.shapes.items()
+        }
+
+    @cached_property
+    def _named(self) -> Mapping[str, int]:
+        """What the names in shapes stand for where work is counted."""
+        given = {value.name for value in model_inputs(self._model)}
+        chosen = {name: size for name, size in (self._sizes or {}).items() if name in given}
+        try:
+            sizes = input_sizes(self._model, chosen)
+        except VerifySetupError:  # An input of no known rank.
+            return {}
+        found = self._bound(sizes)
+        shown = dict[str, str]()
+        for tensor, shape in self.shapes.items():
+            if tensor not in given:
+                shown.update({dim: tensor for dim in shape if isinstance(dim, str)})
+        asked = [shown[dim] for dim in sorted(shown) if polynomial(dim).at(found) is None]
+        if asked and self._runs:
+            found = {**self._bound(shapes_at(self._model, asked, sizes)), **found}
+        return found
+
+    def _bound(self, seen: Sizes) -> dict[str, int]:
+        """What the names in the shapes of some tensors stand for."""
+        return {
+            dim: size
+            for tensor, sizes in seen.items()
+            for dim, size in zip(self.shapes.get(tensor, ()), sizes, strict=False)
+            if isinstance(dim, str)
+        }
+
+    @cached_property
     def _found(self) -> Found:
         slim = with_shapes(skeleton(self._model))
         found = derive(slim, self._model)
@@ -58,6 +103,13 @@ class Tensors:
         reshaped = _made(slim, "Reshape")
         witness = observe(self._model, [*lacking, *reshaped], self._sizes)
         return found if witness is None else _derive_from(witness, lacking, slim, self._model)
+
+
+def _value(size: str | None, names: Mapping[str, int]) -> int:
+    if size is None:
+        return 1
+    value = names.get(size, polynomial(size).at(names))
+    return 1 if value is None else max(value, 1)
 
 
 def derive(slim: onnx.ModelProto, model: onnx.ModelProto) -> Found:

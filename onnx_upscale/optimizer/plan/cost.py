@@ -26,10 +26,9 @@ from onnx_upscale.prices import (
 
 
 def positions(graph: Graph, tensor: str, without: Collection[int]) -> int:
-    """How many positions a tensor has along all but some axes; unknown sizes count as one."""
-    shape = graph.shapes.get(tensor, ())
-    sizes = [size for axis, size in enumerate(shape) if axis not in without]
-    return math.prod(size for size in sizes if isinstance(size, int) and size > 0)
+    """How many positions a tensor has along all but some axes."""
+    sizes = enumerate(graph.counted.get(tensor, ()))
+    return math.prod(size for axis, size in sizes if axis not in without and size > 0)
 
 
 def element_bytes(graph: Graph, tensor: str) -> int:

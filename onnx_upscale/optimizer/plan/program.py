@@ -29,7 +29,7 @@ class _Program:
     def __init__(self, structure: Structure, layout: Layout) -> None:
         self.steps: list[Step] = []
         self.shapes: dict[str, tuple[int, ...]] = {}
-        self._sizes, self._layers, self._layout = structure.sizes, structure.layers, layout
+        self._sizes, self._layers, self._layout = structure.graph.counted, structure.layers, layout
         self._copies: dict[tuple[str, int, bytes], str] = {}
         self._done: set[int] = set()  # Nodes that were taken before their turn.
         self._counts = layout.counts(structure)
@@ -43,7 +43,7 @@ class _Program:
         return all(name in self._empty for i, name in names if name and i not in facts.unread)
 
     def known(self, name: str) -> None:
-        """Takes down the shape of a tensor in its layout; unknown sizes count as one."""
+        """Takes down the shape of a tensor in its layout."""
         counts, shape = self._counts.get(name), self._sizes.get(name, ())
         if counts:
             # A rule may know the axes of a tensor whose shape nobody inferred.
