@@ -18,7 +18,7 @@ from onnx_upscale.optimizer.load.keys import united
 from onnx_upscale.optimizer.plan import plan
 from onnx_upscale.optimizer.verify import Verification
 from onnx_upscale.options import Options
-from onnx_upscale.planning import Progress, planned_job, sizes_of, weight_of
+from onnx_upscale.planning import Progress, begin_digest, planned_job, sizes_of, weight_of
 from onnx_upscale.prices import load_prices
 from onnx_upscale.proof import prove
 from onnx_upscale.recovery import recover as recover_model
@@ -35,7 +35,6 @@ from onnx_upscale.reporting import (
 from onnx_upscale.result import Result
 from onnx_upscale.samples import SampleSource
 from onnx_upscale.stats import measure
-from onnx_upscale.storage import Stored
 
 
 @blaming_the_model
@@ -69,11 +68,10 @@ def optimize_with(
             except VerifySetupError as error:
                 raise VerifySetupError(f"{error}; `verify=False` does without") from None
     after = measure(emitted.model, job.sizes, emitted.added, options.verify)
-    stored = Stored(emitted.model, job.loaded.files)
     report = Report(
         version=VERSION,
         input=job.input,
-        output=size_of(after, None, *stored.size("model.onnx")),
+        output=size_of(after, None, "", 0),  # These two tell of the model when it is written.
         masks=mask_counts(job.loaded),
         strategy=options.strategy,
         target=str(options.target),
@@ -86,9 +84,11 @@ def optimize_with(
         verify=verify_report(verification),
         seconds=clock.rounded(),
     )
-    raise_if_different(verification, report)
+    result = Result(emitted.model, report, sources=job.loaded.files, plan=job.plan)
+    if verification is not None and not verification.ok:
+        raise_if_different(verification, result.report)
     log_details(report)
-    return Result(emitted.model, report, sources=job.loaded.files, plan=job.plan)
+    return result
 
 
 def _recovered(
@@ -118,7 +118,7 @@ def _recovered(
     def told(report: Report) -> Report:
         return replace(
             report,
-            input=weight_of(model, loaded, sizes, runs=True),
+            input=weight_of(model, loaded, sizes, True, begin_digest(model, loaded)),
             masks=mask_counts(loaded),
             warnings=(
                 *repaired.warnings,
@@ -133,7 +133,7 @@ def _recovered(
         result = optimize_with(repaired.stored, None, replace(options, recover=None), progress)
     except VerifyError as error:
         raise VerifyError(str(error), error.report and told(error.report)) from None
-    return replace(result, report=told(result.report))
+    return replace(result, done=told(result.done))
 
 
 def raise_if_different(verification: Verification | None, report: Report | None) -> None:

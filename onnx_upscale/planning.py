@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
@@ -31,6 +32,9 @@ from onnx_upscale.tuning import tuned_plan
 Progress = Callable[[str, int, int], None]
 """Called with what takes long, how much of it is done, and of how much."""
 
+Digest = Callable[[], tuple[str, int]]
+"""Gives the sha256 of a model, and the bytes of all its files."""
+
 
 @dataclass(frozen=True)
 class PlannedJob:
@@ -46,6 +50,7 @@ class PlannedJob:
         prices: What work costs on the target.
         plan: What is to be done.
         bodies: The same in the bodies of If, Loop and Scan.
+        digest: Gives the sha256 of the model as it was given, and the bytes of its files.
     """
 
     model: ModelSource
@@ -57,6 +62,7 @@ class PlannedJob:
     prices: Prices
     plan: Plan
     bodies: tuple[PlannedBody, ...]
+    digest: Digest
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -71,7 +77,7 @@ class PlannedJob:
     @property
     def input(self) -> Size:
         """What the model weighs."""
-        return weight_of(self.model, self.loaded, self.sizes, self.options.verify)
+        return weight_of(self.model, self.loaded, self.sizes, self.options.verify, self.digest)
 
 
 def planned_job(
@@ -95,6 +101,7 @@ def planned_job(
     """
     with clock.stage("load"):
         loaded = load(model, masks, options.inputs, runs=options.verify, mapped=True)
+    digest = begin_digest(model, loaded)
     sizes = sizes_of(loaded, options.inputs, strict=options.verify or options.tune)
     with clock.stage("analyze"):
         analysis, grown = grown_analysis(analyze_graph(loaded.graph), options.strategy)
@@ -106,7 +113,9 @@ def planned_job(
         else:
             planned = plan(analysis, options.strategy, prices)
         bodies = plan_bodies(loaded.bodies, options.strategy, prices)
-    return PlannedJob(model, options, loaded, sizes, analysis, grown, prices, planned, bodies)
+    return PlannedJob(
+        model, options, loaded, sizes, analysis, grown, prices, planned, bodies, digest
+    )
 
 
 def sizes_of(loaded: Loaded, inputs: Sizes | None, strict: bool) -> Sizes:
@@ -119,14 +128,34 @@ def sizes_of(loaded: Loaded, inputs: Sizes | None, strict: bool) -> Sizes:
         return {}
 
 
-def weight_of(model: ModelSource, loaded: Loaded, sizes: Sizes, runs: bool) -> Size:
-    """What a model weighs as it was given."""
-    stats = measure(loaded.graph.model, sizes, runs=runs)
+def begin_digest(model: ModelSource, loaded: Loaded) -> Digest:
+    """Begins to read the file of a model once more, beside whatever else is done.
+
+    Args:
+        model: The model as it was given.
+        loaded: The same when it is loaded.
+
+    Returns:
+        Waits for the end.
+    """
     held = stored_or_path(model)
     if not isinstance(held, str):
-        return size_of(stats, None, *held.size("model.onnx"))
-    sha256, length = hashlib.sha256(), os.path.getsize(held)
-    for block in Place(held, 0, length).blocks():
-        sha256.update(block)
-    beside = sum(map(os.path.getsize, loaded.files))
-    return size_of(stats, held, sha256.hexdigest(), length + beside)
+        return lambda: held.size("model.onnx")
+
+    def read() -> tuple[str, int]:
+        sha256, length = hashlib.sha256(), os.path.getsize(held)
+        for block in Place(held, 0, length).blocks():
+            sha256.update(block)
+        return sha256.hexdigest(), length + sum(map(os.path.getsize, loaded.files))
+
+    reading = ThreadPoolExecutor(max_workers=1)
+    future = reading.submit(read)
+    reading.shutdown(wait=False)
+    return future.result
+
+
+def weight_of(model: ModelSource, loaded: Loaded, sizes: Sizes, runs: bool, digest: Digest) -> Size:
+    """What a model weighs as it was given."""
+    held = stored_or_path(model)
+    stats = measure(loaded.graph.model, sizes, runs=runs)
+    return size_of(stats, held if isinstance(held, str) else None, *digest())

@@ -243,11 +243,11 @@ class Report(Document):
     seconds: Mapping[str, float]
     recovered: Mapping[str, Any] | None = None
 
-    def written_to(self, path: str, sha256: str, size: int) -> Report:
+    def written_to(self, path: str | None, sha256: str, size: int) -> Report:
         """The report of a result that was written to a file.
 
         Args:
-            path: The file.
+            path: The file, or None for a model in memory.
             sha256: Of the file.
             size: Bytes of the file, weights in files beside it included.
         """

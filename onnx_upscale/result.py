@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from onnx_upscale.atomic import Content, PathLike
 from onnx_upscale.emitted import Emitted
@@ -16,12 +17,17 @@ class Result(Emitted):
     """An optimized model.
 
     Attributes:
-        report: What was done; it also reads like the dictionary of the report file.
+        done: The report, but for what only the written model tells.
         plan: What was decided, for `onnx_upscale.torch.slim`; None where nobody says.
     """
 
-    report: Report = field(repr=False)
+    done: Report = field(repr=False)
     plan: Plan | None = field(default=None, repr=False, compare=False, kw_only=True)
+
+    @cached_property
+    def report(self) -> Report:
+        """What was done; it also reads like the dictionary of the report file."""
+        return self.done.written_to(None, *self.stored.size("model.onnx"))
 
     def written_to(
         self, path: str, external_data: str = "auto"
@@ -39,4 +45,4 @@ class Result(Emitted):
             OutputError: It does not fit into one file.
         """
         files = self.stored.files(path, external_data)
-        return files, self.report.written_to(path, *size_of_files(files, path))
+        return files, self.done.written_to(path, *size_of_files(files, path))

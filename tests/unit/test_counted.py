@@ -15,6 +15,10 @@ from onnx_upscale.running import Session
 from targets import TARGETS
 
 WIDTH = 32
+MASKS = {
+    "version": 1,
+    "masks": {"a": {"input": [*range(0, WIDTH, 2)]}, "b": {"input": [*range(9)]}},
+}
 _ONE = onnx.helper.make_tensor("", onnx.TensorProto.INT64, [1], [1])
 
 
@@ -88,17 +92,12 @@ class TestShapes:
 
 
 class TestPlans:
-    masks: Any = {
-        "version": 1,
-        "masks": {"a": {"input": [*range(0, WIDTH, 2)]}, "b": {"input": [*range(9)]}},
-    }
-
     @pytest.mark.parametrize("side", [3, 8, 64])
     def test_as_if_the_sizes_were_fixed(self, side: int) -> None:
         how: dict[str, Any] = {"target": "cpu-avx512", "verify": False}
-        fixed = onnx_upscale.optimize(images(side, side), self.masks, **how).report
+        fixed = onnx_upscale.optimize(images(side, side), MASKS, **how).report
         sizes = {"x": (1, 3, side, side)}
-        found = onnx_upscale.optimize(images("h", "w"), self.masks, inputs=sizes, **how).report
+        found = onnx_upscale.optimize(images("h", "w"), MASKS, inputs=sizes, **how).report
         assert found.predicted_seconds == fixed.predicted_seconds
         assert found.segments == fixed.segments
         assert found.input.macs == fixed.input.macs
@@ -106,7 +105,7 @@ class TestPlans:
     def test_large_images_are_worth_a_copy_that_small_ones_are_not(self) -> None:
         found = {
             side: onnx_upscale.optimize(
-                images("h", "w"), self.masks, target="cpu-avx512", inputs={"x": (1, 3, side, side)}
+                images("h", "w"), MASKS, target="cpu-avx512", inputs={"x": (1, 3, side, side)}
             ).report.copies.count
             for side in (3, 64)
         }
