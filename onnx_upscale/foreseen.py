@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from onnx_upscale.blame import blaming_the_model
 from onnx_upscale.clock import Clock
 from onnx_upscale.optimizer.load import MaskSource, ModelSource
-from onnx_upscale.optimizer.plan import seconds_unchanged
 from onnx_upscale.options import Options
 from onnx_upscale.planning import Progress, planned_job
 from onnx_upscale.report import (
@@ -97,7 +96,7 @@ def foresee(
         strategy=options.strategy,
         target=str(options.target),
         profile=job.prices.name,
-        predicted_seconds=Seconds(seconds_unchanged(job.analysis, job.prices), job.plan.seconds),
+        predicted_seconds=Seconds(job.unchanged.seconds, job.plan.seconds),
         warnings=job.warnings,
         segments=segments,
         layers=layer_reports(job.plan, job.bodies),

@@ -23,7 +23,7 @@ from onnx_upscale.prices import load_prices
 from onnx_upscale.proof import prove
 from onnx_upscale.recovery import recover as recover_model
 from onnx_upscale.recovery.weights import check_masks
-from onnx_upscale.report import VERSION, Copies, Report
+from onnx_upscale.report import VERSION, Copies, Report, Times
 from onnx_upscale.reporting import (
     layer_reports,
     mask_counts,
@@ -77,6 +77,7 @@ def optimize_with(
         target=str(options.target),
         profile=job.prices.name,
         predicted_seconds=job.plan.seconds,
+        predicted=Times(job.unchanged.seconds_by_kind, job.plan.seconds_by_kind),
         warnings=job.warnings,
         segments=segment_reports(job.plan, job.bodies),
         layers=layer_reports(job.plan, job.bodies),

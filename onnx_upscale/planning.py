@@ -20,7 +20,7 @@ from onnx_upscale.optimizer.load import Loaded, MaskSource, ModelSource, load
 from onnx_upscale.optimizer.load.formats import format_warnings
 from onnx_upscale.optimizer.load.masking import LayerMask
 from onnx_upscale.optimizer.load.model import stored_or_path
-from onnx_upscale.optimizer.plan import Plan, plan
+from onnx_upscale.optimizer.plan import Plan, as_it_is, plan
 from onnx_upscale.options import Options, Sizes
 from onnx_upscale.prices import Prices, load_prices, target_warnings
 from onnx_upscale.report import Size
@@ -73,6 +73,11 @@ class PlannedJob:
             *price_warnings(self.plan),
             *why_nothing_leaves(self.loaded, self.plan, self.bodies),
         )
+
+    @property
+    def unchanged(self) -> Plan:
+        """What stands for the model as it was given, only to predict what it takes."""
+        return as_it_is(self.analysis, self.prices)
 
     @property
     def input(self) -> Size:

@@ -82,6 +82,7 @@ class ReaderReport(Section):
         read: How many it reads.
         realization: How.
         bytes_copied: Per inference.
+        seconds_copying: What that takes, as predicted.
     """
 
     node: str
@@ -89,6 +90,7 @@ class ReaderReport(Section):
     read: int
     realization: str
     bytes_copied: int
+    seconds_copying: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -164,6 +166,19 @@ class Copies(Section):
 
 
 @dataclass(frozen=True)
+class Times(Section):
+    """Where predicted latencies go: seconds for `compute`, `copies` and `reorders`.
+
+    Attributes:
+        before: Of the original model.
+        after: Of the emitted model.
+    """
+
+    before: Mapping[str, float]
+    after: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class VerifyReport(Section):
     """What the comparison found; JSON has no infinity, so what cannot be compared is None.
 
@@ -219,6 +234,7 @@ class Report(Document):
         target: The target as given.
         profile: The prices that were used.
         predicted_seconds: Latency of the emitted model by these prices.
+        predicted: The same by what it goes to, and that of the original model.
         warnings: Doubts about the target and its prices.
         segments: Every segment and how its nodes get along.
         layers: Every layer, in the order of the model, and how wide it is.
@@ -235,6 +251,7 @@ class Report(Document):
     target: str
     profile: str
     predicted_seconds: float
+    predicted: Times
     warnings: tuple[str, ...]
     segments: tuple[SegmentReport, ...]
     layers: tuple[LayerReport, ...]

@@ -109,6 +109,7 @@ def _segment_reports(plan: Plan, path: str, first: int) -> Iterator[SegmentRepor
                     read=len(chosen.positions),
                     realization=chosen.name,
                     bytes_copied=chosen.bytes_copied(costs),
+                    seconds_copying=chosen.seconds_copying(costs),
                 )
                 for chosen in readers
                 if chosen is not None

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from onnx_upscale.benchmark.operators import CATEGORIES, Operators
+from onnx_upscale.benchmark.operators import Operators
 from onnx_upscale.benchmark.results import Comparison, Measured
 from onnx_upscale.benchmark.text import headline
 from onnx_upscale.figures import in_bytes, in_milliseconds
-from onnx_upscale.page.charts import bars, whiskers
+from onnx_upscale.page.charts import where_time_goes, whiskers
 from onnx_upscale.page.parts import NOTHING, Card, Cards, Cell, Column, Page, Part, Table
 from onnx_upscale.page.planned import changed, remarks, share
 
@@ -78,17 +78,8 @@ def _times(models: tuple[Measured, ...]) -> Part | None:
     profiled = [(model.name, model.operators) for model in models if model.operators is not None]
     if not profiled:
         return None
-    return bars(
-        "Where the time goes",
-        CATEGORIES,
-        [
-            (
-                name,
-                in_milliseconds(sum(operators.seconds.values())),
-                [(seconds, in_milliseconds(seconds)) for seconds in operators.categories.values()],
-            )
-            for name, operators in profiled
-        ],
+    return where_time_goes(
+        [(name, operators.categories) for name, operators in profiled],
         "By onnxruntime's own profile, in runs of their own, which are slower than those above.",
     )
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from onnx_upscale.figures import in_milliseconds
 from onnx_upscale.page.parts import Part
 
 
@@ -180,6 +181,28 @@ def bars(
             start += width
         made.append(Bar(label, text, tuple(placed)))
     return Bars(title=title, note=note, names=tuple(names), rows=tuple(made))
+
+
+def where_time_goes(rows: Sequence[tuple[str, Mapping[str, float]]], note: str) -> Bars:
+    """Bars of seconds.
+
+    Args:
+        rows: Of each model its name, and its seconds by what they go to.
+        note: Where they come from.
+    """
+    return bars(
+        "Where the time goes",
+        tuple(rows[0][1]),
+        [
+            (
+                name,
+                in_milliseconds(sum(kinds.values())),
+                [(seconds, in_milliseconds(seconds)) for seconds in kinds.values()],
+            )
+            for name, kinds in rows
+        ],
+        note,
+    )
 
 
 def ticks(low: float, high: float, text: str = "{:g}") -> tuple[float, float, tuple[Tick, ...]]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
 
 from onnx_upscale.figures import in_milliseconds
+from onnx_upscale.page.charts import where_time_goes
 from onnx_upscale.page.network import network
-from onnx_upscale.page.parts import Card, Cards, Page
+from onnx_upscale.page.parts import Card, Cards, Page, Part
 from onnx_upscale.page.planned import (
+    changed,
     copies_card,
     copies_table,
     layers_table,
@@ -19,7 +22,7 @@ from onnx_upscale.page.planned import (
     size_cards,
     stays_table,
 )
-from onnx_upscale.report import Report, VerifyReport
+from onnx_upscale.report import Report, Times, VerifyReport
 
 
 def optimized_page(report: Report) -> Page:
@@ -31,7 +34,7 @@ def optimized_page(report: Report) -> Page:
     cards = (
         *size_cards(report),
         *copies_card(report.copies),
-        *_latency(report),
+        *_latency(report.predicted),
         *_fidelity(report.recovered),
     )
     return Page(
@@ -41,6 +44,7 @@ def optimized_page(report: Report) -> Page:
         parts=(
             Cards(cards=cards),
             network(report.layers, report.segments),
+            _where_time_goes(report.predicted),
             copies_table(report),
             stays_table(report.segments),
             segments_table(report.segments),
@@ -80,11 +84,22 @@ def _lines(report: Report) -> Iterator[str]:
         yield f"Masks of {masks.targets:,} layers prune {' and '.join(sides) or 'nothing'}"
 
 
-def _latency(report: Report) -> Iterator[Card]:
-    if report.predicted_seconds:
-        yield Card(
-            "latency", in_milliseconds(report.predicted_seconds), detail="predicted, one thread"
+def _latency(times: Times) -> Iterator[Card]:
+    before, after = (sum(each.values()) for each in (times.before, times.after))
+    if after:
+        yield replace(
+            changed("latency", in_milliseconds, before, after), detail="predicted, one thread"
         )
+
+
+def _where_time_goes(times: Times) -> Part | None:
+    if not sum(times.after.values()):
+        return None
+    return where_time_goes(
+        (("before", times.before), ("after", times.after)),
+        "As predicted for one thread by the prices of the target. `onnx-upscale bench --profile "
+        "--html FILE` shows what was measured.",
+    )
 
 
 def _fidelity(recovered: Mapping[str, Any] | None) -> Iterator[Card]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from onnx_upscale.figures import change, in_bytes, in_short
+from onnx_upscale.figures import change, in_bytes, in_milliseconds, in_short
 from onnx_upscale.page.network import readings_of
 from onnx_upscale.page.parts import NOTHING, Card, Cell, Column, Notes, Table, number
 from onnx_upscale.report import Copies, LayerReport, Report, SegmentReport
@@ -82,25 +82,29 @@ def layers_table(layers: Sequence[LayerReport], segments: Sequence[SegmentReport
 
 def copies_table(report: Report) -> Table | None:
     """Where copies were placed, and what they move."""
-    rows = []
+    rows: list[tuple[Cell, ...]] = []
     for segment in report.segments:
         for reader in segment.readers:
             if copied := reader.bytes_copied:
                 moved = Cell(in_bytes(copied), copied, share(copied, report.copies.bytes))
+                takes = Cell(in_milliseconds(reader.seconds_copying), reader.seconds_copying)
                 counts = number(segment.id), number(reader.needed), number(reader.read)
-                rows.append((Cell(names=(reader.node,)), Cell(reader.realization), *counts, moved))
+                rows.append(
+                    (Cell(names=(reader.node,)), Cell(reader.realization), *counts, takes, moved)
+                )
         for writer in segment.writers:
             if writer.realization == "pad":
                 counts = number(segment.id), NOTHING, number(writer.channels)
                 rows.append(
-                    (Cell(names=(writer.node,)), Cell(writer.realization), *counts, NOTHING)
+                    (Cell(names=(writer.node,)), Cell(writer.realization), *counts, *[NOTHING] * 2)
                 )
     rows.sort(key=lambda row: -(row[-1].value or 0))
     return long_table(
         "Copies",
         (
             *(Column("layer"), Column("by"), Column("segment", True)),
-            *(Column("needed", True), Column("channels", True), Column("per inference", True)),
+            *(Column("needed", True), Column("channels", True)),
+            *(Column("takes, predicted", True), Column("per inference", True)),
         ),
         rows,
         "Where a layer reads fewer channels than are there, because that costs less than to "

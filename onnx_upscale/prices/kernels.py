@@ -39,6 +39,9 @@ FAMILIES = (
     "overhead",
 )
 """Every family of kernels; the prices of one say nothing about those of another."""
+KINDS = ("compute", "copies", "reorders")
+"""What time goes to, as `bench` calls it."""
+_COPIES = frozenset({"gather", "slice", "gather_last", "slice_last", "concat"})
 WEIGHTS = 7
 """How many numbers `features` finds of a kernel."""
 
@@ -63,6 +66,13 @@ class Kernel(NamedTuple):
     window: int = 1
     stride: int = 1
     groups: int = 1
+
+    @property
+    def kind(self) -> str:
+        """What its time counts as, one of `KINDS`."""
+        if self.family in REORDERS:
+            return "reorders"
+        return "copies" if self.family in _COPIES else "compute"
 
     @property
     def coordinates(self) -> tuple[float, ...]:

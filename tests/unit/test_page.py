@@ -61,7 +61,8 @@ class TestOptimized:
         root = shown(page.optimized_page(digits()))
         assert root.all("h1")[0].text == "digits.onnx"
         assert headings(root) == [
-            *("The network", "Copies", "Why channels stay", "What is coupled", "Layer by layer"),
+            *("The network", "Where the time goes", "Copies", "Why channels stay"),
+            *("What is coupled", "Layer by layer"),
         ]
         assert "Equal to the masked model on 1 random input; largest difference" in root.text
         assert "Masks of 19 layers prune 495 input channels and 66 output channels" in root.text
@@ -69,6 +70,11 @@ class TestOptimized:
         assert found["size"] == ["800.00 kB", "-43.4% from 1.41 MB"]
         assert found["copies"] == ["413.70 kB", "per inference, by 7 nodes added"]
         assert list(found) == ["size", "weights", "multiply-adds", "copies", "latency"]
+        times = digits().predicted
+        before, after = (sum(each.values()) for each in (times.before, times.after))
+        text, *said = found["latency"]
+        assert text == in_milliseconds(after)
+        assert said[0] == f"{after / before - 1:+.1%} from {in_milliseconds(before)}"
 
     def test_every_layer_and_segment_has_a_row(self) -> None:
         report = digits()
@@ -93,6 +99,9 @@ class TestOptimized:
         readers = [reader for segment in report.segments for reader in segment.readers]
         copied = {reader.node: reader.realization for reader in readers if reader.bytes_copied}
         assert {row[0]: row[1] for row in rows} == copied
+        takes = {r.node: in_milliseconds(r.seconds_copying) for r in readers if r.bytes_copied}
+        assert {row[0]: row[5] for row in rows} == takes
+        assert all(float(each.split()[0]) > 0 for each in takes.values())
         assert len(rows) == report.copies.count
         _, *rows = table(root, "Why channels stay")
         assert ["graph output", "all, in their order", "11", "1", "10"] in rows
@@ -105,7 +114,7 @@ class TestOptimized:
         padding = dataclasses.replace(segment.writers[0], realization="pad", channels=40)
         segment = dataclasses.replace(segment, writers=(padding,), readers=())
         root = shown(page.optimized_page(dataclasses.replace(report, segments=(segment,))))
-        assert table(root, "Copies")[1:] == [[padding.node, "pad", "1", "-", "40", "-"]]
+        assert table(root, "Copies")[1:] == [[padding.node, "pad", "1", "-", "40", "-", "-"]]
 
     def test_the_picture(self) -> None:
         report = digits()
@@ -145,7 +154,7 @@ class TestOptimized:
         report = onnx_upscale.optimize(net.model(net("Relu", "x")), verify=False).report
         root = shown(page.optimized_page(report))
         assert root.all("h1")[0].text == "a model in memory"
-        assert headings(root) == []
+        assert headings(root) == ["Where the time goes"]
         assert list(cards(root)) == ["size", "latency"]
         assert "qual to" not in root.text
 

@@ -82,7 +82,7 @@ def test_the_picture_of_a_network() -> None:
         layer("b", (64, 48, 12, 16, 16), 0, 1),
         layer("c", (16, 16, 16, 64, 0), 1, 0),
     ]
-    reading = ReaderReport("b", 12, 12, "gather", 4000)
+    reading = ReaderReport("b", 12, 12, "gather", 4000, 2e-5)
     segments = [SegmentReport(0, 64, 48, 48, (), (reading,), (), ())]
     made = network(layers, segments)
     assert made is not None

@@ -123,7 +123,8 @@ def test_the_keyboard_reaches_everything(browser: Browser, pages: dict[str, Path
         assert browser.ask("document.querySelector('.said').textContent").startswith(
             f"{layers[place].node} "
         )
-    for _ in range(3):  # The box of the next table, and its heads.
+    bars = len(browser.ask("[...document.querySelectorAll('.stack')].map(e => e.tabIndex)"))
+    for _ in range(bars + 3):  # The box of the next table, and its heads.
         browser.press("Tab")
     assert browser.ask(f"{focused}.textContent") == "by"
     assert browser.ask(outline) == "solid"

@@ -189,6 +189,15 @@ def chain() -> onnx.ModelProto:
     return net.model(net("Conv", first, net.random(2, 8, 1, 1), name="second"))
 
 
+def test_predictions_add_up() -> None:
+    masks = {"version": 1, "masks": {"second": {"input": [0, 1, 2, 3]}}}
+    report = onnx_upscale.optimize(chain(), masks, strategy="gather", target="cpu-avx512").report
+    assert report.predicted_seconds == pytest.approx(sum(report.predicted.after.values()))
+    assert sum(report.predicted.after.values()) < sum(report.predicted.before.values())
+    whole = onnx_upscale.optimize(chain(), strategy="gather", target="cpu-avx512").report
+    assert whole.predicted.before == whole.predicted.after == report.predicted.before
+
+
 def test_segments_of_a_chain() -> None:
     model = chain()
     masks = {"version": 1, "masks": {"second": {"input": [0, 1, 2, 3]}}}
@@ -196,8 +205,9 @@ def test_segments_of_a_chain() -> None:
     (inner,) = [segment for segment in report["segments"] if segment["channels"] == 8]
     assert inner["kept"] == 4
     assert inner["writers"] == [{"node": "first", "channels": 4, "realization": "whole"}]
+    nothing = {"bytes_copied": 0, "seconds_copying": 0.0}
     assert inner["readers"] == [
-        {"node": "second", "needed": 4, "read": 4, "realization": "whole", "bytes_copied": 0}
+        {"node": "second", "needed": 4, "read": 4, "realization": "whole", **nothing}
     ]
     assert report["copies"] == {"count": 0, "bytes": 0}
     assert any("graph output" in segment["pinned"] for segment in report["segments"])

@@ -31,7 +31,7 @@ from onnx_upscale.optimizer.plan.program import program
 from onnx_upscale.optimizer.plan.realizations import Reading, Way, Writing
 from onnx_upscale.optimizer.plan.realize import Preferred, realize_reader, realize_writer
 from onnx_upscale.optimizer.plan.strategy import Strategy
-from onnx_upscale.prices import Kernel, Prices, Program
+from onnx_upscale.prices import KINDS, Kernel, Prices, Program
 
 __all__ = [
     "Convolve",
@@ -50,12 +50,12 @@ __all__ = [
     "Way",
     "Widen",
     "Writing",
+    "as_it_is",
     "check_plan",
     "grow_masks",
     "is_empty",
     "keep_all",
     "plan",
-    "seconds_unchanged",
 ]
 
 
@@ -95,6 +95,14 @@ class Plan:
     def seconds(self) -> float:
         """The predicted latency of the emitted model, all nodes included; one thread, batch 1."""
         return sum(self.prices.kernel(kernel) for kernel in self.kernels)
+
+    @property
+    def seconds_by_kind(self) -> Mapping[str, float]:
+        """The same apart for computing, copies and changes of layout (`KINDS`)."""
+        found = dict.fromkeys(KINDS, 0.0)
+        for kernel in self.kernels:
+            found[kernel.kind] += self.prices.kernel(kernel)
+        return found
 
     @property
     def estimated(self) -> tuple[str, ...]:
@@ -197,8 +205,8 @@ def _realized(
     return Plan(analysis, kept, layout, readers, writers, edits, costs.prices)
 
 
-def seconds_unchanged(analysis: Analysis, prices: Prices) -> float:
-    """The predicted latency of a model of which nothing leaves, as `Plan.seconds` predicts it.
+def as_it_is(analysis: Analysis, prices: Prices) -> Plan:
+    """What stands for the model before anything is done, only to predict what it takes.
 
     Args:
         analysis: The analysis, under whatever masks.
@@ -214,7 +222,7 @@ def seconds_unchanged(analysis: Analysis, prices: Prices) -> float:
         for writer in segment.writers
     }
     kept = Needs(every, analysis.needs.reads)
-    return Plan(analysis, kept, layout, {}, writers, {}, prices).seconds
+    return Plan(analysis, kept, layout, {}, writers, {}, prices)
 
 
 def _costs(structure: Structure, prices: Prices | Costs) -> Costs:

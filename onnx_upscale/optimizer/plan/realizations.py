@@ -85,6 +85,10 @@ class Reading:
         plain = costs.is_plain(layer.node.inputs[layer.data_slot])
         return costs.layer(layer, len(self.chosen), made, plain)
 
+    def seconds_copying(self, costs: Costs) -> float:
+        """What its copy costs."""
+        return 0.0
+
     def bytes_copied(self, costs: Costs) -> int:
         """What it copies per inference."""
         return 0
@@ -123,11 +127,15 @@ class _Copy(Reading):
 
     def seconds(self, costs: Costs, made: int) -> float:
         """The layer and the copy."""
+        layer = costs.layer(self.read.layer, len(self.chosen), made)
+        return layer + self.seconds_copying(costs)
+
+    def seconds_copying(self, costs: Costs) -> float:
+        """The copy of what the reader reads."""
         layer, count = self.read.layer, len(self.chosen)
         tensor, contiguous = layer.node.inputs[layer.data_slot], isinstance(self, Slice)
         reordered = 0 if costs.is_plain(tensor) else None
-        copy = costs.copy(tensor, layer.data_axis, len(self.here), count, contiguous, reordered)
-        return costs.layer(layer, count, made) + copy
+        return costs.copy(tensor, layer.data_axis, len(self.here), count, contiguous, reordered)
 
     def bytes_copied(self, costs: Costs) -> int:
         """What the copy writes."""
@@ -238,16 +246,21 @@ class Moved(_Copy):
 
     def seconds(self, costs: Costs, made: int) -> float:
         """The layer, the copy, and less what the nodes before it save."""
-        approach, layer, count = self.approach, self.read.layer, len(self.chosen)
-        reordered = None
+        count = len(self.chosen)
+        layer = costs.layer(self.read.layer, count, made)
+        saved = costs.saved(self.approach, len(self.here), count)
+        return layer + self.seconds_copying(costs) - saved
+
+    def seconds_copying(self, costs: Costs) -> float:
+        """The copy of what the nodes before the reader read."""
+        approach, reordered = self.approach, None
         if costs.is_plain(approach.source):
             reordered = 0
         elif self.blocked and approach.concatenation is not None:
             reordered = max(round(approach.fresh * len(self.here)), 1)
+        axis, there, count = approach.edges[0].axis, len(self.here), len(self.chosen)
         contiguous = _is_window(self.chosen)
-        axis, there = approach.edges[0].axis, len(self.here)
-        copy = costs.copy(approach.source, axis, there, count, contiguous, reordered)
-        return costs.layer(layer, count, made) + copy - costs.saved(approach, there, count)
+        return costs.copy(approach.source, axis, there, count, contiguous, reordered)
 
     def bytes_copied(self, costs: Costs) -> int:
         """What the copy writes."""
