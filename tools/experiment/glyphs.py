@@ -89,12 +89,20 @@ def calibration_images() -> Images:
     return glyphs(CALIBRATION, [2], SEEN)[0]
 
 
+def missing_fonts() -> list[str]:
+    """Those that this release of matplotlib does not have."""
+    return [name for name in (*SEEN, *UNSEEN) if not _font_file(name).exists()]
+
+
+def _font_file(name: str) -> Path:
+    return Path(mpl.get_data_path()) / "fonts" / "ttf" / f"{name}.ttf"
+
+
 def masters(fonts: Sequence[str]) -> Floats:
     """Every character in every font: (fonts, characters, 32, 32), from 0 to 1, upright, centred."""
-    folder = Path(mpl.get_data_path()) / "fonts" / "ttf"
     found = np.zeros((len(fonts), len(CHARACTERS), _CANVAS, _CANVAS))
     for number, name in enumerate(fonts):
-        font = FT2Font(str(folder / f"{name}.ttf"))
+        font = FT2Font(str(_font_file(name)))
         font.set_size(_EM, 72)
         for label, character in enumerate(CHARACTERS):
             font.set_text(character)
