@@ -98,7 +98,7 @@ def test_make_takes_version_and_commit_from_where_they_stand(tmp_path: Path) -> 
     docker.write_text('#!/bin/sh\necho "$@" $VERSION ${#REVISION} $IMAGE\n')
     docker.chmod(0o755)
     git = tmp_path / "git"
-    git.write_text("#!/bin/sh\necho 12345\n")
+    git.write_text('#!/bin/sh\n[ "$*" = "rev-parse HEAD" ] && echo 12345\n')
     git.chmod(0o755)
     done = subprocess.run(
         ["make", "-s", "images", "BAKE=cpu --push", "IMAGE=here/it"],
