@@ -1,0 +1,87 @@
+"""The suite of docs/performance.md: what it measures, and what it says of that."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from build import Net, assert_close, run
+from suite.jobs import MASKS, Job, all_jobs
+from suite.measuring import measured, with_open_batch
+
+
+def network() -> onnx.ModelProto:
+    """For one image, as exporters write it: its shapes declared, its view one of one image."""
+    net = Net(17, x=[1, 3, 8, 8])
+    made = net("Relu", net("Conv", "x", net.constant(net.random(16, 3, 1, 1), "stem")))
+    made = net("Relu", net("Conv", made, net.constant(net.random(16, 16, 1, 1), "inner")))
+    flat = net("Reshape", net("GlobalAveragePool", made), net.ints(1, 16), allowzero=1)
+    return net.model(net("MatMul", flat, net.constant(net.random(16, 4), "head")))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    onnx.save(network(), tmp_path / "resnet18.onnx")
+    return tmp_path
+
+
+def test_jobs_are_those_whose_model_is_there(folder: Path) -> None:
+    jobs = [*all_jobs(folder)]
+    assert {job.model for job in jobs} == {"resnet18"}
+    assert len({job.name for job in jobs}) == len(jobs) == 2 * len(MASKS) + 1
+    assert [job.form for job in jobs][-1] == "int8"
+
+
+def test_any_number_of_images(folder: Path) -> None:
+    opened = with_open_batch(folder / "resnet18.onnx", folder / "open.onnx")
+    images = np.random.default_rng(0).standard_normal((3, 3, 8, 8)).astype(np.float32)
+    (together,) = run(onnx.load(opened), {"x": images})
+    each = [run(network(), {"x": images[n : n + 1]})[0] for n in range(3)]
+    assert_close([together], [np.concatenate(each)])
+
+
+@pytest.mark.parametrize(("criterion", "batch"), [("random", 1), ("l1", 2)])
+def test_every_version_is_measured(folder: Path, criterion: str, batch: int) -> None:
+    for peer in ("peer", "peerbase"):
+        onnx.save(network(), folder / f"resnet18.0.5.{peer}.onnx")
+    job = Job(folder, "resnet18", criterion, 0.5, batch, "float32")
+    scratch = folder / "scratch"
+    scratch.mkdir()
+    row = measured(job, scratch, "cpu-avx2", runs=2, tune_seconds=0.1)
+    peers = {"peerbase", "peer"} if batch == 1 else set()
+    assert row["models"].keys() == {"unpruned", "gather", "upscale", "auto", "tune"} | peers
+    assert all(each["ms"] > 0 for each in row["models"].values())
+    assert row["job"] == job.name
+
+
+def measurement(model: str, **ms: float) -> dict[str, Any]:
+    """Half of the time that is left for computing by `auto` goes to copies."""
+    parts = {"ratio": 1.0, "compute": 4.0, "copies": 1.0, "reorders": 1.0}
+    return {
+        "job": f"{model} random 0.3 batch 1 float32",
+        "target": "here.json",
+        "models": {name: {"ms": each, **parts} for name, each in ms.items()},
+    }
+
+
+def test_what_is_said(tmp_path: Path) -> None:
+    reporting = pytest.importorskip("suite.reporting", reason="needs matplotlib")
+    rows = [
+        measurement("resnet18", unpruned=10, peerbase=9, peer=8, gather=9, auto=4, tune=2),
+        measurement("resnet50", unpruned=10, peerbase=2, peer=8, gather=9, auto=2),
+        measurement("unet", unpruned=10, gather=9, auto=8),
+    ]
+    reporting.write_report(rows, tmp_path / "found")
+    text = (tmp_path / "found" / "tables.md").read_text()
+    assert "| resnet18 | 10.00 | 9.00 | 8.00 | 9.00 |  | 4.00 | 2.00 | 0.500 | 1.500 |" in text
+    assert "| unet | 10.00 |  |  | 9.00 |  | 8.00 |  | 0.889 | 1.500 |" in text
+    assert "Distance to the copy-free bound: 1.500." in text
+    assert "auto / faster peer, 2 models: 0.707." in text
+    assert "tune / faster peer, 1 models: 0.250." in text
+    assert "tune / auto: 0.500." in text
+    assert (tmp_path / "found" / "random-03-batch-1-float32.svg").stat().st_size > 1000
+    assert "random-03-batch-1-float32.svg" in text

@@ -1,0 +1,101 @@
+"""Tables of what was measured, and a plot for each."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from experiment.plots import save
+from suite.jobs import BATCHES, EIGHT, MASKS
+from zoo import table
+
+Row = Mapping[str, Any]
+_COLUMNS = ("unpruned", "peerbase", "peer", "gather", "upscale", "auto", "tune")
+_COLOURS = ("#999999", "#56B4E9", "#0072B2", "#E69F00", "#CC79A7", "#D55E00", "#009E73")
+
+
+def write_report(rows: Sequence[Row], folder: Path) -> None:
+    """Writes `tables.md` and plots into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    parts: list[str] = []
+    plots: dict[str, Callable[[], Figure]] = {}
+    settings = [f"{c} {a} batch {b} float32" for b in BATCHES for c, a in MASKS]
+    for setting in (*settings, "random 0.3 batch 1 int8"):
+        own = {row["job"].partition(" ")[0]: row for row in rows if setting in row["job"]}
+        if own:
+            name = setting.replace(" ", "-").replace(".", "")
+            parts += [f"## {setting}", _table(own), f"![{setting}]({name}.svg)", _means(own)]
+            plots[name] = functools.partial(_plot, own, setting)
+    (folder / "tables.md").write_text("\n\n".join(parts) + "\n")
+    save(plots, folder)
+
+
+def _table(rows: Mapping[str, Row]) -> str:
+    head = ["model", *(f"{name}, ms" for name in _COLUMNS), "auto / best other", "auto / bound"]
+    lines = []
+    for model, row in rows.items():
+        ms = {name: each["ms"] for name, each in row["models"].items()}
+        times = (f"{ms[name]:.2f}" if name in ms else "" for name in _COLUMNS)
+        best = min(ms[name] for name in ms if name not in ("auto", "tune"))
+        lines.append([model, *times, f"{ms['auto'] / best:.3f}", f"{bound(row):.3f}"])
+    return table(head, lines)
+
+
+def bound(row: Row, name: str = "auto") -> float:
+    """The time of all nodes as a share of that of compute nodes, as `bench --profile` has them."""
+    parts = row["models"][name]
+    return float((parts["compute"] + parts["copies"] + parts["reorders"]) / parts["compute"])
+
+
+def _means(rows: Mapping[str, Row]) -> str:
+    """Geometric means: to the faster peer, to the bound, of tuned models."""
+    said = [f"Distance to the copy-free bound: {_mean(map(bound, rows.values())):.3f}."]
+    peers = [
+        (row["models"], min(row["models"][peer]["ms"] for peer in ("peer", "peerbase")))
+        for model, row in rows.items()
+        if model in EIGHT and "peer" in row["models"]
+    ]
+    for name in ("auto", "tune"):
+        ratios = [models[name]["ms"] / peer for models, peer in peers if name in models]
+        if ratios:
+            said.append(f"{name} / faster peer, {len(ratios)} models: {_mean(ratios):.3f}.")
+    tuned = [
+        row["models"]["tune"]["ms"] / row["models"]["auto"]["ms"]
+        for row in rows.values()
+        if "tune" in row["models"]
+    ]
+    if tuned:
+        said.append(f"tune / auto: {_mean(tuned):.3f}.")
+    return " ".join(said)
+
+
+def _mean(ratios: Iterable[float]) -> float:
+    return float(np.exp(np.mean(np.log([*ratios]))))
+
+
+def _plot(rows: Mapping[str, Row], title: str) -> Figure:
+    """Latencies as shares of the unpruned model's."""
+    figure = Figure((max(0.62 * len(rows) + 1.6, 5.0), 3.6), layout="constrained")
+    panel = figure.subplots()
+    there = [name for name in _COLUMNS[1:] if any(name in row["models"] for row in rows.values())]
+    width = 0.8 / len(there)
+    for place, name in enumerate(there):
+        own = [(at, row["models"]) for at, row in enumerate(rows.values()) if name in row["models"]]
+        panel.bar(
+            [at + (place - (len(there) - 1) / 2) * width for at, _ in own],
+            [models[name]["ms"] / models["unpruned"]["ms"] for _, models in own],
+            width,
+            label=name,
+            color=_COLOURS[_COLUMNS.index(name)],
+        )
+    panel.axhline(1.0, color="#444444", linewidth=0.8)
+    panel.set_xticks(range(len(rows)), list(rows), rotation=40, ha="right")
+    panel.set_ylabel("latency / unpruned")
+    panel.set_title(title)
+    figure.legend(loc="outside lower center", ncols=len(there), fontsize="small")
+    return figure
