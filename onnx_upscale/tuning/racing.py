@@ -8,6 +8,8 @@ import numpy as np
 import onnx
 
 from onnx_upscale.benchmark import interleave
+from onnx_upscale.benchmark.measure import Seconds
+from onnx_upscale.benchmark.statistics import paired_ratios
 from onnx_upscale.optimizer.apply import apply
 from onnx_upscale.optimizer.plan import Plan
 from onnx_upscale.options import Sizes
@@ -16,35 +18,54 @@ from onnx_upscale.tuning.budget import Budget
 
 _ROUNDS, _FEWEST = 60, 3
 _FINALISTS = 3
+_SITTINGS = 3
+"""Two loads of one model may differ by a percent or more for as long as they live."""
+_TELLING = 0.995
+"""Who is not this much faster than the first plan is no reason to leave it."""
 
 
 def fastest(plans: Sequence[Plan], sizes: Sizes, budget: Budget) -> Plan:
-    """The plan whose model is fastest: all of them once, the best again and for longer.
+    """The plan whose model is fastest: all of them once, the best again, in several sittings.
 
     Args:
-        plans: The plans.
+        plans: The plans; the first of them wins where no other is clearly faster.
         sizes: Shapes of the inputs.
         budget: The time for it.
     """
-    distinct = list({_decisions(each): each for each in reversed(plans)}.values())[::-1]
-    models = [apply(each).model for each in distinct]
-    order = list(range(len(models)))
-    for count, share in ((len(order), 0.5), (_FINALISTS, 1.0)):
-        order = order[:count]
-        if len(order) == 1:
-            break
-        seconds = _timed([models[at] for at in order], sizes, share * budget.left())
-        ratios = np.median(seconds / seconds[:, :1], axis=0)
-        order = [order[at] for at in np.argsort(ratios, kind="stable")]
-        budget.tell()
+    distinct: dict[tuple[object, ...], Plan] = {}
+    for each in plans:
+        distinct.setdefault(_decisions(each), each)
+    left = [*distinct.values()]
+    chosen = _raced([apply(each).model for each in left], sizes, budget)
     budget.tell(done=True)
-    return distinct[order[0]]
+    return left[chosen]
 
 
-def _timed(models: Sequence[onnx.ModelProto], sizes: Sizes, limit: float) -> np.ndarray:
+def _raced(models: Sequence[onnx.ModelProto], sizes: Sizes, budget: Budget) -> int:
+    if len(models) == 1:
+        return 0
+    ratios = _ratios([_timed(models, sizes, budget.left() / 2)])
+    budget.tell()
+    others = [at for at in np.argsort(ratios, kind="stable").tolist() if at]
+    finalists = [0, *others[: _FINALISTS - 1]]
+    sittings, each = list[Seconds](), budget.left() / _SITTINGS
+    for _ in range(_SITTINGS):
+        sittings.append(_timed([models[at] for at in finalists], sizes, each))
+        budget.tell()
+    ratios = _ratios(sittings)
+    best = int(np.argmin(ratios))
+    return finalists[best] if ratios[best] < _TELLING else 0
+
+
+def _timed(models: Sequence[onnx.ModelProto], sizes: Sizes, limit: float) -> Seconds:
     feed = random_inputs(models[0], sizes, seed=0)
     tasks = [Session(model, threads=1, whole=True).task(feed) for model in models]
     return interleave(tasks, _ROUNDS, limit=limit, fewest=_FEWEST)
+
+
+def _ratios(sittings: Sequence[Seconds]) -> list[float]:
+    """Latencies as shares of the first model's."""
+    return [ratio.median for ratio in paired_ratios(sittings)]
 
 
 def _decisions(plan: Plan) -> tuple[object, ...]:

@@ -140,12 +140,18 @@ class TestTheChoice:
         assert len(sites) == 4
 
     def test_nothing_leaves_where_that_is_fastest(self, clock: Any) -> None:
-        clock(lambda model: -sum(len(t.raw_data) for t in model.graph.initializer) + 1e9)
+        clock(lambda model: 1 / sum(len(t.raw_data) for t in model.graph.initializer))
         model, masks = blocks()
         found = onnx_upscale.optimize(model, masks, tune=True)
         sizes = {t.name: list(t.dims) for t in found.model.graph.initializer}
         assert sizes["a0"] == [WIDTH, WIDTH, 3, 3]
         assert found.report["verify"]["ok"]
+
+    @pytest.mark.parametrize(("gain", "wanted"), [(1e-4, 4), (1e-2, 0)])
+    def test_what_is_hardly_faster_is_no_reason(self, clock: Any, gain: float, wanted: int) -> None:
+        """By its prices `auto` takes four copies here."""
+        clock(lambda model: 1 + gain * copies(model))
+        assert copies(apply(tuned(*blocks(), "as built in")).model) == wanted
 
     def test_what_is_alike_is_timed_once(self, clock: Any) -> None:
         timed = clock(lambda model: 1.0)
