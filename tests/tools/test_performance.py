@@ -60,11 +60,13 @@ def test_every_version_is_measured(folder: Path, criterion: str, batch: int) -> 
 
 def measurement(model: str, **ms: float) -> dict[str, Any]:
     """Half of the time that is left for computing by `auto` goes to copies."""
-    parts = {"ratio": 1.0, "compute": 4.0, "copies": 1.0, "reorders": 1.0}
+    parts = {"compute": 4.0, "copies": 1.0, "reorders": 1.0}
     return {
         "job": f"{model} random 0.3 batch 1 float32",
         "target": "here.json",
-        "models": {name: {"ms": each, **parts} for name, each in ms.items()},
+        "models": {
+            name: {"ms": each, "ratio": each / ms["unpruned"], **parts} for name, each in ms.items()
+        },
     }
 
 

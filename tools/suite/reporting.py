@@ -1,4 +1,4 @@
-"""Tables of what was measured, and a plot for each."""
+"""Tables of what was measured, and a plot for each; ratios are those that are paired by rounds."""
 
 from __future__ import annotations
 
@@ -39,10 +39,11 @@ def _table(rows: Mapping[str, Row]) -> str:
     head = ["model", *(f"{name}, ms" for name in _COLUMNS), "auto / best other", "auto / bound"]
     lines = []
     for model, row in rows.items():
-        ms = {name: each["ms"] for name, each in row["models"].items()}
-        times = (f"{ms[name]:.2f}" if name in ms else "" for name in _COLUMNS)
-        best = min(ms[name] for name in ms if name not in ("auto", "tune"))
-        lines.append([model, *times, f"{ms['auto'] / best:.3f}", f"{bound(row):.3f}"])
+        models = row["models"]
+        times = (f"{models[name]['ms']:.2f}" if name in models else "" for name in _COLUMNS)
+        best = min(each["ratio"] for name, each in models.items() if name not in ("auto", "tune"))
+        ratio = models["auto"]["ratio"] / best
+        lines.append([model, *times, f"{ratio:.3f}", f"{bound(row):.3f}"])
     return table(head, lines)
 
 
@@ -56,16 +57,16 @@ def _means(rows: Mapping[str, Row]) -> str:
     """Geometric means: to the faster peer, to the bound, of tuned models."""
     said = [f"Distance to the copy-free bound: {_mean(map(bound, rows.values())):.3f}."]
     peers = [
-        (row["models"], min(row["models"][peer]["ms"] for peer in ("peer", "peerbase")))
+        (row["models"], min(row["models"][peer]["ratio"] for peer in ("peer", "peerbase")))
         for model, row in rows.items()
         if model in EIGHT and "peer" in row["models"]
     ]
     for name in ("auto", "tune"):
-        ratios = [models[name]["ms"] / peer for models, peer in peers if name in models]
+        ratios = [models[name]["ratio"] / peer for models, peer in peers if name in models]
         if ratios:
             said.append(f"{name} / faster peer, {len(ratios)} models: {_mean(ratios):.3f}.")
     tuned = [
-        row["models"]["tune"]["ms"] / row["models"]["auto"]["ms"]
+        row["models"]["tune"]["ratio"] / row["models"]["auto"]["ratio"]
         for row in rows.values()
         if "tune" in row["models"]
     ]
@@ -88,7 +89,7 @@ def _plot(rows: Mapping[str, Row], title: str) -> Figure:
         own = [(at, row["models"]) for at, row in enumerate(rows.values()) if name in row["models"]]
         panel.bar(
             [at + (place - (len(there) - 1) / 2) * width for at, _ in own],
-            [models[name]["ms"] / models["unpruned"]["ms"] for _, models in own],
+            [models[name]["ratio"] for _, models in own],
             width,
             label=name,
             color=_COLOURS[_COLUMNS.index(name)],
