@@ -97,8 +97,8 @@ def _where_time_goes(times: Times) -> Part | None:
         return None
     return where_time_goes(
         (("before", times.before), ("after", times.after)),
-        "As predicted for one thread by the prices of the target. The page of bench --profile "
-        "shows what was measured.",
+        "As predicted for one thread by the prices of the target; what bench measures with a "
+        "profile is on a page of its own.",
     )
 
 
