@@ -22,7 +22,7 @@ _COLOURS = ("#999999", "#56B4E9", "#0072B2", "#E69F00", "#CC79A7", "#D55E00", "#
 def write_report(rows: Sequence[Row], folder: Path) -> None:
     """Writes `tables.md` and plots into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    parts: list[str] = []
+    parts = ["# All tables of the suite"]
     plots: dict[str, Callable[[], Figure]] = {}
     settings = [f"{c} {a} batch {b} float32" for b in BATCHES for c, a in MASKS]
     for setting in (*settings, "random 0.3 batch 1 int8"):
