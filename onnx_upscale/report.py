@@ -332,10 +332,12 @@ class AnalyzeReport(Document):
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, (int, str, float)):  # Most are channels.
+    if isinstance(value, (int, str, float)):
         return value
     if isinstance(value, Section):
         return value.to_json()
+    if isinstance(value, tuple) and value and isinstance(value[0], int):
+        return list(value)  # Channels, of which there are thousands.
     if isinstance(value, tuple):
         return [_plain(each) for each in value]
     if isinstance(value, Mapping):
