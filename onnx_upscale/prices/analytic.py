@@ -72,6 +72,11 @@ class AnalyticPrices:
     unaligned_pointwise: float
     seconds_per_unrolled: float
 
+    @property
+    def provider(self) -> str:
+        """Where onnxruntime runs models on the target: `cuda` for the profile of that name."""
+        return "cuda" if self.name == "cuda" else "cpu"
+
     def layer(self, work: LayerWork) -> float:
         """Seconds that a layer takes."""
         if work.product:

@@ -17,6 +17,10 @@ class Prices(Protocol):
         """What the target is called."""
 
     @property
+    def provider(self) -> str:
+        """Where onnxruntime runs models on the target: `cpu` or `cuda`."""
+
+    @property
     def layouts(self) -> int:
         """How many layouts tensors have: 2 where convolutions want blocked ones, otherwise 1."""
 

@@ -77,6 +77,11 @@ class TablePrices:
     copy_factor: float = 1.0
 
     @property
+    def provider(self) -> str:
+        """Where onnxruntime runs models on the target."""
+        return self.fallback.provider
+
+    @property
     def layouts(self) -> int:
         """How many layouts tensors have on the target."""
         return self.fallback.layouts

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from onnx_upscale.benchmark.providers import execution_providers
+from onnx_upscale.errors import UsageError
 from onnx_upscale.optimizer.analyze import Analysis
 from onnx_upscale.optimizer.plan import Plan, Preferred, keep_all, plan
 from onnx_upscale.optimizer.plan.cost import Costs
@@ -10,6 +12,7 @@ from onnx_upscale.prices import Prices
 from onnx_upscale.tuning.budget import Budget, Progress
 from onnx_upscale.tuning.choosing import choose
 from onnx_upscale.tuning.racing import fastest
+from onnx_upscale.tuning.runtime import Runtime
 
 __all__ = ["tuned_plan"]
 
@@ -34,17 +37,30 @@ def tuned_plan(
         progress: Called now and then.
 
     Returns:
-        The plan whose model had the lowest median latency, paired by rounds, on one thread. Among
-        those that ran are what `auto`, `upscale` and `gather` make, and a model of which nothing
-        leaves.
+        The plan whose model had the lowest median latency, paired by rounds, on one thread and the
+        provider of the target. Among those that ran are what `auto`, `upscale` and `gather` make,
+        and a model of which nothing leaves.
+
+    Raises:
+        UsageError: onnxruntime has not got that provider here.
     """
-    budget, costs = Budget(seconds, progress), Costs(analysis.structure, prices)
+    runtime = Runtime(_providers(prices), sizes, Budget(seconds, progress))
+    costs = Costs(analysis.structure, prices)
     planned = plan(analysis, "auto", costs)
-    preferred = choose(planned, costs, sizes, budget)
+    preferred = choose(planned, costs, runtime)
     plans = [planned]
     if preferred != Preferred():
         plans.append(plan(analysis, "auto", costs, preferred))
     plans += [plan(analysis, "auto", prices.with_copies_costing(factor)) for factor in _COPY_PRICES]
     plans += [plan(analysis, strategy, costs) for strategy in ("upscale", "gather")]
     plans.append(keep_all(analysis, costs))
-    return fastest(plans, sizes, budget)
+    return fastest(plans, runtime)
+
+
+def _providers(prices: Prices) -> tuple[str, ...]:
+    """The providers of onnxruntime to measure with: those of the target."""
+    try:
+        return execution_providers(prices.provider)
+    except UsageError as error:
+        said = str(error).removeprefix("`provider` ")
+        raise UsageError(f"`tune` measures where the target is: {said}") from None

@@ -15,9 +15,9 @@ from onnx_upscale.optimizer.load.witness import shapes_at
 from onnx_upscale.optimizer.plan import Plan, Preferred, Way, plan
 from onnx_upscale.optimizer.plan.cost import Costs
 from onnx_upscale.options import Sizes
-from onnx_upscale.running import Session, input_sizes, random_inputs
-from onnx_upscale.tuning.budget import Budget
+from onnx_upscale.running import input_sizes, random_inputs
 from onnx_upscale.tuning.cuttings import Form, cutting, form_of
+from onnx_upscale.tuning.runtime import Runtime
 from onnx_upscale.tuning.sites import Site, find_sites
 
 SHARE = 0.5
@@ -27,14 +27,13 @@ _MOST_SHARE = 0.05
 """How much of the time for all sites one of them gets at most."""
 
 
-def choose(planned: Plan, costs: Costs, sizes: Sizes, budget: Budget) -> Preferred:
+def choose(planned: Plan, costs: Costs, runtime: Runtime) -> Preferred:
     """Measures what each site can do.
 
     Args:
         planned: The plan that `auto` made.
         costs: The prices that it went by.
-        sizes: Shapes of the inputs of the model.
-        budget: The time for this, and for what comes after.
+        runtime: How models run.
 
     Returns:
         The ways that are faster than what was planned, as far as time allowed to find out.
@@ -43,13 +42,14 @@ def choose(planned: Plan, costs: Costs, sizes: Sizes, budget: Budget) -> Preferr
     readers, writers = dict[int, Way](), dict[int, Way]()
     if not sites:
         return Preferred()
-    variants, clock = _Variants(planned, costs, sites, sizes), _Stopwatch(budget)
+    variants = _Variants(planned, costs, sites, runtime.sizes)
+    clock = _Stopwatch(runtime)
     for site in sites:
-        if not budget.left(SHARE):
+        if not runtime.budget.left(SHARE):
             break
         parts = [variants.cutting(site, number) for number in range(len(site.ways))]
         best = clock.fastest([part for part in parts if part is not None])
-        budget.tell()
+        runtime.budget.tell()
         if best and len(parts) == sum(part is not None for part in parts):
             (readers if site.reads else writers)[site.index] = site.ways[best]
     return Preferred(readers, writers)
@@ -95,8 +95,8 @@ class _Variants:
 class _Stopwatch:
     """Times cuttings, those that are alike once."""
 
-    def __init__(self, budget: Budget) -> None:
-        self._budget = budget
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
         self._known: dict[tuple[Form, ...], int] = {}
 
     def fastest(self, parts: Sequence[onnx.ModelProto]) -> int:
@@ -111,14 +111,12 @@ class _Stopwatch:
     def _timed(self, parts: Sequence[onnx.ModelProto]) -> int:
         try:
             tasks = [
-                Session(part, threads=1, whole=True).task(
-                    random_inputs(part, input_sizes(part), seed=0)
-                )
+                self._runtime.task(part, random_inputs(part, input_sizes(part), seed=0))
                 for part in parts
             ]
         except VerifySetupError:  # Made-up inputs may be no index, no length.
             return 0
-        limit = _MOST_SHARE * self._budget.left(SHARE)
+        limit = _MOST_SHARE * self._runtime.budget.left(SHARE)
         seconds = interleave(tasks, _ROUNDS, limit=limit, fewest=_FEWEST)
         ratios = [median_interval(column) for column in (seconds / seconds[:, :1]).T]
         best = int(np.argmin([ratio.median for ratio in ratios]))

@@ -12,9 +12,8 @@ from onnx_upscale.benchmark.measure import Seconds
 from onnx_upscale.benchmark.statistics import paired_ratios
 from onnx_upscale.optimizer.apply import apply
 from onnx_upscale.optimizer.plan import Plan
-from onnx_upscale.options import Sizes
-from onnx_upscale.running import Session, random_inputs
-from onnx_upscale.tuning.budget import Budget
+from onnx_upscale.running import random_inputs
+from onnx_upscale.tuning.runtime import Runtime
 
 _ROUNDS, _FEWEST = 60, 3
 _FINALISTS = 3
@@ -24,42 +23,42 @@ _TELLING = 0.995
 """Who is not this much faster than the first plan is no reason to leave it."""
 
 
-def fastest(plans: Sequence[Plan], sizes: Sizes, budget: Budget) -> Plan:
+def fastest(plans: Sequence[Plan], runtime: Runtime) -> Plan:
     """The plan whose model is fastest: all of them once, the best again, in several sittings.
 
     Args:
         plans: The plans; the first of them wins where no other is clearly faster.
-        sizes: Shapes of the inputs.
-        budget: The time for it.
+        runtime: How they run.
     """
     distinct: dict[tuple[object, ...], Plan] = {}
     for each in plans:
         distinct.setdefault(_decisions(each), each)
     left = [*distinct.values()]
-    chosen = _raced([apply(each).model for each in left], sizes, budget)
-    budget.tell(done=True)
+    chosen = _raced([apply(each).model for each in left], runtime)
+    runtime.budget.tell(done=True)
     return left[chosen]
 
 
-def _raced(models: Sequence[onnx.ModelProto], sizes: Sizes, budget: Budget) -> int:
+def _raced(models: Sequence[onnx.ModelProto], runtime: Runtime) -> int:
     if len(models) == 1:
         return 0
-    ratios = _ratios([_timed(models, sizes, budget.left() / 2)])
+    budget = runtime.budget
+    ratios = _ratios([_timed(models, runtime, budget.left() / 2)])
     budget.tell()
     others = [at for at in np.argsort(ratios, kind="stable").tolist() if at]
     finalists = [0, *others[: _FINALISTS - 1]]
     sittings, each = list[Seconds](), budget.left() / _SITTINGS
     for _ in range(_SITTINGS):
-        sittings.append(_timed([models[at] for at in finalists], sizes, each))
+        sittings.append(_timed([models[at] for at in finalists], runtime, each))
         budget.tell()
     ratios = _ratios(sittings)
     best = int(np.argmin(ratios))
     return finalists[best] if ratios[best] < _TELLING else 0
 
 
-def _timed(models: Sequence[onnx.ModelProto], sizes: Sizes, limit: float) -> Seconds:
-    feed = random_inputs(models[0], sizes, seed=0)
-    tasks = [Session(model, threads=1, whole=True).task(feed) for model in models]
+def _timed(models: Sequence[onnx.ModelProto], runtime: Runtime, limit: float) -> Seconds:
+    feed = random_inputs(models[0], runtime.sizes, seed=0)
+    tasks = [runtime.task(model, feed) for model in models]
     return interleave(tasks, _ROUNDS, limit=limit, fewest=_FEWEST)
 
 

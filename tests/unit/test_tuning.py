@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnxruntime import get_available_providers as available_providers
 
 import onnx_upscale
 from build import Net, assert_close, named_outputs, run
@@ -22,9 +23,10 @@ from onnx_upscale.optimizer.plan import Plan, keep_all, plan
 from onnx_upscale.optimizer.plan.cost import Costs
 from onnx_upscale.prices import load_prices
 from onnx_upscale.running import Session, input_sizes, random_inputs
-from onnx_upscale.tuning import choosing, racing, tuned_plan
+from onnx_upscale.tuning import choosing, racing, runtime, tuned_plan
 from onnx_upscale.tuning.budget import Budget
 from onnx_upscale.tuning.cuttings import cutting, form_of
+from onnx_upscale.tuning.runtime import Runtime
 from onnx_upscale.tuning.sites import Site, find_sites
 from planting import WAYS, generated
 from targets import TARGETS
@@ -64,6 +66,10 @@ def planned(
     return made, costs, find_sites(made, costs)
 
 
+def here(model: onnx.ModelProto, seconds: float) -> Runtime:
+    return Runtime(["CPUExecutionProvider"], input_sizes(model), Budget(seconds))
+
+
 def copies(model: onnx.ModelProto) -> int:
     return sum(node.op_type in ("Gather", "Slice", "Pad") for node in model.graph.node)
 
@@ -90,7 +96,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[Clock], list[int]]:
 
         for module in (choosing, racing):
             monkeypatch.setattr(module, "interleave", interleave)
-            monkeypatch.setattr(module, "Session", Timed)
+        monkeypatch.setattr(runtime, "Session", Timed)
         return timed
 
     return wind
@@ -129,7 +135,7 @@ class TestTheChoice:
 
         clock(seconds)
         made, costs, sites = planned(model, masks)
-        preferred = choosing.choose(made, costs, input_sizes(model), Budget(1e6))
+        preferred = choosing.choose(made, costs, here(model, 1e6))
         taken = plan(made.analysis, "auto", costs, preferred)
         names = {
             taken.analysis.graph.nodes[index].inputs[1]: each.name
@@ -157,7 +163,7 @@ class TestTheChoice:
         timed = clock(lambda model: 1.0)
         model, masks = blocks(4)
         made, costs, sites = planned(model, masks)
-        choosing.choose(made, costs, input_sizes(model), Budget(1e6))
+        choosing.choose(made, costs, here(model, 1e6))
         # The first block reads three channels, the others 48; a and b differ in what they take.
         assert len(sites) == 8
         assert 2 <= len(timed) <= 4
@@ -166,7 +172,7 @@ class TestTheChoice:
         timed = clock(lambda model: 1.0)
         model, masks = blocks()
         made, costs, _ = planned(model, masks)
-        choosing.choose(made, costs, input_sizes(model), Budget(1e-9))
+        choosing.choose(made, costs, here(model, 1e-9))
         assert not timed
 
     def test_progress_is_told_to_the_end(self, clock: Any) -> None:
@@ -275,6 +281,29 @@ def test_no_time_is_refused(seconds: float) -> None:
     model, masks = blocks(1)
     with pytest.raises(UsageError, match=r"`tune_seconds` .*: must be more than 0"):
         onnx_upscale.optimize(model, masks, tune=True, tune_seconds=seconds)
+
+
+def test_it_measures_where_the_target_is(clock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, masks = blocks(1)
+    asked: list[str] = []
+    clock(lambda model: 1.0)
+
+    def providers(name: str) -> tuple[str, ...]:
+        asked.append(name)
+        return ("CPUExecutionProvider",)
+
+    monkeypatch.setattr("onnx_upscale.tuning.execution_providers", providers)
+    for target in ("cpu-avx2", "cuda"):
+        onnx_upscale.optimize(model, masks, tune=True, target=target, verify=False)
+    assert asked == ["cpu", "cuda"]
+
+
+@pytest.mark.skipif("CUDAExecutionProvider" in available_providers(), reason="there is one")
+def test_a_gpu_that_is_not_there() -> None:
+    with pytest.raises(
+        UsageError, match="`tune` measures where the target is: cuda: the installed"
+    ):
+        onnx_upscale.optimize(*blocks(1), tune=True, target="cuda")
 
 
 def test_a_budget_is_what_is_left() -> None:
