@@ -300,9 +300,7 @@ def test_it_measures_where_the_target_is(clock: Any, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.skipif("CUDAExecutionProvider" in available_providers(), reason="there is one")
 def test_a_gpu_that_is_not_there() -> None:
-    with pytest.raises(
-        UsageError, match="`tune` measures where the target is: cuda: "
-    ):
+    with pytest.raises(UsageError, match="`tune` measures where the target is: cuda: "):
         onnx_upscale.optimize(*blocks(1), tune=True, target="cuda")
 
 
