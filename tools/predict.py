@@ -28,17 +28,8 @@ from onnx_upscale.choices import STRATEGIES
 from onnx_upscale.optimizer.apply import apply
 from onnx_upscale.pricing.networks import networks
 from onnx_upscale.running import Session, input_sizes, random_inputs
+from suite.jobs import EIGHT
 
-MODELS = (
-    "resnet18",
-    "resnet50",
-    "densenet121",
-    "mobilenet_v2",
-    "mnasnet1_0",
-    "efficientnet_b0",
-    "efficientnet_v2_s",
-    "squeezenet1_1",
-)
 SITTINGS, ROUNDS = 4, 5
 # As in `price`: others who use the machine slow some runs down, and nothing makes one faster.
 QUANTILE = 0.1
@@ -105,7 +96,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("profile")
-    parser.add_argument("--models", default=",".join(MODELS))
+    parser.add_argument("--models", default=",".join(EIGHT))
     parser.add_argument("--amounts", default="0.3,0.5")
     args = parser.parse_args()
     found: list[Latency] = []
