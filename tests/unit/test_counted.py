@@ -124,3 +124,17 @@ def test_prune_counts_at_the_sizes_of_its_samples() -> None:
         tokens(), samples, macs=0.7, target=target, runs=2, inputs={"x": (1, 48, 8)}
     )
     assert wider.report.macs.before == 48 * (8 * WIDTH + WIDTH * WIDTH) + WIDTH * 64
+
+
+@pytest.mark.slow
+def test_prune_counts_products_of_activations() -> None:
+    net = Net(17, x=["n", 24, 8])
+    made = net("Relu", net("MatMul", "x", net.constant(net.random(8, WIDTH), "first")))
+    made = net("MatMul", made, net.constant(net.random(WIDTH, 8), "second"))
+    scores = net("MatMul", made, net("Transpose", made, perm=[0, 2, 1]))
+    samples = np.random.default_rng(0).standard_normal((40, 24, 8)).astype(np.float32)
+    target = TARGETS["blocks of 1"]
+    pruned = onnx_upscale.prune(net.model(scores), samples, macs=0.8, target=target, runs=2)
+    macs = pruned.report.macs
+    assert macs.before == 24 * 8 * WIDTH * 2 + 24 * 24 * 8
+    assert pruned.report.predicted.share == macs.after / macs.before <= 0.8
