@@ -13,8 +13,8 @@ _UNFOLDED = 40  # Rows that a table shows before anybody asks for it.
 
 
 def share(part: float, whole: float) -> float:
-    """A share in percent, for a bar."""
-    return round(100 * part / whole, 1) if whole else 100.0
+    """A share in percent, for a bar, which what became more than the whole fills."""
+    return min(round(100 * part / whole, 1), 100.0) if whole else 100.0
 
 
 def changed(label: str, text: Callable[[float], str], before: float, after: float) -> Card:

@@ -16,6 +16,7 @@ import onnx_upscale
 from build import Net
 from html_page import Element, headings, read_page, table
 from onnx_upscale import page, tables
+from onnx_upscale.benchmark.statistics import Estimate
 from onnx_upscale.figures import in_milliseconds
 from onnx_upscale.page.parts import Page
 from onnx_upscale.report import Copies, VerifyReport
@@ -211,6 +212,15 @@ class TestBenched:
         root = shown(page.benched_page(dataclasses.replace(whole, models=(alone,), warnings=())))
         assert headings(root) == ["Latency", "Models"]
         assert cards(root) == {}
+
+    @pytest.mark.parametrize(("ratio", "filled"), [(0.25, 25.0), (1.0, 100.0), (4.98, 100.0)])
+    def test_a_slower_model_fills_its_bar_and_no_more(self, ratio: float, filled: float) -> None:
+        whole = comparison()
+        one, two = whole.models
+        slower = dataclasses.replace(two, ratio=Estimate(ratio, ratio, ratio))
+        root = shown(page.benched_page(dataclasses.replace(whole, models=(one, slower))))
+        assert root.all("rect", of="used")[0].attributes["width"] == f"{filled}%"
+        assert cards(root)["latency"][1].startswith(f"{ratio - 1:+.1%}")
 
     def test_memory_is_shown_where_it_is_known(self) -> None:
         models = [dataclasses.replace(each, peak_memory=5_000_000) for each in comparison().models]
