@@ -7,6 +7,7 @@ from functools import partial
 
 from onnx_upscale.blame import blaming_the_model
 from onnx_upscale.clock import Clock
+from onnx_upscale.copies import COPIES
 from onnx_upscale.errors import VerifyError, VerifySetupError
 from onnx_upscale.idle import why_nothing_leaves
 from onnx_upscale.log import log_details
@@ -68,6 +69,7 @@ def optimize_with(
             except VerifySetupError as error:
                 raise VerifySetupError(f"{error}; `verify=False` does without") from None
     after = measure(emitted.model, job.sizes, emitted.added, options.verify)
+    replaced = sum(op in COPIES for op in emitted.gone)
     report = Report(
         version=VERSION,
         input=job.input,
@@ -81,7 +83,7 @@ def optimize_with(
         warnings=job.warnings,
         segments=segment_reports(job.plan, job.bodies),
         layers=layer_reports(job.plan, job.bodies),
-        copies=Copies(after.copies, after.copied_bytes),
+        copies=Copies(after.copies, after.copied_bytes, replaced),
         verify=verify_report(verification),
         seconds=clock.rounded(),
     )

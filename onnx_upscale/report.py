@@ -159,10 +159,12 @@ class Copies(Section):
     Attributes:
         count: How many of them there are.
         bytes: What they write per inference.
+        replaced: How many nodes that copy were in the original and are no longer.
     """
 
     count: int
     bytes: int
+    replaced: int = 0
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,10 @@ def summary(report: Report) -> list[Line]:
         ["weights", *before_and_after(in_short, before.params, after.params)],
         ["multiply-adds", *before_and_after(in_short, before.macs, after.macs)],
         ["nodes", str(before.nodes), str(after.nodes), ""],
-        ["copies", "0", str(copies.count), f"{in_bytes(copies.bytes)} per inference"],
+        [
+            *("copies", str(copies.replaced), str(copies.count)),
+            f"{in_bytes(copies.bytes)} per inference",
+        ],
     ]
     proof = report.verify
     if proof.max_abs is None or proof.max_rel is None:

@@ -37,7 +37,9 @@ def copies_card(copies: Copies) -> Iterator[Card]:
     """What all added nodes copy, if there are any."""
     if copies.count:
         nodes = f"{copies.count:,} node{'' if copies.count == 1 else 's'}"
-        yield Card("copies", in_bytes(copies.bytes), detail=f"per inference, by {nodes} added")
+        instead = f" in place of {copies.replaced:,}" if copies.replaced else ""
+        detail = f"per inference, by {nodes} added{instead}"
+        yield Card("copies", in_bytes(copies.bytes), detail=detail)
 
 
 def remarks(lines: Sequence[str]) -> Notes | None:

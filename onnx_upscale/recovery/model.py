@@ -45,7 +45,7 @@ class Repaired:
                 surgery.replace_tensor(index, slot, surgery.constant(name, values))
             taken.add(surgery.nodes[index].inputs[slot].name)
         self._names = {use: surgery.nodes[use[0]].inputs[use[1]].name for _, use in uses}
-        self.model, _ = emit(surgery, ())
+        self.model = emit(surgery, ()).model
         self._tensors = {tensor.name: tensor for tensor in self.model.graph.initializer}
 
     def value(self, use: Use) -> Array:

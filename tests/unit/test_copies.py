@@ -8,8 +8,10 @@ import numpy as np
 import onnx
 import pytest
 
+import attention
 import onnx_upscale
 from build import Net
+from onnx_upscale import page, tables, text
 from targets import TARGETS
 
 WIDTH = 8
@@ -65,3 +67,21 @@ def test_no_zeros_are_put_between_a_layer_and_its_rounding(quantized: bool) -> N
     result = onnx_upscale.optimize(model, masks, target=TARGETS["multiply-adds dear, blocks of 1"])
     pads = [node for node in result.model.graph.node if node.op_type == "Pad"]
     assert len(pads) == (not quantized)
+
+
+@pytest.mark.parametrize(
+    ("form", "before", "after"), [("sliced", 3, 3), ("packed", 3, 3), ("split", 0, 0)]
+)
+def test_the_report_tells_copies_in_place_of_others_from_more(
+    form: str, before: int, after: int
+) -> None:
+    # Queries and keys lose a channel of every head, so that packed parts differ in width.
+    masks = attention.masked(form, "qk", attention.of_each(2))
+    model = attention.attention(form, masks)
+    made = onnx_upscale.optimize(model, attention.document(masks), strategy="gather")
+    copies = made.report.copies
+    assert (copies.replaced, copies.count) == (before, after)
+    (row,) = [line.split() for line in text.plain(tables.summary(made.report)) if "copies" in line]
+    assert row[1:3] == [str(before), str(after)]
+    details = [card.detail for card in page.planned.copies_card(copies)]
+    assert details == [f"per inference, by {n} nodes added in place of {n}" for n in (after,) if n]

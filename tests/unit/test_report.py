@@ -209,7 +209,7 @@ def test_segments_of_a_chain() -> None:
     assert inner["readers"] == [
         {"node": "second", "needed": 4, "read": 4, "realization": "whole", **nothing}
     ]
-    assert report["copies"] == {"count": 0, "bytes": 0}
+    assert report["copies"] == {"count": 0, "bytes": 0, "replaced": 0}
     assert any("graph output" in segment["pinned"] for segment in report["segments"])
     assert report["output"]["macs"] * 2 == report["input"]["macs"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import onnx
@@ -13,7 +12,7 @@ from onnx_upscale.optimizer.apply.bodies import Shared, as_body, give_back_names
 from onnx_upscale.optimizer.apply.convolve import convolve
 from onnx_upscale.optimizer.apply.copies import Copies
 from onnx_upscale.optimizer.apply.editor import NodeEditor
-from onnx_upscale.optimizer.apply.emit import emit
+from onnx_upscale.optimizer.apply.emit import Emitted, emit
 from onnx_upscale.optimizer.apply.pool import pool_first
 from onnx_upscale.optimizer.apply.surgery import Surgery
 from onnx_upscale.optimizer.apply.weights import Cut, cut_weights, write_constants
@@ -33,19 +32,6 @@ from onnx_upscale.optimizer.plan import (
 )
 
 __all__ = ["Emitted", "apply", "masked_model"]
-
-
-@dataclass(frozen=True)
-class Emitted:
-    """The model that a plan describes.
-
-    Attributes:
-        model: The model.
-        added: Names of the nodes in it that the original does not have.
-    """
-
-    model: onnx.ModelProto
-    added: tuple[str, ...]
 
 
 def masked_model(graph: Graph, bodies: Iterable[tuple[Body, Graph]] = ()) -> onnx.ModelProto:
@@ -96,18 +82,23 @@ def _emitted(
     shared = Shared(all_names(graph.model.graph), only_main=old)
 
     def emit_at(place: Place, offset: int, graph: Graph, change: _Change) -> Emitted:
-        surgery, added = Surgery(graph, shared.taken), list[str]()
+        surgery = Surgery(graph, shared.taken)
+        below = list[Emitted]()
         for body, inner, own_change in bodies:
             if body.place[:-1] == place:
                 made = emit_at(body.place, body.offset, inner, own_change)
                 index, attribute = body.place[-1]
                 placed = surgery.bodies.setdefault(offset + index, {})
                 placed[attribute] = as_body(body, made.model.graph, shared)
-                added += made.added
+                below.append(made)
         if not place:
             surgery.constants += shared.constants.values()
-        model, new = emit(surgery, change(surgery))
-        return Emitted(model, (*added, *new))
+        own = emit(surgery, change(surgery))
+        return Emitted(
+            own.model,
+            added=tuple(name for each in (*below, own) for name in each.added),
+            gone=tuple(op for each in (*below, own) for op in each.gone),
+        )
 
     emitted = emit_at((), 0, graph, change)
     give_back_names(emitted.model.graph, shared)

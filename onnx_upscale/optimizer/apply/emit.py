@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import onnx
@@ -14,7 +15,22 @@ from onnx_upscale.optimizer.load.shapes import skeleton, with_shapes
 from onnx_upscale.protobuf import copy_fields
 
 
-def emit(surgery: Surgery, reshaped: Iterable[str]) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+@dataclass(frozen=True)
+class Emitted:
+    """A model that was made of another one.
+
+    Attributes:
+        model: The model.
+        added: Names of the nodes in it that the original does not have.
+        gone: Operators of the nodes of the original that it does not have.
+    """
+
+    model: onnx.ModelProto
+    added: tuple[str, ...]
+    gone: tuple[str, ...]
+
+
+def emit(surgery: Surgery, reshaped: Iterable[str]) -> Emitted:
     """Builds the model.
 
     graphsurgeon's own export would lose metadata, doc strings and quantization annotations of
@@ -26,7 +42,7 @@ def emit(surgery: Surgery, reshaped: Iterable[str]) -> tuple[onnx.ModelProto, tu
         reshaped: Tensors whose shape is no longer the original one.
 
     Returns:
-        The model, and the names of the nodes in it that are new.
+        The model, and how its nodes differ from the original's.
     """
     original = surgery.graph.model
     emitted = onnx.ModelProto()
@@ -47,7 +63,12 @@ def emit(surgery: Surgery, reshaped: Iterable[str]) -> tuple[onnx.ModelProto, tu
     _copy_initializers(surgery, nodes, read, graph)
     _copy_inputs(original, graph)
     _refresh_shapes(original, emitted, set(reshaped))
-    return emitted, tuple(node.name for index, node in nodes if index is None)
+    kept = {index for index, _ in nodes}
+    return Emitted(
+        emitted,
+        added=tuple(node.name for index, node in nodes if index is None),
+        gone=tuple(node.op for node in surgery.graph.nodes if node.index not in kept),
+    )
 
 
 def _without_dead(surgery: Surgery) -> list[tuple[int | None, gs.Node]]:
