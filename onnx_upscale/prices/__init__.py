@@ -3,7 +3,7 @@
 from onnx_upscale.prices.analytic import AnalyticPrices
 from onnx_upscale.prices.files import load_prices, target_warnings
 from onnx_upscale.prices.interface import Prices
-from onnx_upscale.prices.kernels import KINDS, REORDERS, Kernel
+from onnx_upscale.prices.kernels import KINDS, REORDERS, Kernel, byte_convolution
 from onnx_upscale.prices.lower import BOUNDS, passing_family, works_on_blocks
 from onnx_upscale.prices.program import Program, Step
 from onnx_upscale.prices.table import TablePrices
@@ -22,6 +22,7 @@ __all__ = [
     "Program",
     "Step",
     "TablePrices",
+    "byte_convolution",
     "load_prices",
     "passing_family",
     "target_warnings",

@@ -5,19 +5,38 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from onnx_upscale.prices.kernels import BLOCKED, PLAIN, REORDERS, Kernel, convolution
+from onnx_upscale.grain import Grain
+from onnx_upscale.prices.kernels import (
+    BLOCKED,
+    BYTE_COUNTS,
+    BYTES,
+    PLAIN,
+    REORDERS,
+    Kernel,
+    byte_layer,
+    convolution,
+)
 from onnx_upscale.prices.lower import lower
 from onnx_upscale.prices.program import Program
 from onnx_upscale.prices.work import CopyWork, Counts, LayerWork
 
 # What leaving the fast kernels and coming back takes, as a count of nodes.
 _UNALIGNED_NODES = 3
-_LAYERS = frozenset({*BLOCKED, *PLAIN, "product"})
+_LAYERS = frozenset({*BLOCKED, *PLAIN, *BYTES, "product"})
 _COPIES = frozenset({"gather", "slice", "concat"})
+# What it takes to turn tensors goes by elements, be they of one byte.
+_TURNED_BYTES = 4
 # Rough work per element of what is no layer and no copy, as multiples of moving it.
 _PER_ELEMENT = {"costly": 2.0, "fused": 0.5, "pool": 0.5, "reduce": 0.5}
 # Rough slowness of multiply-adds of convolutions with groups.
-_SLOWER_GROUPS = {"depthwise": 3.0, "depthwise_plain": 12.0, "grouped_plain": 1.5}
+_SLOWER_GROUPS = {
+    "depthwise": 3.0,
+    "depthwise_plain": 12.0,
+    "grouped_plain": 1.5,
+    "bytes_depthwise": 10.0,
+    "ragged_depthwise": 13.0,
+    "bytes_grouped": 2.0,
+}
 
 
 @dataclass(frozen=True)
@@ -50,6 +69,8 @@ class AnalyticPrices:
         unaligned_pointwise: The same for a convolution without a window.
         seconds_per_unrolled: One element of the input of a convolution with a window, once per
             place of the window, as those kernels unroll it before they multiply.
+        byte_mac: A multiply-add of 8-bit numbers, as a share of that of a convolution.
+        ragged: How much longer it takes where counts are no whole vectors.
     """
 
     name: str
@@ -71,17 +92,34 @@ class AnalyticPrices:
     unaligned: float
     unaligned_pointwise: float
     seconds_per_unrolled: float
+    byte_mac: float = 0.5
+    ragged: float = 1.4
 
     @property
     def provider(self) -> str:
         """Where onnxruntime runs models on the target: `cuda` for the profile of that name."""
         return "cuda" if self.name == "cuda" else "cpu"
 
+    @property
+    def has_byte_kernels(self) -> bool:
+        """Whether quantized layers run on 8-bit numbers; elsewhere these are decoded before."""
+        return self.provider == "cpu"
+
+    def copies_rows(self, work: CopyWork) -> bool:
+        """Whether a copy takes parts of rows.
+
+        Quantized layers have their channels last; a Gather has bytes turned before and behind.
+        """
+        bytes_last = self.has_byte_kernels and work.item_bytes == 1
+        return work.last_axis or (bytes_last and work.contiguous)
+
     def layer(self, work: LayerWork) -> float:
         """Seconds that a layer takes."""
+        if work.in_bytes and self.has_byte_kernels:
+            return self.kernel(byte_layer(work)) - self.seconds_per_node
         if work.product:
             return self._product(work)
-        if not work.in_blocks:
+        if work.grain is Grain.CHANNEL:
             return self._any_count(work)
         # Fewer inputs than a block are read unblocked, like those of an image.
         few = work.inputs < self.block
@@ -119,12 +157,11 @@ class AnalyticPrices:
 
     def copy(self, work: CopyWork) -> float:
         """Seconds that a copy takes, the layout changes that it brings included."""
-        if work.last_axis:
+        if self.copies_rows(work):
             return self.seconds_per_node + self._copied_rows(work)
         reordered = work.source if work.reordered is None else work.reordered
-        whole, part = (
-            channels * work.places * work.item_bytes for channels in (reordered, work.channels)
-        )
+        whole, part = reordered * work.places, work.channels * work.places * work.item_bytes
+        whole *= max(work.item_bytes, _TURNED_BYTES)
         seconds = whole * self.seconds_per_source_byte + part * self.seconds_per_copied_byte
         return self.seconds_per_node + seconds * (self.far if part > self.near_bytes else 1)
 
@@ -138,7 +175,7 @@ class AnalyticPrices:
 
     def kernels(self, program: Program) -> tuple[Kernel, ...]:
         """The kernels that a program runs as on the target."""
-        kernels = lower(program, self.block)
+        kernels = lower(program, self.block, self.has_byte_kernels)
         if self.layouts == 1:
             kernels = tuple(k for k in kernels if k.family not in REORDERS)
         return kernels
@@ -166,6 +203,11 @@ class AnalyticPrices:
             times = _PER_ELEMENT.get(kernel.family, 1.0) * kernel.window
             return self.seconds_per_node + moved * times * self.seconds_per_source_byte
         inputs = kernel.inputs // kernel.groups
+        if kernel.family in BYTES:
+            macs = inputs * kernel.outputs * kernel.places * kernel.window
+            slower = _SLOWER_GROUPS.get(kernel.family, 1.0)
+            slower *= self.ragged if kernel.family.startswith("ragged") else 1.0
+            return self.seconds_per_node + macs * slower * self.byte_mac * self.seconds_per_mac
         work = LayerWork(
             kernel.family == "product", inputs, kernel.outputs, kernel.places, kernel.window, 4
         )
@@ -179,10 +221,12 @@ class AnalyticPrices:
         """Whether the price of a kernel was measured: as one with all others, for this kind."""
         return True
 
-    def counts(self, least: int, in_blocks: bool) -> Counts:
-        """Counts that layers like; those that never work on blocks like any."""
-        if not in_blocks:
+    def counts(self, least: int, grain: Grain) -> Counts:
+        """Counts that layers like."""
+        if grain is Grain.CHANNEL:
             return Counts(least, least, least)
+        if grain is Grain.BYTES and self.has_byte_kernels:
+            return Counts(least, *(_rounded(least, step) for step in BYTE_COUNTS))
         return Counts(least, _rounded(least, self.align), _rounded(least, self.block))
 
     def with_copies_costing(self, factor: float) -> AnalyticPrices:

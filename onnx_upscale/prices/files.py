@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -164,7 +164,8 @@ def check_fields(record: type, content: dict[str, Any], where: str) -> None:
     """Checks that a JSON object holds just the fields of a flat record, with values that can be.
 
     Args:
-        record: A dataclass of strings, whole numbers from 1 on, and numbers from 0 on.
+        record: A dataclass of strings, whole numbers from 1 on, and numbers from 0 on; what has a
+            default may be missing.
         content: The object.
         where: What messages say it is.
 
@@ -172,9 +173,10 @@ def check_fields(record: type, content: dict[str, Any], where: str) -> None:
         UsageError: It does not.
     """
     names = {field.name: field.type for field in fields(record)}
-    _check_names(names.keys(), content, where)
-    for name, type_ in names.items():
-        value = content[name]
+    optional = {field.name: field.default for field in fields(record) if field.default != MISSING}
+    _check_names(names.keys(), {**optional, **content}, where)
+    for name, value in content.items():
+        type_ = names[name]
         if type_ == "str":
             fits = isinstance(value, str)
         elif type_ == "int":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from onnx_upscale.grain import Grain
 from onnx_upscale.prices.kernels import Kernel
 from onnx_upscale.prices.program import Program
 from onnx_upscale.prices.work import CopyWork, Counts, LayerWork
@@ -39,13 +40,12 @@ class Prices(Protocol):
     def knows(self, kernel: Kernel) -> bool:
         """Whether the price of a kernel was measured; it is an estimate otherwise."""
 
-    def counts(self, least: int, in_blocks: bool) -> Counts:
+    def counts(self, least: int, grain: Grain) -> Counts:
         """Counts that layers like.
 
         Args:
             least: How many channels are needed.
-            in_blocks: Whether any layer that has to do with them may work on blocks of channels;
-                others, as matrix products, like any count.
+            grain: The largest of the layers that have to do with them.
 
         Returns:
             Counts from `least` on.

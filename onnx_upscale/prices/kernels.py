@@ -9,6 +9,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from onnx_upscale.grain import Grain
+from onnx_upscale.prices.work import LayerWork
+
+BYTE_COUNTS = (8, 16)
+"""What quantized convolutions like multiples of: those without groups, and depthwise ones too."""
+_BYTE_INPUTS = 4
 # Counts that the blocked kernels pad to whole blocks by themselves are multiples of this.
 _ALIGN = 4
 
@@ -17,10 +23,22 @@ Floats = npt.NDArray[np.float64]
 # Convolutions in the blocked layout, then those that compute just the channels there are.
 BLOCKED = ("direct", "pointwise", "few", "few_pointwise", "depthwise", "grouped")
 PLAIN = ("unrolled", "unrolled_pointwise", "depthwise_plain", "grouped_plain")
+# Layers of 8-bit numbers; what is ragged has counts that are no whole vectors.
+BYTES = (
+    "bytes",
+    "bytes_pointwise",
+    "bytes_depthwise",
+    "bytes_grouped",
+    "ragged",
+    "ragged_pointwise",
+    "ragged_depthwise",
+    "bytes_product",
+)
 REORDERS = ("reorder_in", "reorder_out")
 FAMILIES = (
     *BLOCKED,
     *PLAIN,
+    *BYTES,
     "product",
     *REORDERS,
     "gather",
@@ -146,3 +164,46 @@ def convolution(
     if inputs % _ALIGN:
         return kernel(f"unrolled{point}")
     return kernel("pointwise" if point else "direct", whole(inputs), whole(outputs))
+
+
+def byte_convolution(
+    inputs: int,
+    outputs: int,
+    places: int,
+    window: int,
+    stride: int,
+    groups: int,
+    rounded: bool = True,
+) -> Kernel:
+    """The kernel that onnxruntime's CPU provider takes for a quantized convolution.
+
+    Args:
+        inputs: Input channels, over all groups.
+        outputs: Output channels, over all groups.
+        places: Output positions, batch included.
+        window: Positions of the window.
+        stride: Input positions per output position.
+        groups: Groups.
+        rounded: Whether it makes bytes; for sums of whole numbers no count is ragged.
+
+    Returns:
+        The kernel.
+    """
+    some, vector = BYTE_COUNTS
+    if groups > 1 and not groups == inputs == outputs:
+        family = "bytes_grouped"
+    elif groups > 1:
+        family = "ragged_depthwise" if rounded and outputs % vector else "bytes_depthwise"
+    else:
+        ragged = rounded and (inputs % _BYTE_INPUTS or outputs % some)
+        family = "ragged" if ragged else "bytes"
+        family += "_pointwise" if window == 1 else ""
+    return Kernel(family, inputs, outputs, places, window, stride, groups)
+
+
+def byte_layer(work: LayerWork) -> Kernel:
+    """The kernel of an ungrouped layer of 8-bit numbers."""
+    if work.product:
+        return Kernel("bytes_product", work.inputs, work.outputs, work.places)
+    sizes = work.inputs, work.outputs, work.places, work.window, work.stride
+    return byte_convolution(*sizes, groups=1, rounded=work.grain is Grain.BYTES)

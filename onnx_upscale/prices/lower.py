@@ -7,6 +7,9 @@
    Concat keep the layout where all that they read is blocked; everything else reads plain tensors.
 5. Recurrent layers run as two products: with what they read, and with what they made a step before.
 6. Whoever wants the other layout has the tensor reordered, once for all who want it.
+7. Between quantized layers bytes go on as they are, with channels last: QuantizeLinear and
+   DequantizeLinear are no kernels there, a Slice takes parts of rows, and a tensor is turned for a
+   Gather, and turned back. Nodes that must have real numbers have them decoded, once for all.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import math
 from collections import Counter
 from collections.abc import Callable
 
-from onnx_upscale.prices.kernels import BLOCKED, Kernel, convolution
+from onnx_upscale.prices.kernels import BLOCKED, Kernel, byte_convolution, convolution
 from onnx_upscale.prices.program import Program, Shape, Step
 
 _FREE = frozenset({"Constant", "Shape", "ConstantOfShape", "Range"})
@@ -36,6 +39,11 @@ _POOLS = frozenset({"MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPoo
 _BLOCKABLE = frozenset(
     {"Conv", "Concat", "BatchNormalization", *_POOLS, *_BLOCKED_ACTIVATIONS, *_FREE}
 )
+# What runs on 8-bit numbers between quantized layers.
+_ON_BYTES = frozenset(
+    {"Add", "Mul", "Concat", "LeakyRelu", "Sigmoid", "Softmax", "Relu", "Clip", "Resize", "Split",
+     "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Gather", "Where", *_POOLS}
+)  # fmt: skip
 _COPIES = {"Slice": "slice", "Pad": "slice", "Split": "slice", "Gather": "gather"}
 
 
@@ -110,19 +118,25 @@ _PLAIN: dict[str, Callable[[Step, Shape, Shape], Kernel]] = {
 class _Lowering:
     """Kernels so far, and which tensors are where in which layout."""
 
-    def __init__(self, program: Program, block: int) -> None:
+    def __init__(self, program: Program, block: int, on_bytes: bool) -> None:
         self.kernels: list[Kernel] = []
         self._shapes, self._block = program.shapes, block
         self._uses = Counter(name for step in program.steps for name in step.inputs)
         self._blocked: set[str] = set()
         self._reordered: set[str] = set()
         self._convolved: set[str] = set()
+        self._on_bytes = on_bytes
+        self._bytes: set[str] = set()
         self._maker = {name: step for step in program.steps for name in step.outputs}
 
     def add(self, step: Step) -> None:
         """Takes one more node."""
         if step.op in _FREE or not step.inputs or not step.outputs:
             return
+        if self._on_bytes and self._in_bytes(step):
+            self._bytes.update(step.outputs)
+            return
+        self._decode(step)
         if step.weighted and step.op == "Conv" and self._rank(step.inputs[0]) == 4:
             self._convolution(step)
         elif step.op in ("MatMul", "Gemm"):
@@ -139,6 +153,56 @@ class _Lowering:
             self._concat(step)
         else:
             self._plain(step)
+
+    def _in_bytes(self, step: Step) -> bool:
+        """Takes a node if bytes are all that it needs."""
+        source, made = step.inputs[0], step.outputs[0]
+        if step.op == "DequantizeLinear":
+            return True
+        if step.op == "QuantizeLinear":
+            if source not in self._bytes:
+                self._plain(step)
+            return True
+        if step.in_bytes:
+            self.kernels.append(self._byte_layer(step))
+            return True
+        if not self._bytes.issuperset(step.inputs):
+            return False
+        if step.op not in _ON_BYTES and not step.op.startswith("QLinear"):
+            return False
+        kernel = _PLAIN.get(step.op, _simple)(step, self._shape(source), self._shape(made))
+        if step.op in _COPIES and self._rank(source) == 4 and step.axis == 1:
+            kernel = self._byte_copy(source, made, kernel)
+        self.kernels.append(kernel)
+        return True
+
+    def _byte_layer(self, step: Step) -> Kernel:
+        shape, made = self._shape(step.inputs[0]), self._shape(step.outputs[0])
+        if step.op in ("Conv", "QLinearConv", "ConvInteger"):
+            channels, places = self._channels(step.outputs[0]), self._places(step.outputs[0])
+            return byte_convolution(
+                self._channels(step.inputs[0]), channels, places,
+                step.window, step.stride, step.groups, step.op != "ConvInteger",
+            )  # fmt: skip
+        outputs = made[step.made_axis] if step.made_axis < len(made) else made[-1]
+        inputs = shape[step.axis] if step.axis < len(shape) else shape[-1]
+        return Kernel("bytes_product", inputs, outputs, math.prod(made) // max(outputs, 1))
+
+    def _byte_copy(self, source: str, made: str, kernel: Kernel) -> Kernel:
+        if kernel.family != "gather":
+            return kernel._replace(family="slice_last")
+        for name, family in ((source, "reorder_out"), (made, "reorder_in")):
+            channels = self._channels(name)
+            self.kernels.append(Kernel(family, channels, channels, self._places(name)))
+        return kernel
+
+    def _decode(self, step: Step) -> None:
+        """Has what is bytes made into real numbers for a node that must have these."""
+        for name in step.inputs:
+            if name not in self._bytes:
+                continue
+            self._bytes.discard(name)
+            self.kernels.append(Kernel("simple", 1, 1, math.prod(self._shape(name))))
 
     def _convolution(self, step: Step) -> None:
         source, made = step.inputs[0], step.outputs[0]
@@ -283,17 +347,18 @@ class _Lowering:
         return max(math.prod(self._shape(name)) // max(self._channels(name), 1), 1)
 
 
-def lower(program: Program, block: int) -> tuple[Kernel, ...]:
+def lower(program: Program, block: int, on_bytes: bool = True) -> tuple[Kernel, ...]:
     """The kernels that a program runs as.
 
     Args:
         program: The nodes.
         block: Channels per block of the blocked layout.
+        on_bytes: Whether quantized layers run on 8-bit numbers.
 
     Returns:
         The kernels in their order.
     """
-    lowering = _Lowering(program, block)
+    lowering = _Lowering(program, block, on_bytes)
     for step in program.steps:
         lowering.add(step)
     return tuple(lowering.kernels)

@@ -23,6 +23,7 @@ class Step(NamedTuple):
         window: How many positions its window has.
         stride: Input positions per output position, over all spatial axes.
         groups: Groups of a convolution.
+        in_bytes: Whether a layer is computed with 8-bit numbers.
     """
 
     op: str
@@ -34,6 +35,7 @@ class Step(NamedTuple):
     window: int = 1
     stride: int = 1
     groups: int = 1
+    in_bytes: bool = False
 
 
 @dataclass(frozen=True)

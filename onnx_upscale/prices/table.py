@@ -9,8 +9,9 @@ from functools import cached_property
 
 import numpy as np
 
+from onnx_upscale.grain import Grain
 from onnx_upscale.prices.analytic import AnalyticPrices
-from onnx_upscale.prices.kernels import BLOCKED, Floats, Kernel, features
+from onnx_upscale.prices.kernels import BLOCKED, Floats, Kernel, byte_layer, features
 from onnx_upscale.prices.program import Program
 from onnx_upscale.prices.work import CopyWork, Counts, LayerWork
 
@@ -111,9 +112,11 @@ class TablePrices:
 
     def layer(self, work: LayerWork) -> float:
         """Seconds that a layer takes, with the layout changes that its counts bring."""
+        if work.in_bytes and self.fallback.has_byte_kernels:
+            return self.kernel(byte_layer(work))
         if work.product:
             return self.kernel(Kernel("product", work.inputs, work.outputs, work.places))
-        if not work.in_blocks:
+        if work.grain is Grain.CHANNEL:
             return self.kernel(
                 Kernel("unrolled", work.inputs, work.outputs, work.places, work.window, work.stride)
             )
@@ -136,7 +139,7 @@ class TablePrices:
         """Seconds that a copy takes, the layout changes that it brings included."""
         family = "slice" if work.contiguous else "gather"
         seconds = 0.0
-        if work.last_axis:
+        if self.fallback.copies_rows(work):
             family += "_last"
         else:
             reordered = work.source if work.reordered is None else work.reordered
@@ -151,9 +154,9 @@ class TablePrices:
             return 0.0
         return self.kernel(Kernel(family, channels, channels, places))
 
-    def counts(self, least: int, in_blocks: bool) -> Counts:
+    def counts(self, least: int, grain: Grain) -> Counts:
         """Counts that layers like."""
-        return self.fallback.counts(least, in_blocks)
+        return self.fallback.counts(least, grain)
 
     def with_copies_costing(self, factor: float) -> TablePrices:
         """The same prices, but for copies, which cost `factor` times as much."""

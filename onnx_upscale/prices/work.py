@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from onnx_upscale.grain import Grain
+
 
 class LayerWork(NamedTuple):
     """One layer with given channel counts.
@@ -22,7 +24,8 @@ class LayerWork(NamedTuple):
         plain: Whether its input is plain, and must be reordered for kernels that want it blocked.
         bounded: Whether its results are bounded (Clip, LeakyRelu), which blocked kernels leave to a
             pass of its own.
-        in_blocks: Whether kernels for blocks of channels may compute it.
+        grain: How many channels at once its kernels work on.
+        in_bytes: Whether it is computed with 8-bit numbers.
     """
 
     product: bool
@@ -34,7 +37,8 @@ class LayerWork(NamedTuple):
     stride: int = 1
     plain: bool = False
     bounded: bool = False
-    in_blocks: bool = True
+    grain: Grain = Grain.BLOCK
+    in_bytes: bool = False
 
 
 class CopyWork(NamedTuple):

@@ -30,7 +30,7 @@ _SHORT, _LEAST = 2e-5, 1e-7
 _LEAVING = frozenset(
     {
         *PLAIN,
-        *("product", "gather", "slice", "gather_last", "slice_last"),
+        *("product", "bytes_product", "gather", "slice", "gather_last", "slice_last"),
         *("reduce", "simple", "pool_plain", "overhead"),
     }
 )

@@ -11,7 +11,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from onnx_upscale.prices import Kernel
-from onnx_upscale.prices.kernels import BLOCKED, PLAIN
+from onnx_upscale.prices.kernels import BLOCKED, BYTES, PLAIN
 
 # Channels of a probe's input, which a convolution turns into as many as the kernel reads.
 _SEED = 8
@@ -65,14 +65,26 @@ class ProbeModel:
         name = f"made{number}.{self._number}"
         return self.node("Conv", source, self.weight(channels, _SEED, 1, 1), name=name)
 
-    def output(self, name: str) -> None:
+    def in_bytes(self, tensor: str, number: int) -> tuple[str, str, str]:
+        """The bytes that a tensor is encoded as, with their scale and zero point."""
+        step = self.constant(np.float32(0.05)), self.constant(np.uint8(128))
+        self._number += 1
+        return self.node("QuantizeLinear", tensor, *step, name=f"q{number}.{self._number}"), *step
+
+    def byte_weight(self, *shape: int) -> tuple[str, str, str]:
+        """A new random weight of bytes, with its scale and zero point."""
+        values = self._rng.integers(-127, 128, shape).astype(np.int8)
+        scale = np.float32(0.01 / math.sqrt(math.prod(shape[1:]) or 1))
+        return self.constant(values), self.constant(scale), self.constant(np.int8(0))
+
+    def output(self, name: str, kind: int = onnx.TensorProto.FLOAT) -> None:
         """Has a tensor made, as onnxruntime leaves out what nobody wants.
 
         Just a part of it is an output: what leaves the model is written to memory of its own.
         """
         bounds = [self.constant([bound]) for bound in (0, 1, -2)]
         name = self.node("Slice", name, *bounds, name=f"out{len(self._outputs)}")
-        self._outputs.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+        self._outputs.append(helper.make_tensor_value_info(name, kind, None))
 
     def finished(self) -> onnx.ModelProto:
         """The model."""
@@ -97,6 +109,29 @@ def _convolution(model: ProbeModel, kernel: Kernel, number: int) -> str:
         "Conv", data, weight, bias, name=f"t{number}.",
         strides=[step, step], pads=pads, group=kernel.groups,
     )  # fmt: skip
+
+
+def _byte_convolution(model: ProbeModel, kernel: Kernel, number: int) -> str:
+    height, width = _sides(kernel.places)
+    step, size = math.isqrt(kernel.stride), math.isqrt(kernel.window)
+    source = model.input(1, _SEED, height * step, width * step)
+    data, *coding = model.in_bytes(source, number)
+    # As the convolution before leaves it: with its channels last.
+    feeding = model.byte_weight(kernel.inputs, _SEED, 1, 1)
+    data = model.node("QLinearConv", data, *coding, *feeding, *coding, name=f"made{number}")
+    weight = model.byte_weight(kernel.outputs, kernel.inputs // kernel.groups, size, size)
+    bias = model.constant(np.zeros(kernel.outputs, np.int32))
+    pads = [size // 2] * 2 + [(size - 1) // 2] * 2
+    return model.node(
+        "QLinearConv", data, *coding, *weight, *coding, bias, name=f"t{number}.",
+        strides=[step, step], pads=pads, group=kernel.groups,
+    )  # fmt: skip
+
+
+def _byte_product(model: ProbeModel, kernel: Kernel, number: int) -> str:
+    data, *coding = model.in_bytes(model.input(1, kernel.places, kernel.inputs), number)
+    weight = model.byte_weight(kernel.inputs, kernel.outputs)
+    return model.node("QLinearMatMul", data, *coding, *weight, *coding, name=f"t{number}.")
 
 
 def _product(model: ProbeModel, kernel: Kernel, number: int) -> str:
@@ -201,6 +236,8 @@ def _overhead(model: ProbeModel, kernel: Kernel, number: int) -> str:
 
 _BUILDERS: Mapping[str, Callable[[ProbeModel, Kernel, int], str]] = {
     **dict.fromkeys((*BLOCKED, *PLAIN), _convolution),
+    **dict.fromkeys(BYTES, _byte_convolution),
+    "bytes_product": _byte_product,
     "product": _product,
     "gather": _gather,
     "slice": _slice,
@@ -231,7 +268,8 @@ def probe_model(kernels: Sequence[Kernel]) -> onnx.ModelProto:
     """
     model = ProbeModel()
     for number, kernel in enumerate(kernels):
-        model.output(_BUILDERS[kernel.family](model, kernel, number))
+        kind = onnx.TensorProto.UINT8 if kernel.family in BYTES else onnx.TensorProto.FLOAT
+        model.output(_BUILDERS[kernel.family](model, kernel, number), kind)
     return model.finished()
 
 
@@ -264,5 +302,6 @@ def repeated(model: onnx.ModelProto, times: int) -> onnx.ModelProto:
             again.input[:] = [names.get(name, name) for name in node.input]
             again.output[:] = [names[name] for name in node.output]
         result = names[own[-1].output[0]]
-        graph.output.append(helper.make_tensor_value_info(result, onnx.TensorProto.FLOAT, None))
+        kind = model.graph.output[-1].type.tensor_type.elem_type
+        graph.output.append(helper.make_tensor_value_info(result, kind, None))
     return longer

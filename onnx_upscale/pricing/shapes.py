@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnx_upscale.prices import AnalyticPrices, Kernel
-from onnx_upscale.prices.kernels import BLOCKED, PLAIN
+from onnx_upscale.grain import Grain
+from onnx_upscale.prices import AnalyticPrices, Kernel, byte_convolution
+from onnx_upscale.prices.kernels import BLOCKED, BYTES, PLAIN
 
 # No kernel may take much longer than some milliseconds, and no tensor more than the caches.
 _MOST_MACS, _MOST_ELEMENTS = 1.5e8, 1.2e6
@@ -47,6 +48,14 @@ _RANGES = {
     "unrolled_pointwise": _Range(40, (1,), (1,), (1, *_SIDES)),
     "depthwise_plain": _Range(60, (9, 25), (1, 1, 4)),
     "grouped_plain": _Range(20, (9,), (1, 1, 4)),
+    "bytes": _Range(40, (9, 9, 9, 25), (1, 1, 4)),
+    "bytes_pointwise": _Range(50, (1,), (1, 1, 1, 4), (1, *_SIDES)),
+    "bytes_depthwise": _Range(30, (9, 25), (1, 1, 4)),
+    "bytes_grouped": _Range(12, (9,), (1, 1, 4)),
+    "ragged": _Range(30, (9, 9, 9, 25), (1, 1, 4)),
+    "ragged_pointwise": _Range(40, (1,), (1, 1, 1, 4), (1, *_SIDES)),
+    "ragged_depthwise": _Range(30, (9, 25), (1, 1, 4)),
+    "bytes_product": _Range(20),
     "product": _Range(40),
     "reorder_in": _Range(30, sides=(1, *_SIDES)),
     "fused": _Range(24),
@@ -82,6 +91,8 @@ def planned(prices: AnalyticPrices, share: float = 1.0) -> list[Kernel]:
     for family, limits in _RANGES.items():
         if family.startswith("reorder") and prices.layouts == 1:
             continue
+        if family in BYTES and not prices.has_byte_kernels:
+            continue
         draw = _DRAWS.get(family, _plain)
         for _ in range(max(2, round(limits.count * share))):
             found.update(dict.fromkeys(_one(rng, family, limits, draw, prices)))
@@ -100,7 +111,7 @@ def _one(
         kernel = draw(rng, family, limits, prices)
         elements = max(kernel.inputs * kernel.stride, kernel.outputs) * kernel.places
         macs = kernel.inputs * kernel.outputs // kernel.groups * kernel.places * kernel.window
-        layer = family in (*BLOCKED, *PLAIN, "product")
+        layer = family in (*BLOCKED, *PLAIN, *BYTES, "product")
         small = elements <= _MOST_ELEMENTS and (not layer or macs <= _MOST_MACS)
         if kernel.family == family and small:
             yield kernel
@@ -121,20 +132,45 @@ def _convolution(
     )
     inputs, outputs = (_channels(rng, limits.fewest, side) for _ in range(2))
     if family.startswith("few"):
-        inputs = int(rng.integers(1, prices.counts(1, True).whole))
+        inputs = int(rng.integers(1, prices.counts(1, Grain.BLOCK).whole))
     # Round counts are what networks have; others are what pruning leaves.
     pick = int(rng.integers(3))
     if not family.startswith("few"):
-        inputs = prices.counts(inputs, True)[pick]
-    outputs = prices.counts(outputs, True)[pick]
+        inputs = prices.counts(inputs, Grain.BLOCK)[pick]
+    outputs = prices.counts(outputs, Grain.BLOCK)[pick]
     groups = 1
     if family.startswith("depthwise"):
         groups = outputs = inputs
     elif family.startswith("grouped"):
-        width = int(rng.choice((4, 8, 12, 16, 24, 32, 64)))
-        groups = max(2, inputs // width)
-        inputs = outputs = groups * width
+        groups, inputs = _grouped(rng, inputs)
+        outputs = inputs
     return prices.convolution(inputs, outputs, side * side, window, stride, groups)
+
+
+def _byte_convolution(
+    rng: np.random.Generator, family: str, limits: _Range, prices: AnalyticPrices
+) -> Kernel:
+    side, window, stride = (
+        int(rng.choice(each)) for each in (limits.sides, limits.windows, limits.strides)
+    )
+    inputs, outputs = (
+        prices.counts(_channels(rng, limits.fewest, side), Grain.BYTES)[int(rng.integers(3))]
+        for _ in range(2)
+    )
+    groups = 1
+    if family.endswith("depthwise"):
+        groups = outputs = inputs
+    elif family.endswith("grouped"):
+        groups, inputs = _grouped(rng, inputs)
+        outputs = inputs
+    return byte_convolution(inputs, outputs, side * side, window, stride, groups)
+
+
+def _grouped(rng: np.random.Generator, inputs: int) -> tuple[int, int]:
+    """Groups, and channels of all of them together."""
+    width = int(rng.choice((4, 8, 12, 16, 24, 32, 64)))
+    groups = max(2, inputs // width)
+    return groups, groups * width
 
 
 def _product(
@@ -162,11 +198,11 @@ def _plain(rng: np.random.Generator, family: str, limits: _Range, prices: Analyt
     )
     channels = _channels(rng, limits.fewest, side)
     if family == "reorder_in":
-        channels = prices.counts(channels, True).aligned
+        channels = prices.counts(channels, Grain.BLOCK).aligned
     if family in ("pool", "scale", "concat", "fused"):
-        channels = 2 * prices.counts(-(-channels // 2), True).whole
+        channels = 2 * prices.counts(-(-channels // 2), Grain.BLOCK).whole
     if family == "pool_plain":
-        channels = prices.counts(channels, True).whole + 1
+        channels = prices.counts(channels, Grain.BLOCK).whole + 1
     if family == "reduce":
         window = int(rng.choice(_SIDES)) ** 2
         channels = _channels(rng, limits.fewest, int(np.sqrt(window)))
@@ -175,6 +211,8 @@ def _plain(rng: np.random.Generator, family: str, limits: _Range, prices: Analyt
 
 _DRAWS: dict[str, _Draw] = {
     **dict.fromkeys((*BLOCKED, *PLAIN), _convolution),
+    **dict.fromkeys(BYTES, _byte_convolution),
+    "bytes_product": _product,
     "product": _product,
     "gather": _part,
     "slice": _part,

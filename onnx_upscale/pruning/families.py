@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnx_upscale.criteria.left_alone import computes
+from onnx_upscale.grain import Grain
 from onnx_upscale.optimizer.analyze import Segment, Structure
 from onnx_upscale.optimizer.analyze.facts import Read
 from onnx_upscale.optimizer.load.graph import Graph, IntArray
@@ -39,7 +40,7 @@ class Family:
         readers: The layers that read them.
         writers: The ungrouped layers that make them.
         stretch: How many channels of a tensor a unit stands for at most.
-        in_blocks: Whether any layer that has to do with it may work on blocks of channels.
+        grain: The largest grain of a layer that has to do with it.
     """
 
     id: int
@@ -48,7 +49,7 @@ class Family:
     readers: tuple[Party, ...]
     writers: tuple[Party, ...]
     stretch: int
-    in_blocks: bool
+    grain: Grain
 
     @property
     def units(self) -> int:
@@ -133,7 +134,7 @@ def _families(
                     tuple(readers),
                     tuple(party for party in writers if party.layer.groups == 1),
                     max(party.times for party in parties),
-                    any(party.layer.in_blocks for party in parties),
+                    max(party.layer.grain for party in parties),
                 )
             )
     return found

@@ -50,8 +50,8 @@ class Gauge:
     ) -> tuple[float, float]:
         """Seconds of reading all and of reading a copy."""
         costs, counts = self.costs, self.prices.counts
-        there, kept = (counts(count, layer.in_blocks).aligned for count in (there, kept))
-        outputs = counts(outputs, layer.in_blocks).aligned
+        there, kept = (counts(count, layer.grain).aligned for count in (there, kept))
+        outputs = counts(outputs, layer.grain).aligned
         whole = costs.layer(layer, there, outputs)
         if kept >= there:
             return whole, np.inf

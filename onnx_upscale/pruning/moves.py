@@ -49,11 +49,11 @@ def levels_of(family: Family, prices: Prices) -> tuple[int, ...]:
     """
     units, stretch = family.units, family.stretch
     left = range(units - 1, 0, -1)
-    counts = [(each, prices.counts(each * stretch, family.in_blocks)) for each in left]
+    counts = [(each, prices.counts(each * stretch, family.grain)) for each in left]
     fitting = [each for each, count in counts if count.whole == each * stretch]
     fitting = fitting or [each for each, count in counts if count.aligned == each * stretch]
     fitting = fitting or list(left)
-    step = max(1, units // (_MOST_LEVELS if family.in_blocks else _LEVELS_WITHOUT_BLOCKS))
+    step = max(1, units // (_MOST_LEVELS if family.grain else _LEVELS_WITHOUT_BLOCKS))
     levels: list[int] = []
     for each in fitting:
         if units - each >= (levels[-1] if levels else 0) + step:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from onnx_upscale.grain import Grain
 from onnx_upscale.prices import (
     AnalyticPrices,
     CopyWork,
@@ -18,7 +19,7 @@ from onnx_upscale.prices import (
     TablePrices,
     works_on_blocks,
 )
-from onnx_upscale.prices.kernels import FAMILIES, features
+from onnx_upscale.prices.kernels import FAMILIES, byte_convolution, features
 from onnx_upscale.prices.lower import lower
 from onnx_upscale.prices.table import Measured
 
@@ -161,10 +162,18 @@ class TestCounts:
         [(1, 4, 8), (4, 4, 8), (5, 8, 8), (8, 8, 8), (9, 12, 16), (16, 16, 16), (17, 20, 24)],
     )
     def test_the_next_that_kernels_take(self, least: int, aligned: int, whole: int) -> None:
-        assert formulas().counts(least, in_blocks=True) == Counts(least, aligned, whole)
+        assert formulas().counts(least, Grain.BLOCK) == Counts(least, aligned, whole)
+
+    @pytest.mark.parametrize(("least", "some", "whole"), [(1, 8, 16), (17, 24, 32), (48, 48, 48)])
+    def test_quantized_layers_like_vectors_of_bytes(
+        self, least: int, some: int, whole: int
+    ) -> None:
+        assert formulas().counts(least, Grain.BYTES) == Counts(least, some, whole)
+        decoded = dataclasses.replace(formulas(), name="cuda")
+        assert decoded.counts(9, Grain.BYTES) == decoded.counts(9, Grain.BLOCK)
 
     def test_products_like_any(self) -> None:
-        assert formulas().counts(9, in_blocks=False) == Counts(9, 9, 9)
+        assert formulas().counts(9, Grain.CHANNEL) == Counts(9, 9, 9)
 
 
 class TestKernels:
@@ -200,11 +209,21 @@ class TestKernels:
         assert formulas(seconds_per_node=1.0).kernel(kernel) == 1
 
     @pytest.mark.parametrize(
-        ("family", "slower"), [("depthwise", 3), ("depthwise_plain", 12), ("grouped_plain", 1.5)]
+        ("family", "slower"),
+        [
+            ("depthwise", 3),
+            ("depthwise_plain", 12),
+            ("grouped_plain", 1.5),
+            ("bytes_depthwise", 10 * 0.5),
+            ("ragged_depthwise", 13 * 0.5 * 1.5),
+            ("bytes_grouped", 2 * 0.5),
+        ],
     )
     def test_groups_share_the_inputs(self, family: str, slower: float) -> None:
         kernel = Kernel(family, 12, 8, 10, window=9, groups=4)
-        assert formulas(seconds_per_mac=1.0).kernel(kernel) == 12 / 4 * 8 * 10 * 9 * slower
+        assert (
+            formulas(seconds_per_mac=1.0, ragged=1.5).kernel(kernel) == 12 / 4 * 8 * 10 * 9 * slower
+        )
 
 
 @pytest.mark.parametrize(
@@ -235,6 +254,56 @@ def test_the_kernel_of_a_convolution(
         assert formulas().convolution(inputs, outputs, 10, 1, 4, 1).family == pointwise
 
 
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "groups", "family"),
+    [
+        (16, 8, 1, "bytes"),
+        (12, 8, 1, "bytes"),
+        (10, 8, 1, "ragged"),
+        (16, 12, 1, "ragged"),
+        (32, 32, 32, "bytes_depthwise"),
+        (24, 24, 24, "ragged_depthwise"),
+        (24, 24, 2, "bytes_grouped"),
+        (8, 16, 8, "bytes_grouped"),
+    ],
+)
+@pytest.mark.parametrize("window", [1, 9])
+def test_the_kernel_of_a_quantized_convolution(
+    inputs: int, outputs: int, groups: int, family: str, window: int
+) -> None:
+    point = "_pointwise" if window == groups == 1 else ""
+    sizes = inputs, outputs, 10, window, 4, groups
+    assert byte_convolution(*sizes) == Kernel(family + point, *sizes)
+    whole = family.replace("ragged_", "bytes_").replace("ragged", "bytes")
+    assert byte_convolution(*sizes, rounded=False) == Kernel(whole + point, *sizes)
+
+
+def test_layers_of_bytes_are_priced_as_such_where_they_run_as_such() -> None:
+    prices = formulas(seconds_per_mac=1.0, seconds_per_product_mac=3.0, byte_mac=0.5, ragged=2.0)
+    layer = LayerWork(False, 16, 16, 10, 9, 1, grain=Grain.BYTES, in_bytes=True)
+    macs = 16 * 16 * 10 * 9
+    assert prices.layer(layer) == macs * 0.5
+    assert prices.layer(layer._replace(outputs=12)) == macs * 0.5 * 2 * 12 / 16
+    sums = layer._replace(outputs=12, grain=Grain.CHANNEL)
+    assert prices.layer(sums) == macs * 0.5 * 12 / 16
+    product = LayerWork(True, 16, 16, 10, 1, 1, grain=Grain.CHANNEL, in_bytes=True)
+    assert prices.layer(product) == 16 * 16 * 10 * 0.5
+    decoded = dataclasses.replace(prices, name="cuda")
+    assert decoded.layer(layer) == macs
+    assert decoded.layer(product) == 16 * 16 * 10 * 3
+
+
+def test_copies_of_bytes() -> None:
+    """Rows of them are sliced; for a Gather all are turned, and what it makes is turned back."""
+    gather, cut = (CopyWork(32, 6, 10, each, False, 1) for each in (False, True))
+    assert formulas(seconds_per_row=1.0).copy(cut) == 10
+    assert formulas(seconds_per_row=1.0).copy(gather) == 0
+    assert formulas(seconds_per_source_byte=1.0).copy(gather) == 32 * 10 * 4
+    assert formulas(seconds_per_copied_byte=1.0).copy(gather) == 6 * 10
+    decoded = dataclasses.replace(formulas(seconds_per_row=1.0), name="cuda")
+    assert decoded.copy(cut) == 0
+
+
 def test_a_convolution_of_single_positions_and_channels_scales() -> None:
     assert formulas().convolution(12, 12, 10, 1, 1, 12) == Kernel("scale", 16, 16, 10)
     assert formulas().convolution(12, 12, 10, 1, 4, 12).family == "depthwise"
@@ -255,6 +324,47 @@ def test_a_concat_counted_from_the_end_is_plain_and_reorders_its_parts() -> None
     away = concat._replace(axis=-3)
     assert lowered(away) == ["reorder_out", "reorder_out", "concat"]
     assert lowered(away, away._replace(outputs=("c",))).count("reorder_out") == 2
+
+
+def quantized(*steps: Step) -> list[str]:
+    """The families of what is run behind a quantized convolution that makes `c` of `a`, real."""
+    layer = Step("Conv", ("a8",), ("b",), weighted=True, in_bytes=True, window=9)
+    first = [
+        Step("QuantizeLinear", ("a",), ("q",)),
+        Step("DequantizeLinear", ("q",), ("a8",)),
+        layer,
+        Step("QuantizeLinear", ("b",), ("r",)),
+        Step("DequantizeLinear", ("r",), ("c",)),
+    ]
+    shapes = {name: (1, 16, 5, 2) for name in ("a", "q", "a8", "b", "r", "c", "d", "e", "f")}
+    maker = Step("Conv", ("x",), ("a",), weighted=True)
+    shapes["x"] = (1, 8, 5, 2)
+    return [kernel.family for kernel in lower(Program((maker, *first, *steps), shapes), 8)][2:]
+
+
+def test_bytes_go_on_between_quantized_layers() -> None:
+    encoded = ["reorder_out", "simple", "bytes"]  # A real convolution leaves blocks.
+    assert quantized() == encoded
+    again = Step("Conv", ("c",), ("d",), weighted=True, in_bytes=True)
+    assert quantized(again) == [*encoded, "bytes_pointwise"]
+    total = Step("Add", ("c", "c"), ("d",))
+    assert quantized(total, again._replace(inputs=("d",))) == [
+        *(*encoded, "simple", "bytes_pointwise")
+    ]
+    product = Step("MatMul", ("c",), ("d",), axis=1, made_axis=1, weighted=True, in_bytes=True)
+    assert quantized(product) == [*encoded, "bytes_product"]
+
+
+def test_bytes_are_decoded_once_for_those_who_want_real_numbers() -> None:
+    first = Step("Exp", ("c",), ("d",))
+    second = first._replace(outputs=("e",))
+    assert quantized(first, second)[3:] == ["simple", "costly", "costly"]
+
+
+def test_copies_of_bytes_are_of_rows_or_turned() -> None:
+    cut = Step("Slice", ("c",), ("d",))
+    assert quantized(cut)[3:] == ["slice_last"]
+    assert quantized(cut._replace(op="Gather"))[3:] == ["reorder_out", "reorder_in", "gather"]
 
 
 def test_scaling_brings_the_blocked_layout_about() -> None:

@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
+from onnx_upscale.grain import Grain
 from onnx_upscale.optimizer.analyze.facts import Axes, Concatenation, Demand, Facts, Read, Write
 from onnx_upscale.optimizer.analyze.labels import LabelPool
 from onnx_upscale.optimizer.analyze.sets import (
@@ -69,11 +70,11 @@ class Segment:
         return tuple((layer, axis) for layer, axis in made if layer and layer.groups == 1)
 
     @cached_property
-    def in_blocks(self) -> bool:
-        """Whether any layer that has to do with it may work on blocks of channels."""
+    def grain(self) -> Grain:
+        """The largest grain of a layer that has to do with it."""
         layers = [writer.write.layer for writer in self.writers]
         layers += [read.layer for read in self.readers]
-        return any(layer is not None and layer.in_blocks for layer in layers)
+        return max((layer.grain for layer in layers if layer), default=Grain.CHANNEL)
 
     @cached_property
     def only_layers(self) -> bool:

@@ -20,7 +20,9 @@ import onnx
 from onnx import helper
 
 from onnx_upscale.declared import Shape
+from onnx_upscale.grain import Grain
 from onnx_upscale.optimizer.load.graph import Graph, IntArray, Node, Override, Use
+from onnx_upscale.optimizer.load.in_bytes import computes_in_bytes
 from onnx_upscale.optimizer.load.pointwise import Activation
 from onnx_upscale.optimizer.load.quantization import Quantization
 from onnx_upscale.optimizer.load.recurrence import STATE_WEIGHT_SLOT, Recurrence
@@ -63,6 +65,7 @@ class Layer:
         coding: What the numbers of its weight stand for, where it makes real ones of them itself.
         scale_blocks: Which places of its weight leave together, as they share scales.
         recurrence: Its hidden units, which are its output channels, or None where it has none.
+        in_bytes: Whether onnxruntime computes it with 8-bit numbers.
     """
 
     node: Node
@@ -84,6 +87,7 @@ class Layer:
     coding: BlockCoding | None = dataclasses.field(default=None, compare=False)
     scale_blocks: ScaleBlocks | None = None
     recurrence: Recurrence | None = None
+    in_bytes: bool = False
 
     @cached_property
     def inputs(self) -> int:
@@ -111,12 +115,13 @@ class Layer:
         return math.prod(self.weight_shape) // max(pairs, 1)
 
     @cached_property
-    def in_blocks(self) -> bool:
-        """Whether kernels that work on blocks of channels may compute it, as those for images do.
-
-        Others compute just the channels there are.
-        """
-        return not self.product and not self.transposed and len(self.weight_shape) == 4
+    def grain(self) -> Grain:
+        """How many channels at once its kernels work on: several in convolutions of images."""
+        if self.product or self.transposed or len(self.weight_shape) != 4:
+            return Grain.CHANNEL
+        if self.quantization is not None and self.quantization.made is None:
+            return Grain.CHANNEL  # Sums of whole numbers, which nothing rounds.
+        return Grain.BYTES if self.in_bytes else Grain.BLOCK
 
     @property
     def is_inside(self) -> bool:
@@ -346,7 +351,16 @@ def _find_layer(graph: Graph, node: Node) -> Layer | None:
     if value is None or not value.size:
         return None
     layer = operator.rule(graph, node, constants[0], value.shape)
-    return None if layer is None else _with_scale_blocks(graph, layer)
+    return None if layer is None else _with_scale_blocks(graph, _with_kernels(graph, layer))
+
+
+def _with_kernels(graph: Graph, layer: Layer) -> Layer:
+    """A layer, and whether it is computed in bytes."""
+    slots = layer.data_slot, layer.weight_slot
+    whole = layer.quantization is not None
+    if whole or computes_in_bytes(graph, layer.node, slots, layer.product):
+        return dataclasses.replace(layer, in_bytes=True)
+    return layer
 
 
 def _with_scale_blocks(graph: Graph, layer: Layer) -> Layer:

@@ -8,10 +8,12 @@ from functools import cache, cached_property
 
 from onnx import TensorProto, helper
 
+from onnx_upscale.grain import Grain
 from onnx_upscale.optimizer.analyze import Structure
 from onnx_upscale.optimizer.analyze.approaches import Approach
 from onnx_upscale.optimizer.load.fused import runs_as
 from onnx_upscale.optimizer.load.graph import Graph, Node
+from onnx_upscale.optimizer.load.in_bytes import is_of_bytes
 from onnx_upscale.optimizer.load.layers import Layer
 from onnx_upscale.prices import (
     BOUNDS,
@@ -20,6 +22,7 @@ from onnx_upscale.prices import (
     Kernel,
     LayerWork,
     Prices,
+    byte_convolution,
     passing_family,
     works_on_blocks,
 )
@@ -32,7 +35,9 @@ def positions(graph: Graph, tensor: str, without: Collection[int]) -> int:
 
 
 def element_bytes(graph: Graph, tensor: str) -> int:
-    """Size of one element of a tensor."""
+    """Size of one element of a tensor, as it is kept until somebody computes with it."""
+    if is_of_bytes(graph, tensor):
+        return 1
     return _item_bytes(graph.types.get(tensor, TensorProto.FLOAT) or TensorProto.FLOAT)
 
 
@@ -86,7 +91,8 @@ class Costs:
                 stride,
                 plain,
                 bounded,
-                layer.in_blocks,
+                layer.grain,
+                layer.in_bytes,
             )
             pool = self.structure.poolings.get(layer.node.index)
             if pool is None:
@@ -94,6 +100,17 @@ class Costs:
             else:
                 self._layers[key] = min(self._either_first(layer, pool, work))
         return self._layers[key]
+
+    def depthwise(self, layer: Layer, channels: int) -> float:
+        """A depthwise convolution of 8-bit numbers with some of its channels.
+
+        Returns:
+            Seconds.
+        """
+        places, _, stride = self._site(layer)
+        return self.prices.kernel(
+            byte_convolution(channels, channels, places, layer.window, stride, channels)
+        )
 
     def pools_first(self, layer: Layer, inputs: int, outputs: int) -> bool:
         """Whether the average behind a layer (`Structure.poolings`) costs less before it."""
@@ -104,7 +121,7 @@ class Costs:
 
     def liked(self, layer: Layer, needed: int) -> tuple[int, ...]:
         """How many channels a layer had better read that needs so many."""
-        counts = self.prices.counts(needed, layer.in_blocks)
+        counts = self.prices.counts(needed, layer.grain)
         pools = layer.node.index in self.structure.poolings
         liked = (counts.aligned, counts.whole) if pools else (counts.aligned,)
         return tuple(count + -count % layer.together for count in liked)
@@ -123,7 +140,7 @@ class Costs:
             math.prod(pool.attributes.get(name, ())) for name in ("kernel_shape", "strides")
         )
         reorders = self.reorders(source)
-        blocked = not reorders or self.prices.counts(channels, in_blocks=True).whole == channels
+        blocked = not reorders or self.prices.counts(channels, Grain.BLOCK).whole == channels
         family, price = "pool" if blocked else "pool_plain", self.prices.kernel
         seconds = price(Kernel(family, channels, channels, places, window, stride))
         if reorders and blocked == plain:
@@ -178,7 +195,7 @@ class Costs:
 
     def reorders(self, tensor: str) -> bool:
         """Whether a tensor has a blocked layout besides the plain one."""
-        four = len(self._graph.shapes.get(tensor, ())) == 4
+        four = len(self._graph.shapes.get(tensor, ())) == 4 and not is_of_bytes(self._graph, tensor)
         single = self._graph.types.get(tensor, TensorProto.FLOAT) == TensorProto.FLOAT
         return four and single and self.prices.layouts > 1
 

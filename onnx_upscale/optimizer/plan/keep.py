@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 
+from onnx_upscale.grain import Grain
 from onnx_upscale.optimizer.analyze import Analysis, Needs, Segment
 from onnx_upscale.optimizer.analyze.facts import Grid
 from onnx_upscale.optimizer.analyze.labels import count_on
@@ -34,7 +35,7 @@ def align(analysis: Analysis, costs: Costs) -> Needs:
     kept, wanted = analysis.needs, np.zeros(0, np.int64)
     segments, facts = analysis.structure.segments, analysis.structure.facts
     groups = [
-        (grid, each.grouped.layer.in_blocks)
+        (grid, each.grouped.layer.grain)
         for each in facts
         if each.grouped is not None
         for grid in each.grids
@@ -59,8 +60,8 @@ def _extra(kept: Needs, segment: Segment, beside: _Beside, costs: Costs) -> IntA
     for each in segment.sets:
         there = after[each.places]
         count = int(np.count_nonzero(there))
-        counts = costs.prices.counts(count * each.times, segment.in_blocks)
-        if each.in_blocks:
+        counts = costs.prices.counts(count * each.times, segment.grain)
+        if each.in_blocks and segment.grain is Grain.BLOCK:
             wanted = counts.whole
         elif len(there) < len(after):
             wanted = counts.aligned
@@ -72,14 +73,14 @@ def _extra(kept: Needs, segment: Segment, beside: _Beside, costs: Costs) -> IntA
     return segment.roots[after & ~before]
 
 
-def _extra_places(kept: Needs, grid: Grid, in_blocks: bool, costs: Costs) -> IntArray:
+def _extra_places(kept: Needs, grid: Grid, grain: Grain, costs: Costs) -> IntArray:
     """Places of every group of a convolution, up to whole blocks where groups were whole blocks.
 
     All groups together must stay a count that the fast layout takes.
     """
     groups, there = (kept.labels[factor] for factor in grid.factors)
     counted, needed = int(np.count_nonzero(groups)), int(np.count_nonzero(there))
-    counts = partial(costs.prices.counts, in_blocks=in_blocks)
+    counts = partial(costs.prices.counts, grain=grain)
     blocks = counts(len(there)).whole == len(there)
 
     def suits(each: int) -> bool:
@@ -105,6 +106,7 @@ def _fastest(beside: _Beside, segment: Segment, costs: Costs, channels: int, cou
 
     def seconds(count: int) -> float:
         before = [costs.layer(layer, there, count) for layer, there in beside.writers]
+        before += [costs.depthwise(layer, count) for layer in beside.depthwise]
         behind = [costs.layer(layer, count, there) for layer, there in beside.readers]
         return math.fsum([*before, *behind])
 
@@ -113,10 +115,17 @@ def _fastest(beside: _Beside, segment: Segment, costs: Costs, channels: int, cou
 
 @dataclass(frozen=True)
 class _Beside:
-    """The ungrouped layers around a segment, with the channels on their other sides."""
+    """What is around a segment.
+
+    Attributes:
+        writers: The ungrouped layers that make it, with the channels on their other sides.
+        readers: Those that read it.
+        depthwise: The depthwise ones in it whose time any count changes: others pad it.
+    """
 
     writers: tuple[tuple[Layer, int], ...]
     readers: tuple[tuple[Layer, int], ...]
+    depthwise: tuple[Layer, ...]
 
 
 def _beside(kept: Needs, segments: Sequence[Segment], costs: Costs) -> Iterator[_Beside]:
@@ -131,10 +140,18 @@ def _beside(kept: Needs, segments: Sequence[Segment], costs: Costs) -> Iterator[
     def count(layer: Layer, axis: IntArray | None, otherwise: int) -> int:
         if axis is None:
             return otherwise
-        return min(costs.prices.counts(next(counts), layer.in_blocks).aligned, len(axis))
+        return min(costs.prices.counts(next(counts), layer.grain).aligned, len(axis))
 
-    for writers, readers in sides:
+    for segment, (writers, readers) in zip(segments, sides, strict=True):
         yield _Beside(
             tuple((layer, count(layer, axis, layer.inputs)) for layer, axis in writers),
             tuple((layer, count(layer, axis, layer.outputs)) for layer, axis in readers),
+            tuple(_depthwise_in_bytes(segment)) if segment.grain is Grain.BYTES else (),
         )
+
+
+def _depthwise_in_bytes(segment: Segment) -> Iterator[Layer]:
+    for writer in segment.writers:
+        layer = writer.write.layer
+        if layer is not None and layer.in_bytes and layer.groups == layer.inputs == layer.outputs:
+            yield layer

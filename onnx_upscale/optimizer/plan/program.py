@@ -157,6 +157,7 @@ def _step(
         window=layer.window,
         stride=stride,
         groups=groups,
+        in_bytes=layer.in_bytes,
     )
 
 
