@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 import onnx_upscale
 from build import Net
 from onnx_upscale.grain import Grain
-from onnx_upscale.optimizer.analyze import find_structure
+from onnx_upscale.optimizer.analyze import analyze, find_structure
 from onnx_upscale.optimizer.load import load
 from onnx_upscale.optimizer.load.layers import Layer, layers
+from onnx_upscale.optimizer.plan import plan
 from onnx_upscale.optimizer.plan.cost import Costs, element_bytes
 from onnx_upscale.prices import load_prices
+from onnx_upscale.prices.kernels import BYTES
 
 WIDTH = 48
 IN_BYTES = frozenset({"QLinearConv", "QLinearMatMul", "MatMulIntegerToFloat", "QGemm"})
@@ -76,6 +78,7 @@ CASES = {
     "with bounds above": alone(("Clip", -1.0, 6.0)),
     "with bounds below": alone(("Clip", 0.0, 13.0)),
     "with both": alone(("Relu",), ("Clip", 0.0, 13.0), zero=0),
+    "with narrow bounds and wide ones": alone(("Clip", -1.0, 6.0), ("Clip", -1.0, 13.0)),
     "with something else": alone(("Sigmoid",)),
     "with real results": alone(behind=False),
     "of 16 bits": alone(kind=np.uint16, weight=np.int16),
@@ -163,6 +166,40 @@ def test_a_copy_takes_bytes() -> None:
     costs = Costs(find_structure(graph), load_prices("cpu-avx2"))
     assert costs.reorders("x")
     assert not costs.reorders(made)
+
+
+def test_the_coarsest_layer_decides() -> None:
+    net = Quantized(17, x=[1, 16, 14, 14])
+    made = net.conv(net.coded("x"), "first", (WIDTH, 16, 1, 1))
+    read = net.conv(made, "last", (8, WIDTH, 1, 1))
+    turned = net("Transpose", made, perm=[0, 2, 3, 1])
+    product = net("MatMul", turned, net.constant(net.random(WIDTH, 8), "product"))
+    structure = find_structure(load(net.model(read, product)).graph)
+    (segment,) = (each for each in structure.segments if len(each.readers) == 2)
+    assert {read.layer.grain for read in segment.readers} == {Grain.CHANNEL, Grain.BYTES}
+    assert segment.grain is Grain.BYTES
+
+
+def test_bytes_are_concatenated_whatever_their_count() -> None:
+    net = Quantized(17, x=[1, 16, 14, 14])
+    data = net.coded("x")
+    parts = [net.conv(data, name, (WIDTH, 16, 1, 1)) for name in ("one", "other")]
+    whole = net.coded(net("Concat", *parts, axis=1))
+    model = net.model(net.conv(whole, "last", (64, 2 * WIDTH, 1, 1)))
+    masks = {"version": 1, "masks": {"last": {"input": [*range(24), *range(WIDTH, WIDTH + 24)]}}}
+    made = onnx_upscale.optimize(model, masks, target="cpu-avx512", samples=1)
+    assert made.report.layers[-1].read == 48  # 24 of each, and no 32.
+
+
+def test_a_plan_runs_kernels_for_bytes_and_costs_what_these_do() -> None:
+    graph = load(inverted()).graph
+    structure, prices = find_structure(graph), load_prices("cpu-avx2")
+    kernels = plan(analyze(graph, structure), "auto", prices).kernels
+    assert [kernel.family for kernel in kernels if kernel.family in BYTES] == [
+        *("bytes_pointwise", "bytes_depthwise", "bytes_pointwise"),
+    ]
+    costs, (first, _, _) = Costs(structure, prices), structure.layers.values()
+    assert costs.layer(first, 16, 20) > costs.layer(first, 16, 24)
 
 
 def depthwise(model: onnx.ModelProto) -> tuple[Costs, Layer]:

@@ -31,9 +31,12 @@ def formulas(**changes: Any) -> AnalyticPrices:
         for field in dataclasses.fields(AnalyticPrices)
         if field.name.startswith("seconds_")
     }
+    named = {"name": "mine", "description": ""}
     given = {"near_bytes": 10**9, "far": 1.0, "layouts": 2, "block": 8, "align": 4}
     slower = {"few_pointwise": 1.0, "unaligned": 1.0, "unaligned_pointwise": 1.0}
-    return AnalyticPrices("mine", "", **numbers | given | slower | changes)
+    return AnalyticPrices(
+        **{"name": "mine", "description": ""} | numbers | given | slower | changes
+    )
 
 
 class TestLayers:
@@ -338,7 +341,7 @@ def quantized(*steps: Step) -> list[str]:
     ]
     shapes = {name: (1, 16, 5, 2) for name in ("a", "q", "a8", "b", "r", "c", "d", "e", "f")}
     maker = Step("Conv", ("x",), ("a",), weighted=True)
-    shapes["x"] = (1, 8, 5, 2)
+    shapes |= {"x": (1, 8, 5, 2), "odd": (1, 12, 5, 2)}
     return [kernel.family for kernel in lower(Program((maker, *first, *steps), shapes), 8)][2:]
 
 
@@ -353,6 +356,18 @@ def test_bytes_go_on_between_quantized_layers() -> None:
     ]
     product = Step("MatMul", ("c",), ("d",), axis=1, made_axis=1, weighted=True, in_bytes=True)
     assert quantized(product) == [*encoded, "bytes_product"]
+
+
+def test_sums_of_whole_numbers_have_no_ragged_counts() -> None:
+    layer = Step("Conv", ("c",), ("odd",), weighted=True, in_bytes=True)
+    assert quantized(layer)[3:] == ["ragged_pointwise"]
+    assert quantized(layer._replace(op="ConvInteger"))[3:] == ["bytes_pointwise"]
+
+
+def test_operators_of_whole_numbers_need_no_real_ones() -> None:
+    total = Step("QLinearAdd", ("c", "c"), ("d",))
+    layer = Step("QLinearConv", ("d",), ("e",), weighted=True, in_bytes=True)
+    assert quantized(total, layer)[3:] == ["simple", "bytes_pointwise"]
 
 
 def test_bytes_are_decoded_once_for_those_who_want_real_numbers() -> None:
@@ -441,6 +456,19 @@ class TestTables:
     def test_bounds_take_a_pass_behind_blocks(self, inputs: int, seconds: float) -> None:
         work = LayerWork(False, inputs, 16, 10, 9, 4, bounded=True)
         assert self.table().layer(work) == pytest.approx(seconds)
+
+    def test_layers_of_bytes(self) -> None:
+        near = Kernel("", 16, 16, 10)
+        measured = {"bytes": Measured((7.0, 0, 0, 0, 0, 0, 0), (near,), (7.0,))}
+        layer = LayerWork(False, 16, 16, 10, 9, 1, grain=Grain.BYTES, in_bytes=True)
+        assert TablePrices("mine", formulas(), measured).layer(layer) == pytest.approx(7.0)
+        free = TablePrices("mine", formulas(name="cuda"), measured).layer(layer)
+        assert free == 0
+
+    @pytest.mark.parametrize(("contiguous", "seconds"), [(True, 4000), (False, 1000 + 100 + 10)])
+    def test_copies_of_bytes(self, contiguous: bool, seconds: float) -> None:
+        work = CopyWork(16, 8, 10, contiguous, False, 1)
+        assert self.table().copy(work) == pytest.approx(seconds)
 
     def test_copies_of_a_plain_tensor(self) -> None:
         work = CopyWork(16, 8, 10, False, False, 4, reordered=0)

@@ -24,7 +24,7 @@ from onnx_upscale.prices import (
     TablePrices,
     load_prices,
 )
-from onnx_upscale.prices.kernels import convolution, features
+from onnx_upscale.prices.kernels import BYTES, convolution, features
 from onnx_upscale.prices.machine import cpu_kind
 from onnx_upscale.prices.table import Measured
 from onnx_upscale.pricing import Errors, Priced, measure, price
@@ -202,6 +202,17 @@ class TestTables:
         loaded, kernel = load_prices(path), Kernel("pointwise", 50, 50, 400)
         assert loaded.kernel(kernel) == pytest.approx(table().kernel(kernel))
 
+    def test_what_older_profiles_lack_may_be_missing(self, tmp_path: Path) -> None:
+        path = tmp_path / "mine.json"
+        content = Priced(table(), {}, {}).to_json()
+        content["fallback"] = {
+            name: value
+            for name, value in content["fallback"].items()
+            if name not in ("byte_mac", "ragged")
+        }
+        path.write_text(json.dumps(content))
+        assert load_prices(path).kernel(Kernel("bytes", 16, 16, 100)) > 0
+
     def test_copies_costing_more(self) -> None:
         dear, copy = table().with_copies_costing(3), CopyWork(32, 16, 100, False, False, 4)
         assert dear.copy(copy) == pytest.approx(3 * table().copy(copy))
@@ -305,7 +316,9 @@ class TestPrice:
 
     def test_the_plan_of_shapes_is_the_same_everywhere(self) -> None:
         assert planned(analytic()) == planned(analytic())
-        assert {k.family for k in planned(analytic("cuda"))}.isdisjoint({"reorder_in"})
+        elsewhere = {"reorder_in", *BYTES}
+        assert {k.family for k in planned(analytic("cuda"))}.isdisjoint(elsewhere)
+        assert {k.family for k in planned(analytic())} >= elsewhere
 
     @pytest.mark.parametrize(
         ("options", "saying"),
