@@ -31,12 +31,10 @@ def formulas(**changes: Any) -> AnalyticPrices:
         for field in dataclasses.fields(AnalyticPrices)
         if field.name.startswith("seconds_")
     }
-    named = {"name": "mine", "description": ""}
-    given = {"near_bytes": 10**9, "far": 1.0, "layouts": 2, "block": 8, "align": 4}
+    given: dict[str, Any] = {"name": "mine", "description": "", "near_bytes": 10**9, "far": 1.0}
+    counts = {"layouts": 2, "block": 8, "align": 4}
     slower = {"few_pointwise": 1.0, "unaligned": 1.0, "unaligned_pointwise": 1.0}
-    return AnalyticPrices(
-        **{"name": "mine", "description": ""} | numbers | given | slower | changes
-    )
+    return AnalyticPrices(**numbers | given | counts | slower | changes)
 
 
 class TestLayers:
