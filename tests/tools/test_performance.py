@@ -32,8 +32,10 @@ def folder(tmp_path: Path) -> Path:
 def test_jobs_are_those_whose_model_is_there(folder: Path) -> None:
     jobs = [*all_jobs(folder)]
     assert {job.model for job in jobs} == {"resnet18"}
-    assert len({job.name for job in jobs}) == len(jobs) == 2 * len(MASKS) + 1
-    assert [job.form for job in jobs][-1] == "int8"
+    assert len({job.name for job in jobs}) == len(jobs) == 2 * 2 * len(MASKS)
+    assert [(job.batch, job.form) for job in jobs[:: len(MASKS)]] == [
+        *((1, "float32"), (1, "int8"), (8, "float32"), (8, "int8")),
+    ]
 
 
 def test_any_number_of_images(folder: Path) -> None:
@@ -44,15 +46,18 @@ def test_any_number_of_images(folder: Path) -> None:
     assert_close([together], [np.concatenate(each)])
 
 
-@pytest.mark.parametrize(("criterion", "batch"), [("random", 1), ("l1", 2)])
-def test_every_version_is_measured(folder: Path, criterion: str, batch: int) -> None:
+@pytest.mark.parametrize(
+    ("criterion", "batch", "form"),
+    [("random", 1, "float32"), ("l1", 2, "float32"), ("random", 2, "int8"), ("l1", 1, "int8")],
+)
+def test_every_version_is_measured(folder: Path, criterion: str, batch: int, form: str) -> None:
     for peer in ("peer", "peerbase"):
         onnx.save(network(), folder / f"resnet18.0.5.{peer}.onnx")
-    job = Job(folder, "resnet18", criterion, 0.5, batch, "float32")
+    job = Job(folder, "resnet18", criterion, 0.5, batch, form)
     scratch = folder / "scratch"
     scratch.mkdir()
     row = measured(job, scratch, "cpu-avx2", runs=2, tune_seconds=0.1)
-    peers = {"peerbase", "peer"} if batch == 1 else set()
+    peers = {"peerbase", "peer"} if (batch, form) == (1, "float32") else set()
     assert row["models"].keys() == {"unpruned", "gather", "upscale", "auto", "tune"} | peers
     assert all(each["ms"] > 0 for each in row["models"].values())
     assert row["job"] == job.name

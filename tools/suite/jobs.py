@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 EIGHT = (
@@ -28,7 +29,7 @@ SUITE = (
     "vit_b_16",
     "unet",
 )
-QUANTIZED = ("resnet18", "mobilenet_v2", "yolov8n", "vit_b_16")
+FORMS = {"float32": SUITE, "int8": ("resnet18", "mobilenet_v2", "yolov8n", "vit_b_16")}
 MASKS = (("random", 0.3), ("random", 0.5), ("random", 0.7), ("l1", 0.5))
 BATCHES = (1, 8)
 
@@ -70,11 +71,7 @@ class Job:
 
 def all_jobs(folder: Path) -> Iterator[Job]:
     """All jobs whose model is there, the most telling first."""
-    for batch in BATCHES:
-        for criterion, amount in MASKS:
-            for model in SUITE:
-                if (folder / f"{model}.onnx").exists():
-                    yield Job(folder, model, criterion, amount, batch, "float32")
-    for model in QUANTIZED:
-        if (folder / f"{model}.onnx").exists():
-            yield Job(folder, model, "random", 0.3, 1, "int8")
+    for batch, (form, models), (criterion, amount) in product(BATCHES, FORMS.items(), MASKS):
+        for model in models:
+            if (folder / f"{model}.onnx").exists():
+                yield Job(folder, model, criterion, amount, batch, form)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiment.plots import save
-from suite.jobs import BATCHES, EIGHT, MASKS
+from suite.jobs import BATCHES, EIGHT, FORMS, MASKS
 from zoo import table
 
 Row = Mapping[str, Any]
@@ -24,8 +25,8 @@ def write_report(rows: Sequence[Row], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     parts = ["# All tables of the suite"]
     plots: dict[str, Callable[[], Figure]] = {}
-    settings = [f"{c} {a} batch {b} float32" for b in BATCHES for c, a in MASKS]
-    for setting in (*settings, "random 0.3 batch 1 int8"):
+    kinds = product(BATCHES, FORMS, MASKS)
+    for setting in (f"{c} {amount} batch {batch} {form}" for batch, form, (c, amount) in kinds):
         own = {row["job"].partition(" ")[0]: row for row in rows if setting in row["job"]}
         if own:
             name = setting.replace(" ", "-").replace(".", "")
