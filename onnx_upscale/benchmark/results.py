@@ -98,5 +98,6 @@ def _estimate(estimate: Estimate, unit: float = 1.0) -> dict[str, float]:
 def _profile(operators: Operators) -> dict[str, Any]:
     return {
         **{name: seconds * 1e3 for name, seconds in operators.categories.items()},
+        "over_bound": operators.over_bound,
         "operators": {op: seconds * 1e3 for op, seconds in operators.seconds.items()},
     }

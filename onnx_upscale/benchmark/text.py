@@ -34,6 +34,7 @@ def profile_rows(comparison: Comparison) -> list[list[str]]:
     for name in CATEGORIES:
         sums = (profile.categories[name] for profile in profiles)
         rows.append([f"= {name}", *(_milliseconds(time) for time in sums)])
+    rows.append(["all by compute", *(f"{profile.over_bound:.3f}" for profile in profiles)])
     return rows
 
 

@@ -172,7 +172,9 @@ class TestComparison:
         assert second["name"] == "b"
         assert second["latency_ms"].keys() == {"median", "low", "high"}
         assert first["throughput_per_s"] == pytest.approx(2000 / first["latency_ms"]["median"])
-        assert first["profile_ms"].keys() == {"compute", "copies", "reorders", "operators"}
+        assert first["profile_ms"].keys() == {
+            *("compute", "copies", "reorders", "over_bound", "operators"),
+        }
 
     def test_names(self, tmp_path: Path) -> None:
         paths = [tmp_path / "one.onnx", tmp_path / "two.onnx", tmp_path / "deeper" / "one.onnx"]

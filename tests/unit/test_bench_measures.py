@@ -254,7 +254,7 @@ def event(op: str, ts: int, dur: int, **more: Any) -> dict[str, Any]:
 
 class TestOperators:
     def test_categories(self) -> None:
-        copies = {"Slice", "Gather", "Concat", "Split", "Pad", "Transpose"}
+        copies = {"Slice", "Gather", "Concat", "QLinearConcat", "Split", "Pad", "Transpose"}
         assert {category(op) for op in copies} == {"copies"}
         assert {category(op) for op in ("ReorderInput", "ReorderOutput")} == {"reorders"}
         assert {category(op) for op in ("Conv", "Relu", "GatherND", "Reshape")} == {"compute"}
@@ -281,6 +281,8 @@ class TestOperators:
         assert list(found.seconds) == ["Conv", "Slice", "ReorderInput"]
         sums = {"compute": 32e-6, "copies": 2.5e-6, "reorders": 2e-6}
         assert found.categories == pytest.approx(sums)
+        assert found.over_bound == pytest.approx(36.5 / 32)
+        assert sum_events([], runs=1).over_bound == 1
 
     def test_a_real_profile(self, tmp_path: Path) -> None:
         profiled = Session(small(), profile=str(tmp_path / "profile"))
@@ -299,6 +301,7 @@ class TestOperators:
         assert rows["Split"][0] == rows["Concat"][0] == "-"
         assert float(rows["= compute"][0]) >= 0
         assert rows["= copies"][0] == "0.000"
+        assert float(rows["all by compute"][1]) > 1
         operators = found.models[1].operators
         assert operators is not None
         assert {"Conv", "Split", "Concat"} <= operators.seconds.keys()

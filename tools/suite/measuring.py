@@ -15,6 +15,7 @@ from zoo import input_masks
 
 STRATEGIES = ("gather", "upscale", "auto")
 PEERS = ("peerbase", "peer")
+PROFILED = ("compute", "copies", "reorders", "over_bound")
 
 
 def measured(job: Job, folder: Path, target: str, runs: int, tune_seconds: float) -> dict[str, Any]:
@@ -63,7 +64,7 @@ def measured(job: Job, folder: Path, target: str, runs: int, tune_seconds: float
         each["name"]: {
             "ms": each["latency_ms"]["median"],
             "ratio": each["ratio"]["median"],
-            **{kind: each["profile_ms"][kind] for kind in ("compute", "copies", "reorders")},
+            **{kind: each["profile_ms"][kind] for kind in PROFILED},
         }
         for each in found["models"]
     }
