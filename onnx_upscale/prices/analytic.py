@@ -24,7 +24,7 @@ from onnx_upscale.prices.work import CopyWork, Counts, LayerWork
 _UNALIGNED_NODES = 3
 _LAYERS = frozenset({*BLOCKED, *PLAIN, *BYTES, "product"})
 _COPIES = frozenset({"gather", "slice", "concat"})
-# What it takes to turn tensors goes by elements, be they of one byte.
+# Bytes are turned one by one, so that each takes as long as a real number.
 _TURNED_BYTES = 4
 # Rough work per element of what is no layer and no copy, as multiples of moving it.
 _PER_ELEMENT = {"costly": 2.0, "fused": 0.5, "pool": 0.5, "reduce": 0.5}
@@ -160,8 +160,9 @@ class AnalyticPrices:
         if self.copies_rows(work):
             return self.seconds_per_node + self._copied_rows(work)
         reordered = work.source if work.reordered is None else work.reordered
-        whole, part = reordered * work.places, work.channels * work.places * work.item_bytes
-        whole *= max(work.item_bytes, _TURNED_BYTES)
+        turned = self.has_byte_kernels and work.item_bytes == 1
+        whole = reordered * work.places * (_TURNED_BYTES if turned else work.item_bytes)
+        part = work.channels * work.places * work.item_bytes
         seconds = whole * self.seconds_per_source_byte + part * self.seconds_per_copied_byte
         return self.seconds_per_node + seconds * (self.far if part > self.near_bytes else 1)
 

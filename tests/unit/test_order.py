@@ -21,7 +21,7 @@ from channel_sets import (
     segments,
 )
 from onnx_upscale.optimizer.plan.order import _hopeless, contiguous, perfect_order
-from onnx_upscale.optimizer.plan.paths import membership, path_order
+from onnx_upscale.optimizer.plan.paths import membership, overlap, path_order
 from onnx_upscale.optimizer.plan.pq_tree import PQTree
 
 relaxed = settings(deadline=None)
@@ -33,6 +33,12 @@ class TestPathOrder:
     def test_is_a_permutation(self, segment: tuple[int, list[IntArray]]) -> None:
         size, readers = segment
         assert sorted(path_order(size, readers).tolist()) == list(range(size))
+
+    @pytest.mark.parametrize("count", [1, 40, 128, 129, 300])
+    def test_what_sets_share(self, count: int) -> None:
+        member = np.random.default_rng(count).random((count, 70)) < 0.3
+        sets = [set(np.flatnonzero(row).tolist()) for row in member]
+        assert overlap(member).tolist() == [[len(a & b) for b in sets] for a in sets]
 
     @relaxed
     @given(families(max_size=30, max_sets=2))

@@ -301,8 +301,12 @@ def test_copies_of_bytes() -> None:
     assert formulas(seconds_per_row=1.0).copy(gather) == 0
     assert formulas(seconds_per_source_byte=1.0).copy(gather) == 32 * 10 * 4
     assert formulas(seconds_per_copied_byte=1.0).copy(gather) == 6 * 10
-    decoded = dataclasses.replace(formulas(seconds_per_row=1.0), name="cuda")
-    assert decoded.copy(cut) == 0
+    halves = gather._replace(item_bytes=2)
+    assert formulas(seconds_per_source_byte=1.0).copy(halves) == 32 * 10 * 2
+    decoded = dataclasses.replace(
+        formulas(seconds_per_row=1.0, seconds_per_source_byte=100.0), name="cuda"
+    )
+    assert decoded.copy(cut) == decoded.copy(gather) == 32 * 10 * 100
 
 
 def test_a_convolution_of_single_positions_and_channels_scales() -> None:
