@@ -22,8 +22,10 @@ from onnx_upscale.optimizer.plan import plan
 from onnx_upscale.optimizer.plan.cost import Costs, element_bytes
 from onnx_upscale.prices import load_prices
 from onnx_upscale.prices.kernels import BYTES
+from targets import TARGETS
 
 WIDTH = 48
+COPIES_PAY = TARGETS["multiply-adds dear, blocks of 1"]
 IN_BYTES = frozenset({"QLinearConv", "QLinearMatMul", "MatMulIntegerToFloat", "QGemm"})
 
 
@@ -35,7 +37,7 @@ class Quantized(Net):
         return self("DequantizeLinear", self("QuantizeLinear", data, *coding), *coding)
 
     def weight(self, name: str, *shape: int, kind: Any = np.int8) -> str:
-        values = self.rng.integers(-127, 128, shape).astype(kind)
+        values = self.rng.integers(-31, 32, shape).astype(kind)
         coding = [self.constant(np.float32(0.01)), self.constant(kind(0))]
         return self("DequantizeLinear", self.constant(values, name), *coding)
 
@@ -200,6 +202,22 @@ def test_a_plan_runs_kernels_for_bytes_and_costs_what_these_do() -> None:
     ]
     costs, (first, _, _) = Costs(structure, prices), structure.layers.values()
     assert costs.layer(first, 16, 20) > costs.layer(first, 16, 24)
+
+
+@pytest.mark.parametrize(("in_bytes", "way"), [(True, "gather"), (False, "moved")])
+def test_copies_of_bytes_stay_behind_their_rounding(in_bytes: bool, way: str) -> None:
+    net = Quantized(17, x=[1, 16, 14, 14])
+    trunk = net("Conv", "x", net.constant(net.random(WIDTH, 16, 1, 1), "first"))
+    other = net("Conv", trunk, net.constant(net.random(8, WIDTH, 1, 1), "other"))
+    rounded = net.coded(net("LeakyRelu", trunk))
+    if in_bytes:
+        read = net.conv(rounded, "last", (256, WIDTH, 1, 1))
+    else:
+        read = net("Conv", rounded, net.constant(net.random(256, WIDTH, 1, 1), "last"), name="last")
+    masks = {"version": 1, "masks": {"last": {"input": [*range(0, 32, 2), 40]}}}
+    report = onnx_upscale.optimize(net.model(read, other), masks, target=COPIES_PAY).report
+    (found,) = (r for s in report.segments for r in s.readers if r.node == "last")
+    assert found.realization == way
 
 
 def depthwise(model: onnx.ModelProto) -> tuple[Costs, Layer]:

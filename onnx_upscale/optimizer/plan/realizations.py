@@ -219,8 +219,8 @@ class Moved(_Copy):
     def ways(cls, read: Read, here: IntArray, needs: BoolArray, costs: Costs) -> Iterator[Reading]:
         """As many as the target likes: a window of them, if all that it needs is in it."""
         approach = costs.approaches.get(read.layer.node.index)
-        if approach is None:
-            return
+        if approach is None or read.layer.in_bytes:
+            return  # Rounding costs nothing there, as long as nothing stands before it.
         size, wanted = len(needs), needs.nonzero()[0]
         start, end = int(wanted[0]), int(wanted[-1]) + 1
         for count in dict.fromkeys(costs.liked(read.layer, len(wanted))):
