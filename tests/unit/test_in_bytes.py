@@ -66,6 +66,13 @@ def product(behind: bool) -> onnx.ModelProto:
     return net.model(net.coded(made) if behind else made)
 
 
+def another(op: str, *shape: int, size: tuple[int, ...], **attributes: Any) -> onnx.ModelProto:
+    """One more operator that is a layer, between rounded tensors."""
+    net = Quantized(21, x=[1, *size])
+    made = net(op, net.coded("x"), net.weight("w", *shape), **attributes)
+    return net.model(net.coded(made))
+
+
 def weight_alone() -> onnx.ModelProto:
     net = Quantized(21, x=[1, 8, 6, 6])
     return net.model(net.coded(net("Conv", "x", net.weight("w", 16, 8, 1, 1))))
@@ -85,6 +92,10 @@ CASES = {
     "with real results": alone(behind=False),
     "of 16 bits": alone(kind=np.uint16, weight=np.int16),
     "with a quantized weight alone": weight_alone(),
+    "transposed": another("ConvTranspose", 8, 16, 1, 1, size=(8, 6, 6)),
+    "of one dimension": another("Conv", 16, 8, 1, size=(8, 6)),
+    "a Gemm": another("Gemm", 8, 16, size=(8,)),
+    "an Einsum": another("Einsum", 8, 16, size=(6, 8), equation="btc,cd->btd"),
     "a product": product(behind=True),
     "a product with real results": product(behind=False),
 }
@@ -101,7 +112,7 @@ def test_onnxruntime_computes_the_same_layers_in_bytes(name: str, tmp_path: Path
     runs = {node.op_type for node in onnx.load(saved).graph.node}
     (layer,) = layers(load(model).graph)
     assert layer.in_bytes == bool(runs & IN_BYTES)
-    if layer.product:
+    if layer.product or layer.transposed or len(layer.weight_shape) != 4:
         assert layer.grain is Grain.CHANNEL
     else:
         assert layer.grain is (Grain.BYTES if layer.in_bytes else Grain.BLOCK)

@@ -15,6 +15,8 @@ from onnx_upscale.optimizer.load.graph import Graph, Node
 from onnx_upscale.optimizer.load.pointwise import MICROSOFT
 
 _BYTES = frozenset({TensorProto.INT8, TensorProto.UINT8})
+# Those that onnxruntime has kernels for; others it computes with what was decoded.
+_OPERATORS = frozenset({"Conv", "Gemm", "MatMul"})
 _BOUNDS = frozenset({"Relu", "Clip"})
 
 
@@ -35,6 +37,8 @@ def computes_in_bytes(graph: Graph, node: Node, operands: tuple[int, int], produ
         operands: The input slots of its data and of its weight.
         product: Whether it is a matrix product: these may make real numbers.
     """
+    if node.domain or node.op not in _OPERATORS:
+        return False
     makers = [graph.producers.get(node.input(slot)) for slot in operands]
     if not all(maker is not None and _decodes(graph, maker) for maker in makers):
         return False
@@ -66,7 +70,7 @@ def _bounds(graph: Graph, node: Node) -> tuple[float, float]:
     for slot, name in enumerate(("min", "max")):
         if node.input(slot + 1):
             value = graph.value(node, slot + 1)
-            found[slot] = math.nan if value is None else float(value.item())
+            found[slot] = math.nan if value is None or value.size != 1 else float(value.item())
         elif name in node.attributes:
             found[slot] = float(node.attributes[name])
     return (math.inf, -math.inf) if any(map(math.isnan, found)) else (found[0], found[1])
