@@ -177,17 +177,8 @@ def byte_convolution(
 ) -> Kernel:
     """The kernel that onnxruntime's CPU provider takes for a quantized convolution.
 
-    Args:
-        inputs: Input channels, over all groups.
-        outputs: Output channels, over all groups.
-        places: Output positions, batch included.
-        window: Positions of the window.
-        stride: Input positions per output position.
-        groups: Groups.
-        rounded: Whether it makes bytes; for sums of whole numbers no count is ragged.
-
-    Returns:
-        The kernel.
+    As `convolution`, but for `rounded`: whether it makes bytes; for sums of whole numbers no count
+    is ragged.
     """
     some, vector = BYTE_COUNTS
     if groups > 1 and not groups == inputs == outputs:

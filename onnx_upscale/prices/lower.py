@@ -177,16 +177,13 @@ class _Lowering:
         return True
 
     def _byte_layer(self, step: Step) -> Kernel:
-        shape, made = self._shape(step.inputs[0]), self._shape(step.outputs[0])
-        if step.op in ("Conv", "QLinearConv", "ConvInteger"):
-            channels, places = self._channels(step.outputs[0]), self._places(step.outputs[0])
-            return byte_convolution(
-                self._channels(step.inputs[0]), channels, places,
-                step.window, step.stride, step.groups, step.op != "ConvInteger",
-            )  # fmt: skip
-        outputs = made[step.made_axis] if step.made_axis < len(made) else made[-1]
-        inputs = shape[step.axis] if step.axis < len(shape) else shape[-1]
-        return Kernel("bytes_product", inputs, outputs, math.prod(made) // max(outputs, 1))
+        if step.op not in ("Conv", "QLinearConv", "ConvInteger"):
+            return self._product_kernel("bytes_product", step)
+        source, made = step.inputs[0], step.outputs[0]
+        return byte_convolution(
+            self._channels(source), self._channels(made), self._places(made),
+            step.window, step.stride, step.groups, step.op != "ConvInteger",
+        )  # fmt: skip
 
     def _byte_copy(self, source: str, made: str, kernel: Kernel) -> Kernel:
         if kernel.family != "gather":
@@ -218,12 +215,14 @@ class _Lowering:
     def _product(self, step: Step) -> None:
         for name in step.inputs:
             self._read(name, False)
+        self._emit(self._product_kernel("product", step), step.outputs[0], False)
+        self._convolved.add(step.outputs[0])
+
+    def _product_kernel(self, family: str, step: Step) -> Kernel:
         source, made = self._shape(step.inputs[0]), self._shape(step.outputs[0])
         inputs = source[step.axis] if step.weighted and step.axis < len(source) else source[-1]
         axis = step.made_axis if step.weighted and step.made_axis < len(made) else len(made) - 1
-        places = math.prod(made) // max(made[axis], 1)
-        self._emit(Kernel("product", inputs, made[axis], places), step.outputs[0], False)
-        self._convolved.add(step.outputs[0])
+        return Kernel(family, inputs, made[axis], math.prod(made) // max(made[axis], 1))
 
     def _recurrent(self, step: Step) -> None:
         """Products with what is read at all steps, and with what was made one step before."""

@@ -127,9 +127,7 @@ def _channels(rng: np.random.Generator, least: int, side: int) -> int:
 def _convolution(
     rng: np.random.Generator, family: str, limits: _Range, prices: AnalyticPrices
 ) -> Kernel:
-    side, window, stride = (
-        int(rng.choice(each)) for each in (limits.sides, limits.windows, limits.strides)
-    )
+    side, window, stride = _window(rng, limits)
     inputs, outputs = (_channels(rng, limits.fewest, side) for _ in range(2))
     if family.startswith("few"):
         inputs = int(rng.integers(1, prices.counts(1, Grain.BLOCK).whole))
@@ -138,39 +136,41 @@ def _convolution(
     if not family.startswith("few"):
         inputs = prices.counts(inputs, Grain.BLOCK)[pick]
     outputs = prices.counts(outputs, Grain.BLOCK)[pick]
-    groups = 1
-    if family.startswith("depthwise"):
-        groups = outputs = inputs
-    elif family.startswith("grouped"):
-        groups, inputs = _grouped(rng, inputs)
-        outputs = inputs
+    inputs, outputs, groups = _grouped(rng, family, inputs, outputs)
     return prices.convolution(inputs, outputs, side * side, window, stride, groups)
 
 
 def _byte_convolution(
     rng: np.random.Generator, family: str, limits: _Range, prices: AnalyticPrices
 ) -> Kernel:
-    side, window, stride = (
-        int(rng.choice(each)) for each in (limits.sides, limits.windows, limits.strides)
-    )
+    side, window, stride = _window(rng, limits)
     inputs, outputs = (
         prices.counts(_channels(rng, limits.fewest, side), Grain.BYTES)[int(rng.integers(3))]
         for _ in range(2)
     )
-    groups = 1
-    if family.endswith("depthwise"):
-        groups = outputs = inputs
-    elif family.endswith("grouped"):
-        groups, inputs = _grouped(rng, inputs)
-        outputs = inputs
+    inputs, outputs, groups = _grouped(rng, family, inputs, outputs)
     return byte_convolution(inputs, outputs, side * side, window, stride, groups)
 
 
-def _grouped(rng: np.random.Generator, inputs: int) -> tuple[int, int]:
-    """Groups, and channels of all of them together."""
+def _window(rng: np.random.Generator, limits: _Range) -> tuple[int, int, int]:
+    """A side, the positions of a window, and the stride."""
+    side, window, stride = (
+        int(rng.choice(each)) for each in (limits.sides, limits.windows, limits.strides)
+    )
+    return side, window, stride
+
+
+def _grouped(
+    rng: np.random.Generator, family: str, inputs: int, outputs: int
+) -> tuple[int, int, int]:
+    """Counts of inputs and outputs as the groups of a family let them be, and the groups."""
+    if "depthwise" in family:
+        return inputs, inputs, inputs
+    if "grouped" not in family:
+        return inputs, outputs, 1
     width = int(rng.choice((4, 8, 12, 16, 24, 32, 64)))
     groups = max(2, inputs // width)
-    return groups, groups * width
+    return groups * width, groups * width, groups
 
 
 def _product(
@@ -193,9 +193,7 @@ def _rows(rng: np.random.Generator, family: str, limits: _Range, prices: Analyti
 
 
 def _plain(rng: np.random.Generator, family: str, limits: _Range, prices: AnalyticPrices) -> Kernel:
-    side, window, stride = (
-        int(rng.choice(each)) for each in (limits.sides, limits.windows, limits.strides)
-    )
+    side, window, stride = _window(rng, limits)
     channels = _channels(rng, limits.fewest, side)
     if family == "reorder_in":
         channels = prices.counts(channels, Grain.BLOCK).aligned

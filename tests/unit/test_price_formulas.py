@@ -218,9 +218,8 @@ class TestKernels:
     )
     def test_groups_share_the_inputs(self, family: str, slower: float) -> None:
         kernel = Kernel(family, 12, 8, 10, window=9, groups=4)
-        assert (
-            formulas(seconds_per_mac=1.0, ragged=1.5).kernel(kernel) == 12 / 4 * 8 * 10 * 9 * slower
-        )
+        prices = formulas(seconds_per_mac=1.0, ragged=1.5)
+        assert prices.kernel(kernel) == 12 / 4 * 8 * 10 * 9 * slower
 
 
 @pytest.mark.parametrize(
