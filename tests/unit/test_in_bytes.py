@@ -73,6 +73,12 @@ def another(op: str, *shape: int, size: tuple[int, ...], **attributes: Any) -> o
     return net.model(net.coded(made))
 
 
+def bounded_by_an_input() -> onnx.ModelProto:
+    net = Quantized(21, x=[1, 8, 6, 6], low=[])
+    made = net("Conv", net.coded("x"), net.weight("w", 16, 8, 1, 1))
+    return net.model(net.coded(net("Clip", made, "low")))
+
+
 def weight_alone() -> onnx.ModelProto:
     net = Quantized(21, x=[1, 8, 6, 6])
     return net.model(net.coded(net("Conv", "x", net.weight("w", 16, 8, 1, 1))))
@@ -88,6 +94,7 @@ CASES = {
     "with bounds below": alone(("Clip", 0.0, 13.0)),
     "with both": alone(("Relu",), ("Clip", 0.0, 13.0), zero=0),
     "with narrow bounds and wide ones": alone(("Clip", -1.0, 6.0), ("Clip", -1.0, 13.0)),
+    "with bounds that nobody knows": bounded_by_an_input(),
     "with something else": alone(("Sigmoid",)),
     "with real results": alone(behind=False),
     "of 16 bits": alone(kind=np.uint16, weight=np.int16),
