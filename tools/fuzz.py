@@ -22,6 +22,7 @@ import onnx_upscale
 from build import named_outputs
 from case import Case
 from masked import masked
+from state import package_state
 from strategies import (
     cases,
     with_fused,
@@ -99,6 +100,7 @@ def main() -> None:
         check()
     except _Enough:
         print(f"stopped after {args.seconds:.0f} s")
+    print(f"package in state {package_state()} (tools/state.py), seed {args.seed}")
     for name, count in sorted(seen.items()):
         print(f"{name}: {count}")
 

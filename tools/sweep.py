@@ -6,7 +6,8 @@
 
 Each model is exported and checked in a process of its own, with a limit of CPU time and of memory;
 a line of JSON per model and exporter goes to FOLDER/results.jsonl at once, so that a run that was
-stopped goes on where it was. Needs torch, torchvision, timm, transformers and ultralytics.
+stopped goes on where it was. Lines of another state of the package are measured again. Needs torch,
+torchvision, timm, transformers and ultralytics.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from state import package_state
 
 SECONDS, BYTES = 240, 6 << 30
 EXPORTERS = ("new", "old", "own")
@@ -44,13 +47,20 @@ def main() -> None:
         planned = sum(1 for _ in _jobs(args.folder, []))
         print(summary(read(args.folder), planned))
         return
-    done = set() if args.again else {(row["model"], row["exporter"]) for row in read(args.folder)}
+    state = package_state()
+    done = {
+        (row["model"], row["exporter"])
+        for row in read(args.folder)
+        if not args.again and row.get("package") == state
+    }
+    if args.what == "run":
+        _warm_up()
     for job in _jobs(args.folder, [word for word in args.only.split(",") if word]):
         if args.exporter in (None, job[1]) and (job[0], job[1]) not in done:
             if args.what == "names":
                 print(*job[:2])
             else:
-                _run(args.folder, *job)
+                _run(args.folder, state, *job)
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
@@ -81,7 +91,15 @@ def _jobs(folder: Path, only: list[str]) -> Iterator[tuple[str, str, Any]]:
             yield name, exporter, each
 
 
-def _run(folder: Path, name: str, exporter: str, architecture: Any) -> None:
+def _warm_up() -> None:
+    """Exports one layer, for what torch's newer exporter builds once takes seconds."""
+    import torch
+
+    layer = torch.nn.Conv2d(1, 1, 1)
+    torch.onnx.export(layer, (torch.zeros(1, 1, 2, 2),), dynamo=True, verbose=False)
+
+
+def _run(folder: Path, state: str, name: str, exporter: str, architecture: Any) -> None:
     """One model in a process of its own; what was imported here need not be again."""
     path = folder / f"{name.replace('/', '.')}.{exporter}.onnx"
     stage, log = folder / "stage", folder / "log"
@@ -91,7 +109,7 @@ def _run(folder: Path, name: str, exporter: str, architecture: Any) -> None:
     if not child:
         _child(path, exporter, architecture, stage, log)
     _, status, used = os.wait4(child, 0)
-    row: dict[str, Any] = {"model": name, "exporter": exporter}
+    row: dict[str, Any] = {"model": name, "exporter": exporter, "package": state}
     try:
         row |= json.loads(stage.with_suffix(".json").read_text())
     except (OSError, ValueError):

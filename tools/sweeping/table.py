@@ -42,8 +42,11 @@ def _counts(results: Sequence[Result], checked: Sequence[Result], planned: int) 
     ]
     kinds = Counter(outcomes)
     families = Counter(each["model"].split("/")[0] for each in checked)
+    states = sorted({each.get("package", "unknown") for each in results})
     lines = [
-        f"{len(results)} of {planned} pairs of model and exporter; {len(checked)} were exported "
+        f"{len(results)} of {planned} pairs of model and exporter, with the package in "
+        f"{'one state' if len(states) == 1 else f'{len(states)} states'} ({', '.join(states)}; "
+        f"`tools/state.py`); {len(checked)} were exported "
         f"and checked ({', '.join(f'{name} {count}' for name, count in families.items())}), "
         f"with {len(outcomes)} results: "
         + ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
