@@ -27,7 +27,7 @@ from typing import Any
 
 from state import package_state
 
-SECONDS, BYTES = 240, 6 << 30
+SECONDS, BYTES = 240, 10 << 30
 EXPORTERS = ("new", "old", "own")
 OPSET = 17
 

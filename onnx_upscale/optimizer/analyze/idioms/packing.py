@@ -70,7 +70,10 @@ class Part:
             for axis in self.factors
             if self.shape[axis] != 1
         }
-        node.grid(own, list(factors.values()), splits=True)
+        if len(factors) == 1:  # Those of a single head are the channels themselves, in their order.
+            node.tie(own, next(iter(factors.values())))
+        else:
+            node.grid(own, list(factors.values()), splits=True)
         node.rewrite(partial(self._fit, channels, factors))
 
     def _fit(

@@ -1,0 +1,61 @@
+"""Queries, keys and values of a single head, packed into one layer: an axis of one is no factor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+import pytest
+
+import onnx_upscale
+from build import Net, assert_close, input_values, run, weight_shape
+from targets import TARGETS
+
+TOKENS, WIDTH = 4, 8
+GONE = [0, 3, 6]
+STRATEGIES = ("auto", "upscale", "gather")
+
+
+def build(read: Sequence[int], residual: bool) -> onnx.ModelProto:
+    """Attention by one head, as Hiera and MViT begin.
+
+    Args:
+        read: What the projection does without.
+        residual: Whether queries are added to what attention gives, as in MViT.
+    """
+    net = Net(17, x=(2, TOKENS, 5))
+    packed = net("MatMul", "x", net.random(5, 3 * WIDTH), name="qkv")
+    packed = net("Add", net.random(3 * WIDTH), packed)
+    packed = net("Reshape", packed, net.ints(2, TOKENS, 3, 1, WIDTH))
+    packed = net("Transpose", packed, perm=[2, 0, 3, 1, 4])
+    queries, keys, values = (
+        net("Gather", packed, net.constant(np.array(kind)), axis=0) for kind in range(3)
+    )
+    scores = net("MatMul", queries, net("Transpose", keys, perm=[0, 1, 3, 2]))
+    result = net("MatMul", net("Softmax", scores), values)
+    if residual:
+        result = net("Add", result, queries)
+    result = net("Reshape", net("Transpose", result, perm=[0, 2, 1, 3]), net.ints(2, TOKENS, WIDTH))
+    weight = net.random(WIDTH, 6)
+    weight[list(read)] = 0
+    return net.model(net("MatMul", result, weight, name="project"))
+
+
+def shapes(model: onnx.ModelProto, strategy: str, target: str) -> list[tuple[int, ...]]:
+    result = onnx_upscale.optimize(model, strategy=strategy, target=TARGETS[target], verify=False)
+    inputs = input_values(model)
+    assert_close(run(model, inputs), run(result.model, inputs), strategy)
+    return [weight_shape(result.model, name) for name in ("qkv", "project")]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_queries_keep_the_order_of_what_they_are_added_to(strategy: str, target: str) -> None:
+    assert shapes(build(GONE, residual=True), strategy, target)[0] == (5, 3 * WIDTH)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_values_that_nobody_reads_leave(strategy: str) -> None:
+    found = shapes(build(GONE, residual=False), strategy, "blocks of 1")
+    assert found == [(5, 3 * WIDTH - len(GONE)), (WIDTH - len(GONE), 6)]
