@@ -17,18 +17,27 @@ GONE = [0, 3, 6]
 STRATEGIES = ("auto", "upscale", "gather")
 
 
-def build(read: Sequence[int], residual: bool) -> onnx.ModelProto:
+# How the channels of all are split, and in which order the axes go on: kinds first, and kinds last.
+PACKED = {
+    "kinds first": ((3, 1, WIDTH), (2, 0, 3, 1, 4)),
+    "kinds last": ((1, WIDTH, 3), (4, 0, 2, 1, 3)),
+}
+
+
+def build(read: Sequence[int], residual: bool, packed_as: str) -> onnx.ModelProto:
     """Attention by one head, as Hiera and MViT begin.
 
     Args:
         read: What the projection does without.
         residual: Whether queries are added to what attention gives, as in MViT.
+        packed_as: One of PACKED.
     """
     net = Net(17, x=(2, TOKENS, 5))
     packed = net("MatMul", "x", net.random(5, 3 * WIDTH), name="qkv")
     packed = net("Add", net.random(3 * WIDTH), packed)
-    packed = net("Reshape", packed, net.ints(2, TOKENS, 3, 1, WIDTH))
-    packed = net("Transpose", packed, perm=[2, 0, 3, 1, 4])
+    split, order = PACKED[packed_as]
+    packed = net("Reshape", packed, net.ints(2, TOKENS, *split))
+    packed = net("Transpose", packed, perm=order)
     queries, keys, values = (
         net("Gather", packed, net.constant(np.array(kind)), axis=0) for kind in range(3)
     )
@@ -51,11 +60,17 @@ def shapes(model: onnx.ModelProto, strategy: str, target: str) -> list[tuple[int
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_queries_keep_the_order_of_what_they_are_added_to(strategy: str, target: str) -> None:
-    assert shapes(build(GONE, residual=True), strategy, target)[0] == (5, 3 * WIDTH)
+@pytest.mark.parametrize("packed_as", PACKED)
+def test_queries_keep_the_order_of_what_they_are_added_to(
+    packed_as: str, strategy: str, target: str
+) -> None:
+    model = build(GONE, residual=True, packed_as=packed_as)
+    assert shapes(model, strategy, target)[0] == (5, 3 * WIDTH)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_values_that_nobody_reads_leave(strategy: str) -> None:
-    found = shapes(build(GONE, residual=False), strategy, "blocks of 1")
+@pytest.mark.parametrize("packed_as", PACKED)
+def test_values_that_nobody_reads_leave(packed_as: str, strategy: str) -> None:
+    model = build(GONE, residual=False, packed_as=packed_as)
+    found = shapes(model, strategy, "blocks of 1")
     assert found == [(5, 3 * WIDTH - len(GONE)), (WIDTH - len(GONE), 6)]
