@@ -10,6 +10,7 @@ from test_evaluation import SAMPLES, sample
 
 import onnx_upscale
 from onnx_upscale import UsageError
+from onnx_upscale.pruning.goals import Goal
 from onnx_upscale.pruning.plot import plot_format, plotted
 
 
@@ -18,7 +19,7 @@ def row(latency: float, **values: float | None) -> dict[str, Any]:
 
 
 def test_a_row_per_goal_and_all_reports() -> None:
-    goals = [onnx_upscale.pruning.goals.Goal("macs", value) for value in (0.8, 0.5)]
+    goals = [Goal("macs", value) for value in (0.8, 0.5)]
     made = onnx_upscale.prune_all(sample(), SAMPLES, goals, runs=2)
     assert len(made) == len(made.table) == 2
     assert [row["goal"]["value"] for row in made.table] == [0.8, 0.5]
