@@ -206,10 +206,16 @@ class Context:
         self._pool.couple(flat.reshape(outer, len(part), inner), part[:, np.newaxis])
         self._ties.append(Tie(flat, outer, part, inner))
 
-    def grid(self, flat: IntArray, factors: Sequence[IntArray], splits: bool) -> None:
-        """A flat axis is a grid of several axes that lose channels each by itself."""
+    def grid(
+        self, flat: IntArray, factors: Sequence[IntArray], splits: bool, ordered: bool = True
+    ) -> None:
+        """A flat axis is a grid of several axes that lose channels each by itself.
+
+        Not ordered, it holds the channels of a single one, and both have an order of their own.
+        """
         zero = zero_of(self.graph, self.node.inputs[0])
-        self._grids.append(Grid(flat, tuple(factors), splits, len(self._carries), zero))
+        place = len(self._carries)
+        self._grids.append(Grid(flat, tuple(factors), splits, place, zero, ordered))
 
     def unbound(self, channels: int) -> IntArray:
         """Labels for channels of no tensor, such as the groups of a convolution.

@@ -89,7 +89,7 @@ class Grid:
     """A flat axis is a grid of other axes, each of which may lose channels: attention's heads.
 
     Its channels are not coupled with theirs. One is kept if and only if its channel of each other
-    axis is, so that what is kept of it is a grid as well. Where there is but one other axis, both
+    axis is, so that what is kept of it is a grid as well. A shuffle is the one grid whose two axes
     hold the same channels, each in an order of its own.
 
     Attributes:
@@ -98,6 +98,7 @@ class Grid:
         splits: Whether the node makes the factors of the flat axis, or the flat axis of them.
         place: How many of the node's carries come before it.
         zero: What stands for zero in it; NaN where nobody knows.
+        ordered: Whether its axes must keep their order; else there is one factor.
     """
 
     flat: IntArray
@@ -105,16 +106,12 @@ class Grid:
     splits: bool
     place: int = 0
     zero: float = 0.0
+    ordered: bool = True
 
     @property
     def axes(self) -> tuple[IntArray, ...]:
         """All of them."""
         return (self.flat, *self.factors)
-
-    @property
-    def ordered(self) -> bool:
-        """Whether its axes must keep their order."""
-        return len(self.factors) > 1
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -230,7 +230,7 @@ class Structure:
         """All grids, in the order of the model; their labels stand for roots."""
         roots = self.roots
         return tuple(
-            Grid(roots[grid.flat], tuple(roots[each] for each in grid.factors), grid.splits)
+            replace(grid, flat=roots[grid.flat], factors=tuple(roots[f] for f in grid.factors))
             for facts in self.facts
             for grid in facts.grids
         )

@@ -48,7 +48,7 @@ class Shuffle:
             return
         channels = source[self.axis]
         made = node.make(self.axis, len(channels))
-        node.grid(channels[self.order], [made], splits=True)
+        node.grid(channels[self.order], [made], splits=True, ordered=False)
         node.rewrite(partial(self._fit, channels, made))
 
     def _fit(
