@@ -12,7 +12,8 @@ from attention import CHANNELS, FLAT, HEADS, TOKENS, WIDTH, Attention, of_each
 from build import Net, input_values
 from case import Masks
 from masked import masked
-from sweeping.layers import case, find, named, random_masks
+from sweeping.known import named
+from sweeping.layers import case, find, random_masks
 
 pytest.importorskip("torch")
 

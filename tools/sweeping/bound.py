@@ -38,7 +38,7 @@ from torch.nn import functional
 
 from build import Array
 from sweeping.flags import Flow, gate, join, not_absorbed, product, rectangle
-from sweeping.layers import attributes, constants
+from sweeping.known import attributes, constants, reads
 from sweeping.operators import RULES, Call
 
 _WORKING = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum")
@@ -119,10 +119,8 @@ class _Pass:
         for node in self.graph.node:
             if all(name in self.constant for name in node.output if name):
                 continue
-            if node.op_type not in ("Shape", "Size"):
-                reads = [*node.input, *_captured(node)]
-                if any(name in self.varying for name in reads):
-                    self.varying.update(node.output)
+            if node.op_type not in ("Shape", "Size") and self.varying.intersection(reads(node)):
+                self.varying.update(node.output)
             if not self.varying.intersection(node.output):
                 self.constant.update(node.output)
             elif self.values[node.output[0]].dtype.kind == "f":
@@ -173,7 +171,7 @@ class _Pass:
         return join(flow, Flow(torch.ones(shape), torch.ones(shape, requires_grad=True)))
 
     def _ask_all(self, node: onnx.NodeProto) -> None:
-        for name in [*node.input, *_captured(node)]:
+        for name in reads(node):
             flow = self.flow(name) if name else None
             if flow is not None:
                 self.sinks.append(flow.varies)
@@ -386,10 +384,3 @@ def _run(
     for name, value in zip(wanted, session.run(None, dict(inputs)), strict=True):
         found[name] = np.asarray(value)
     return found
-
-
-def _captured(node: onnx.NodeProto) -> list[str]:
-    inner = [n for a in node.attribute for each in a.g.node for n in each.input]
-    return [n for n in inner if n] + [
-        n for a in node.attribute for each in a.g.node for n in _captured(each)
-    ]

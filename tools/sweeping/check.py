@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
-import onnxruntime
 
 import onnx_upscale
 from build import Array
@@ -17,16 +13,13 @@ from case import Masks
 from masked import masked
 from onnx_upscale.running import input_sizes, random_inputs
 from sweeping.bound import bound
-from sweeping.layers import case, find, named, random_masks
+from sweeping.compare import apart, before_choices, outputs, shaken
+from sweeping.known import folded, named, shapes
+from sweeping.layers import case, find, random_masks
 
 AMOUNT = 0.3
 STRATEGIES = ("gather", "auto")
 LARGEST_DIFFERENCE = 1e-4
-_CHOOSE = ("TopK", "NonMaxSuppression", "NonZero", "ArgMax", "Greater", "GreaterOrEqual", "Less")
-_NONE, _ALL = (
-    onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
-    onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
-)
 
 
 def check(path: Path) -> dict[str, Any]:
@@ -39,36 +32,37 @@ def check(path: Path) -> dict[str, Any]:
         What was found, as it stands in the results of the sweep: one entry per side.
     """
     model = onnx.load(path)
-    names = named(model)
-    found = list(find(names))
+    sizes = input_sizes(model, None)
+    samples = [random_inputs(model, sizes, seed) for seed in (11, 12)]
+    names = folded(named(model))
+    found = list(find(names, samples[0]))
     result: dict[str, Any] = {"nodes": len(model.graph.node), "layers": len(found)}
+    runs = not shapes(names).keys() >= {node.output[0] for node in names.graph.node}
     for side in ("input", "output"):
         masks = random_masks(found, side, AMOUNT, seed=0)
-        result[side] = _side(path, model, masked(case(names, found, masks)), masks)
+        result[side] = _side(path, masked(case(names, found, masks)), masks, samples, runs)
     return result
 
 
 def _side(
-    path: Path, model: onnx.ModelProto, reference: onnx.ModelProto, masks: Masks
+    path: Path,
+    reference: onnx.ModelProto,
+    masks: Masks,
+    samples: list[dict[str, Array]],
+    runs: bool,
 ) -> dict[str, Any]:
+    """What is found of masks on one side; `runs` is whether it takes a run to know all shapes.
+
+    The package runs nothing where it is not to verify, and then leaves more than it has to.
+    """
     result: dict[str, Any] = {"masked": len(masks)}
-    sizes = input_sizes(model, None)
-    samples = [random_inputs(model, sizes, seed) for seed in (11, 12)]
-    expected = _outputs(reference, samples, _NONE)
+    expected = outputs(reference, samples)
     noise: float | None = None
-    document = {"version": 1, "masks": masks}
     for strategy in STRATEGIES:
         row: dict[str, Any] = {}
         result[strategy] = row
-        own = strategy == "auto"
-        try:
-            made = onnx_upscale.optimize(path, document, strategy=strategy, samples=1, verify=own)
-            row["own"] = "equal" if own else "not asked"
-        except onnx_upscale.VerifyError as error:
-            row["own"] = f"differs: {error}"
-            made = onnx_upscale.optimize(path, document, strategy=strategy, verify=False)
-        except onnx_upscale.UpscaleError as error:
-            row["own"] = f"refused: {error}"
+        row["own"], made = _made(path, masks, strategy, strategy == "auto" or runs)
+        if made is None:
             continue
         report = made.report
         row["left"] = 1 - report["output"]["macs"] / max(report["input"]["macs"], 1)
@@ -76,11 +70,11 @@ def _side(
         row["copies"] = report["copies"]["count"]
         row["pieces"] = report["verify"].get("pieces", 0)
         row["warnings"] = [each[:200] for each in report["verify"].get("warnings", ())]
-        found = _outputs(made.model, samples, _NONE)
-        row["apart"] = max(map(_apart, expected, found))
+        found = outputs(made.model, samples)
+        row["apart"] = max(map(apart, expected, found))
         if row["apart"] > LARGEST_DIFFERENCE:
             if noise is None:
-                noise = max(map(_apart, expected, _shaken(reference, samples)))
+                noise = max(map(apart, expected, shaken(reference, samples)))
             row["noise"] = noise
             row["before"] = before_choices(reference, made.model, samples)
     try:
@@ -96,81 +90,16 @@ def _side(
     return result
 
 
-def before_choices(
-    reference: onnx.ModelProto, emitted: onnx.ModelProto, samples: list[dict[str, Array]]
-) -> float | None:
-    """How far models that select are apart in front of what selects first; None for others.
-
-    What selects ranks what is nearly equal, or, where masks make it so, equal.
-    """
-    chosen: set[str] = set()
-    fronts: list[str] = []
-    for node in reference.graph.node:
-        if node.op_type in _CHOOSE and not chosen.intersection(node.input):
-            fronts += [name for name in node.input if name]
-        if node.op_type in _CHOOSE or chosen.intersection(node.input):
-            chosen.update(node.output)
-    found = []
-    for model in (reference, emitted):
-        made = {name for node in model.graph.node for name in node.output}
-        fronts = [name for name in dict.fromkeys(fronts) if name in made]
-    if not fronts:
-        return None
-    for model in (reference, emitted):
-        cut = onnx.ModelProto()
-        cut.CopyFrom(model)
-        del cut.graph.output[:]
-        cut.graph.output.extend(onnx.ValueInfoProto(name=name) for name in fronts)
-        found.append(_outputs(cut, samples, _NONE))
-    return max(map(_apart, *found))
-
-
-def _outputs(
-    model: onnx.ModelProto, samples: Sequence[Mapping[str, Array]], level: Any
-) -> list[list[Array]]:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
-    options.graph_optimization_level = level
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    runs: list[list[Any]] = [session.run(None, dict(values)) for values in samples]
-    return [
-        [
-            np.asarray(part)
-            for each in found
-            for part in (each if isinstance(each, list) else [each])
-        ]
-        for found in runs
-    ]
-
-
-def _shaken(model: onnx.ModelProto, samples: list[dict[str, Array]]) -> list[list[Array]]:
-    """What a model makes, with optimizations, of inputs that are changed by a rounding."""
-    shaken = [
-        {
-            name: value * np.float32(1 + 2e-7) if value.dtype == np.float32 else value
-            for name, value in values.items()
-        }
-        for values in samples
-    ]
-    return _outputs(model, shaken, _ALL)
-
-
-def _apart(wanted: list[Array], got: list[Array]) -> float:
-    """The largest difference, as a share of the largest value of its output (0.01 at least)."""
-    shares = [0.0]
-    for one, other in zip(wanted, got, strict=True):
-        if one.shape != other.shape or one.dtype != other.dtype:
-            return math.inf
-        if one.dtype.kind != "f":
-            shares.append(0.0 if np.array_equal(one, other) else math.inf)
-            continue
-        finite = np.isfinite(one)
-        if not np.array_equal(one[~finite], other[~finite], equal_nan=True):
-            return math.inf
-        largest = float(np.abs(one[finite]).max(initial=0.0))
-        apart = float(np.abs(one[finite] - other[finite]).max(initial=0.0))
-        shares.append(apart / max(largest, 1e-2))
-    return max(shares)
+def _made(
+    path: Path, masks: Masks, strategy: str, verify: bool
+) -> tuple[str, onnx_upscale.Result | None]:
+    """What the package says of its result, and the result, if it is not refused."""
+    document = {"version": 1, "masks": masks}
+    try:
+        made = onnx_upscale.optimize(path, document, strategy=strategy, samples=1, verify=verify)
+        return "equal" if verify else "not asked", made
+    except onnx_upscale.VerifyError as error:
+        made = onnx_upscale.optimize(path, document, strategy=strategy, verify=False)
+        return f"differs: {error}", made
+    except onnx_upscale.UpscaleError as error:
+        return f"refused: {error}", None

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
+from build import Array
 from case import Case, Layer, Masks
+from sweeping.known import constants, shapes
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
-_RANDOM = ("Random", "Bernoulli", "Multinomial", "Dropout")
 _FEWEST = 4
 """Sides with fewer channels are not masked."""
 
@@ -32,41 +33,15 @@ class Found:
     groups: int
 
 
-def named(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with a name of its own for each node, as not every exporter gives one."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    for index, node in enumerate(copy.graph.node):
-        node.name = f"{index}:{node.op_type}"
-    return copy
+def find(model: onnx.ModelProto, inputs: Mapping[str, Array] | None = None) -> Iterator[Found]:
+    """The layers of a model whose nodes all have names: those of its main graph.
 
-
-def constants(graph: onnx.GraphProto) -> set[str]:
-    """Tensors that do not depend on any input."""
-    found = {tensor.name for tensor in graph.initializer} - {each.name for each in graph.input}
-    for node in graph.node:
-        if node.op_type.startswith(_RANDOM) or any(a.HasField("g") for a in node.attribute):
-            continue
-        if all(name in found for name in node.input if name):
-            found.update(filter(None, node.output))
-    return found
-
-
-def shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
-    """The shapes that onnx's own inference finds; 0 for a size that is open."""
-    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
-    found = {tensor.name: tuple(tensor.dims) for tensor in inferred.initializer}
-    for value in (*inferred.input, *inferred.value_info, *inferred.output):
-        if value.type.tensor_type.HasField("shape"):
-            dims = value.type.tensor_type.shape.dim
-            found[value.name] = tuple(dim.dim_value for dim in dims)
-    return found
-
-
-def find(model: onnx.ModelProto) -> Iterator[Found]:
-    """The layers of a model whose nodes all have names: those of its main graph."""
+    Args:
+        model: With a name for each node.
+        inputs: For a run where onnx's inference leaves shapes open.
+    """
     graph = model.graph
-    constant, shape = constants(graph), shapes(model)
+    constant, shape = constants(graph), shapes(model, inputs)
     initializers = {tensor.name for tensor in graph.initializer}
     for node in graph.node:
         slots = [slot for slot in (0, 1) if len(node.input) > 1 and node.input[slot] in constant]
@@ -149,8 +124,3 @@ def case(model: onnx.ModelProto, found: list[Found], masks: Masks) -> Case:
 
 def _integer(node: onnx.NodeProto, name: str, default: int) -> int:
     return next((a.i for a in node.attribute if a.name == name), default)
-
-
-def attributes(node: onnx.NodeProto) -> Mapping[str, object]:
-    """The attributes of a node, by name."""
-    return {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
