@@ -62,13 +62,13 @@ def folded(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def shapes(
-    model: onnx.ModelProto, inputs: Mapping[str, Array] | None = None
+    model: onnx.ModelProto, sample: Mapping[str, Array] | None = None
 ) -> dict[str, tuple[int, ...]]:
     """The shapes that onnx's own inference finds; 0 for a size that is open.
 
     Args:
         model: Any model.
-        inputs: For a run that shows the shapes of products where inference does not know them.
+        sample: For a run that shows the shapes of products where inference does not know them.
     """
     inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     found = {tensor.name: tuple(tensor.dims) for tensor in inferred.initializer}
@@ -78,8 +78,8 @@ def shapes(
             found[value.name] = tuple(dim.dim_value for dim in dims)
     products = [node.output[0] for node in model.graph.node if node.op_type == "MatMul"]
     unknown = [name for name in products if name not in found]
-    if inputs is not None and unknown:
-        (values,) = tensors(model, unknown, [inputs])
+    if sample is not None and unknown:
+        (values,) = tensors(model, unknown, [sample])
         found.update((name, value.shape) for name, value in zip(unknown, values, strict=True))
     return found
 

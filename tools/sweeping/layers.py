@@ -33,15 +33,15 @@ class Found:
     groups: int
 
 
-def find(model: onnx.ModelProto, inputs: Mapping[str, Array] | None = None) -> Iterator[Found]:
+def find(model: onnx.ModelProto, sample: Mapping[str, Array] | None = None) -> Iterator[Found]:
     """The layers of a model whose nodes all have names: those of its main graph.
 
     Args:
         model: With a name for each node.
-        inputs: For a run where onnx's inference leaves shapes open.
+        sample: For a run where onnx's inference leaves shapes open.
     """
     graph = model.graph
-    constant, shape = constants(graph), shapes(model, inputs)
+    constant, shape = constants(graph), shapes(model, sample)
     initializers = {tensor.name for tensor in graph.initializer}
     for node in graph.node:
         slots = [slot for slot in (0, 1) if len(node.input) > 1 and node.input[slot] in constant]
