@@ -126,6 +126,13 @@ class TwoProducts(Attention):
             keys = self("Add", keys, self.random(1, HEADS, 1, 1))
         if self.between == "infinite":
             keys = self("Mul", keys, np.full((1, HEADS, 1, 1), np.inf, np.float32))
+        if self.between == "size":
+            width = self("Gather", self("Shape", queries), np.array([3]))
+            keys = self("Mul", keys, self("Sqrt", self("Cast", width, to=onnx.TensorProto.FLOAT)))
+        if self.between == "scale":
+            keys = self("Mul", self("ReduceMax", "x"), keys)
+        if self.between == "gate":
+            keys = self("Mul", keys, self.parted(self.linear("x", "g", CHANNELS, FLAT)))
         scores = self("MatMul", queries, self.turned(keys))
         if self.between == "product":
             others = self.parted(self.linear("x", "r", CHANNELS, FLAT))
@@ -136,16 +143,21 @@ class TwoProducts(Attention):
         return self.model(self.linear(flat, "o", FLAT, CHANNELS))
 
 
-@pytest.mark.parametrize("between", ["nothing", "product", "bias", "infinite"])
+FINITE = ("nothing", "size", "scale", "gate")
+
+
+@pytest.mark.parametrize("between", [*FINITE, "product", "bias", "infinite"])
 @pytest.mark.parametrize("strategy", ["auto", "gather"])
 def test_what_is_zero_for_one_product_may_not_be_for_another(between: str, strategy: str) -> None:
     masks = {"q.output": [0], "k.output": [WIDTH, 2 * WIDTH]}
+    if between == "gate":
+        masks = {"q.output": [0], "k.output": [WIDTH], "g.output": [2 * WIDTH]}
     model = TwoProducts({}, between).attention()
     emitted = onnx_upscale.optimize(model, document(masks), strategy=strategy).model
     inputs = input_values(model)
     expected = run(TwoProducts(masks, between).attention(), inputs)
     assert_close(expected, run(emitted, inputs))
-    left = HEADS * (WIDTH - (between == "nothing"))
+    left = HEADS * (WIDTH - (between in FINITE))
     assert [weight_shape(emitted, name)[1] for name in "qkv"] == [left, left, FLAT]
 
 

@@ -16,7 +16,7 @@ from onnx_upscale.optimizer.analyze.constants import Values
 from onnx_upscale.optimizer.analyze.facts import Carry, Facts, Grid, How, same_axis
 from onnx_upscale.optimizer.analyze.structure import Structure
 from onnx_upscale.optimizer.analyze.weights import BoolArray
-from onnx_upscale.optimizer.load.graph import IntArray
+from onnx_upscale.optimizer.load.graph import IntArray, Node
 from onnx_upscale.optimizer.load.pointwise import MICROSOFT
 
 _PRODUCTS = (("", "MatMul"), (MICROSOFT, "FusedMatMul"))
@@ -101,12 +101,14 @@ class _Trace:
         return together
 
     def _place(self, tensor: str, heads: IntArray) -> int | None:
-        """Which axis of a tensor is that of some heads, counted from the end."""
+        """Which axis of a tensor is that of some heads, counted from the end; None if not one."""
         rank = len(self._structure.graph.shapes[tensor])
-        for axis, labels in self._structure.axes[tensor].items():
-            if np.array_equal(self._structure.roots[labels], heads):
-                return axis - rank
-        return None
+        places = [
+            axis - rank
+            for axis, labels in self._structure.axes[tensor].items()
+            if np.array_equal(self._structure.roots[labels], heads)
+        ]
+        return places[0] if len(places) == 1 else None
 
     def _zeros(self, labels: IntArray) -> _Zeros | None:
         """What is zero on an axis; None where that is not known of any of it."""
@@ -134,14 +136,37 @@ class _Trace:
         node, graph = facts.node, self._structure.graph
         data = [name for name in node.inputs if name and name not in graph.constants]
         constants = [graph.value(node, slot) for slot, name in enumerate(node.inputs) if name]
-        finite = all(each is None or np.isfinite(each).all() for each in constants)
+        if not all(each is None or np.isfinite(each).all() for each in constants):
+            return None
+        if len(data) > 1 and node.operator == ("", "Mul"):
+            return self._zeros_of_product(facts, labels)
         one = len(data) == 1 or node.op == "Reshape"  # Its shape is no part of it.
-        if node.domain or node.op not in _ZERO_OF_ZERO or not one or not finite:
+        if node.domain or node.op not in _ZERO_OF_ZERO or not one:
             return None
         if node.op == "Div" and node.inputs[0] not in data:
             return None
         part = next(tie.part for tie in facts.ties if same_axis(tie.flat, labels))
         return self._zeros(part)
+
+    def _zeros_of_product(self, facts: Facts, labels: IntArray) -> _Zeros | None:
+        """What is zero of a product with what is found at run time, such as a scale or a gate."""
+        zeros: _Zeros | None = None
+        for carry in facts.carries:
+            factors = carry.inputs if same_axis(carry.outputs, labels) else {}
+            for slot, part in factors.items():
+                own = None if part is None else self._zeros(part)
+                if own is None or not self._stay(facts.node, slot, own.heads):
+                    continue
+                if zeros is None:
+                    zeros = own
+                elif np.array_equal(zeros.heads, own.heads):
+                    zeros = _Zeros(own.heads, zeros.zero | own.zero)
+        return zeros
+
+    def _stay(self, node: Node, slot: int, heads: IntArray) -> bool:
+        """Whether heads are the same axis of an input and of the output, counted from the end."""
+        place = self._place(node.inputs[slot], heads)
+        return place is not None and place == self._place(node.outputs[0], heads)
 
 
 def _splits(grid: Grid) -> bool:
