@@ -17,7 +17,7 @@ from sweeping.layers import case, find, random_masks
 
 pytest.importorskip("torch")
 
-from sweeping.bound import Bound, bound
+from sweeping.bound import Bound, bound, wanted
 
 PLACES = 6 * 6
 
@@ -28,7 +28,7 @@ def found(model: onnx.ModelProto, masks: Masks) -> Bound:
     keys |= {node.name: node.output[0] for node in model.graph.node}
     renamed = {keys[name]: sides for name, sides in masks.items()}
     reference = masked(case(names, list(find(names)), renamed))
-    return bound(reference, input_values(model))
+    return bound(reference, input_values(model), wanted(names, input_values(model)))
 
 
 def chain(between: str = "Relu") -> onnx.ModelProto:
@@ -109,6 +109,18 @@ def test_heads_keep_as_many_as_the_fullest() -> None:
     layers = 3 * rows * CHANNELS * left + rows * left * CHANNELS
     products = 2 * 2 * HEADS * TOKENS * TOKENS * (WIDTH - 1)
     assert limit.coupled == layers + products
+
+
+def test_places_that_nobody_reads_are_not_for_masks_to_take() -> None:
+    """Of two rows of scores, one is read, with and without masks."""
+    net = Net(18, x=(1, 2, 4))
+    queries, keys = (net("MatMul", "x", net.random(4, 6), name=name) for name in "qk")
+    scores = net("MatMul", queries, net("Transpose", keys, perm=[0, 2, 1]))
+    first = net("Slice", scores, net.ints(0), net.ints(1), net.ints(1))
+    masks: Masks = {"q": {"output": [1, 4]}, "k": {"output": [1, 4]}}
+    limit = found(net.model(first), masks)
+    assert limit.full == 2 * 2 * 4 * 6 + 2 * 6 * 2
+    assert limit.coupled == limit.full * 4 / 6
 
 
 def test_random_masks_take_as_many_of_each_group() -> None:

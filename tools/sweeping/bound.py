@@ -52,6 +52,7 @@ class Work:
     op: str
     asked: dict[str, list[int]] = field(default_factory=dict)
     sizes: dict[str, list[int]] = field(default_factory=dict)
+    of_two: bool = False
 
     def left(self) -> float:
         """What the masks leave of it."""
@@ -73,15 +74,36 @@ class Bound:
     by_node: tuple[tuple[str, int, float], ...]
 
 
-def bound(model: onnx.ModelProto, inputs: Mapping[str, Array]) -> Bound:
+def wanted(model: onnx.ModelProto, inputs: Mapping[str, Array]) -> dict[str, Work]:
+    """What is asked for of each product of two activations with no masks at all.
+
+    Places that nobody reads, as in padded windows, are not for masks to take.
+
+    Args:
+        model: The model.
+        inputs: As those of the bound.
+    """
+    found = _Pass(model, inputs)
+    found.forward()
+    found.asked_for(coupled=True)
+    return {name: work for name, work in found.works.items() if work.of_two}
+
+
+def bound(
+    model: onnx.ModelProto, inputs: Mapping[str, Array], unmasked: Mapping[str, Work]
+) -> Bound:
     """What masks leave of a model.
 
     Args:
         model: The masked model, as `tests/kit/masked.py` makes it.
         inputs: Any inputs of it; what is whole numbers is taken from a run.
+        unmasked: What is wanted of the model as it was.
     """
     found = _Pass(model, inputs)
     found.forward()
+    for name, work in unmasked.items():
+        counts = {key: each for key, each in work.asked.items() if math.prod(each)}
+        found.works[name].sizes.update(counts)
     free = sum(found.asked_for(coupled=False).values())
     works = found.asked_for(coupled=True)
     full = sum(work.full for work in found.works.values())
@@ -276,6 +298,7 @@ class _Pass:
             work.sizes["out"] = [shape[axis]]
             listen = self._listen(work, "out", axis)
             return Flow(made.some, gate(made.varies, torch.ones_like(made.some), listen))
+        work.of_two = True
         one = Flow(one.some, gate(one.varies, one.some, _box(work, "in", (-1,))))
         other = Flow(other.some, gate(other.varies, other.some, _box(work, "in", (-2, -1))))
         made = product(one, other, torch.matmul)
@@ -294,6 +317,7 @@ class _Pass:
         work = Work(math.prod(letters.values()), "Einsum")
         work.sizes = {letter: [size] for letter, size in letters.items()}
         self.works[node.output[0]] = work
+        work.of_two = one.varies.requires_grad and other.varies.requires_grad
         gated = []
         for term, flow in zip(text.split("->")[0].split(","), (one, other), strict=True):
 

@@ -12,7 +12,7 @@ from build import Array
 from case import Masks
 from masked import masked
 from onnx_upscale.running import input_sizes, random_inputs
-from sweeping.bound import bound
+from sweeping.bound import Bound, bound, wanted
 from sweeping.compare import apart, before_choices, outputs, shaken
 from sweeping.known import folded, named, shapes
 from sweeping.layers import case, find, random_masks
@@ -38,9 +38,17 @@ def check(path: Path) -> dict[str, Any]:
     found = list(find(names, samples[0]))
     result: dict[str, Any] = {"nodes": len(model.graph.node), "layers": len(found)}
     runs = not shapes(names).keys() >= {node.output[0] for node in names.graph.node}
+    references = {}
     for side in ("input", "output"):
         masks = random_masks(found, side, AMOUNT, seed=0)
-        result[side] = _side(path, masked(case(names, found, masks)), masks, samples, runs)
+        references[side] = masked(case(names, found, masks))
+        result[side] = _side(path, references[side], masks, samples, runs)
+    try:
+        unmasked = wanted(names, samples[0])
+        for side, reference in references.items():
+            _compare_with(bound(reference, samples[0], unmasked), result[side])
+    except Exception as error:  # The bound is the tool's own: its failure says nothing of a result.
+        result["bound_failed"] = f"{type(error).__name__}: {error}"[:300]
     return result
 
 
@@ -77,17 +85,17 @@ def _side(
                 noise = max(map(apart, expected, shaken(reference, samples)))
             row["noise"] = noise
             row["before"] = before_choices(reference, made.model, samples)
-    try:
-        limit = bound(reference, samples[0])
-        result["bound"] = 1 - limit.coupled / max(limit.full, 1)
-        result["free"] = 1 - limit.free / max(limit.full, 1)
-        result["macs"], result["opaque"] = limit.full, limit.opaque
-        for strategy in STRATEGIES:
-            if "left" in result[strategy] and result["bound"] > 0:
-                result[strategy]["ratio"] = result[strategy]["left"] / result["bound"]
-    except Exception as error:  # The bound is the tool's own: its failure says nothing of a result.
-        result["bound_failed"] = f"{type(error).__name__}: {error}"[:300]
     return result
+
+
+def _compare_with(limit: Bound, result: dict[str, Any]) -> None:
+    """Puts beside what left what masks allow at most."""
+    result["bound"] = 1 - limit.coupled / max(limit.full, 1)
+    result["free"] = 1 - limit.free / max(limit.full, 1)
+    result["macs"], result["opaque"] = limit.full, limit.opaque
+    for strategy in STRATEGIES:
+        if "left" in result[strategy] and result["bound"] > 0:
+            result[strategy]["ratio"] = result[strategy]["left"] / result["bound"]
 
 
 def _made(
