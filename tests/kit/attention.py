@@ -11,7 +11,7 @@ from build import Net
 
 HEADS, WIDTH, TOKENS, CHANNELS = 3, 4, 5, 8
 FLAT = HEADS * WIDTH
-FORMS = ("separate", "dynamic", "merged", "split", "packed", "unbound", "sliced")
+FORMS = ("separate", "dynamic", "merged", "split", "packed", "unbound", "sliced", "windows")
 _SEPARATE = ("separate", "dynamic", "merged")
 
 Masks = Mapping[str, Sequence[int]]
@@ -31,7 +31,7 @@ class Attention(Net):
     """Attention in one of the forms that exporters write, with zeros where masks say so."""
 
     def __init__(self, form: str, masks: Masks, opset: int = 18) -> None:
-        batch: int | str = "batch" if form == "dynamic" else 2
+        batch: int | str = "batch" if form in ("dynamic", "windows") else 2
         super().__init__(opset, x=(batch, TOKENS, CHANNELS))
         self.masks, self.form = masks, form
 
@@ -57,9 +57,12 @@ class Attention(Net):
             sizes = self.ints(FLAT, FLAT, FLAT)
             parts = self.nodes_of("Split", flat, sizes, outputs=3, axis=2)
             return [self.parted(part) for part in parts]
-        cut = self("Reshape", flat, self.ints(2, TOKENS, 3, HEADS, WIDTH))
+        windows = 2
+        if self.form == "windows":
+            flat, windows = self("Unsqueeze", flat, self.ints(0)), -1
+        cut = self("Reshape", flat, self.ints(windows, TOKENS, 3, HEADS, WIDTH))
         turned = self("Transpose", cut, perm=[2, 0, 3, 1, 4])
-        if self.form == "packed":
+        if self.form in ("packed", "windows"):
             return [self("Gather", turned, np.array(place), axis=0) for place in range(3)]
         if self.form == "unbound":
             parts = self.nodes_of("Split", turned, outputs=3, axis=0, num_outputs=3)

@@ -113,54 +113,6 @@ def test_queries_are_zero_in_one_head_and_keys_in_another(
     assert widths(made, form) == [2 * HEADS * (WIDTH - fewest) + FLAT, FLAT]
 
 
-class TwoProducts(Attention):
-    """Queries are multiplied with keys and with something else, in ways that say so or not."""
-
-    def __init__(self, masks: Masks, between: str) -> None:
-        super().__init__("separate", masks)
-        self.between = between
-
-    def attention(self) -> onnx.ModelProto:
-        queries, keys, values = self.operands()
-        if self.between == "bias":
-            keys = self("Add", keys, self.random(1, HEADS, 1, 1))
-        if self.between == "infinite":
-            keys = self("Mul", keys, np.full((1, HEADS, 1, 1), np.inf, np.float32))
-        if self.between == "size":
-            width = self("Gather", self("Shape", queries), np.array([3]))
-            keys = self("Mul", keys, self("Sqrt", self("Cast", width, to=onnx.TensorProto.FLOAT)))
-        if self.between == "scale":
-            keys = self("Mul", self("ReduceMax", "x"), keys)
-        if self.between == "gate":
-            keys = self("Mul", keys, self.parted(self.linear("x", "g", CHANNELS, FLAT)))
-        scores = self("MatMul", queries, self.turned(keys))
-        if self.between == "product":
-            others = self.parted(self.linear("x", "r", CHANNELS, FLAT))
-            scores = self("Add", scores, self("MatMul", queries, self.turned(others)))
-        mixed = self("MatMul", self("Tanh", scores), values)
-        turned = self("Transpose", mixed, perm=[0, 2, 1, 3])
-        flat = self("Reshape", turned, self.ints(0, TOKENS, FLAT))
-        return self.model(self.linear(flat, "o", FLAT, CHANNELS))
-
-
-FINITE = ("nothing", "size", "scale", "gate")
-
-
-@pytest.mark.parametrize("between", [*FINITE, "product", "bias", "infinite"])
-@pytest.mark.parametrize("strategy", ["auto", "gather"])
-def test_what_is_zero_for_one_product_may_not_be_for_another(between: str, strategy: str) -> None:
-    masks = {"q.output": [0], "k.output": [WIDTH, 2 * WIDTH]}
-    if between == "gate":
-        masks = {"q.output": [0], "k.output": [WIDTH], "g.output": [2 * WIDTH]}
-    model = TwoProducts({}, between).attention()
-    emitted = onnx_upscale.optimize(model, document(masks), strategy=strategy).model
-    inputs = input_values(model)
-    expected = run(TwoProducts(masks, between).attention(), inputs)
-    assert_close(expected, run(emitted, inputs))
-    left = HEADS * (WIDTH - (between in FINITE))
-    assert [weight_shape(emitted, name)[1] for name in "qkv"] == [left, left, FLAT]
-
-
 @pytest.mark.parametrize("form", FORMS)
 def test_heads_and_channels_leave_together(form: str) -> None:
     made = check(form, masked(form, "qkvo", [*of_each(3), *head(1)]))

@@ -74,3 +74,17 @@ def test_values_that_nobody_reads_leave(packed_as: str, strategy: str) -> None:
     model = build(GONE, residual=False, packed_as=packed_as)
     found = shapes(model, strategy, "blocks of 1")
     assert found == [(5, 3 * WIDTH - len(GONE)), (WIDTH - len(GONE), 6)]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("packed_as", PACKED)
+def test_what_is_zero_in_queries_or_in_keys_leaves_both(packed_as: str, strategy: str) -> None:
+    gone = {0: [0, 3], 1: [3, 6]}
+    model = build((), residual=False, packed_as=packed_as)
+    places = np.arange(3 * WIDTH).reshape(PACKED[packed_as][0])
+    kinds = places.reshape(3, WIDTH) if packed_as == "kinds first" else places.reshape(WIDTH, 3).T
+    masks = {"qkv": {"output": [int(kinds[kind, at]) for kind in gone for at in gone[kind]]}}
+    result = onnx_upscale.optimize(
+        model, {"version": 1, "masks": masks}, strategy=strategy, target=TARGETS["blocks of 1"]
+    )
+    assert weight_shape(result.model, "qkv") == (5, 3 * WIDTH - 2 * len({0, 3, 6}))

@@ -254,6 +254,11 @@ class Context:
         tensor = self.node.inputs[slot]
         self._demands.append(Demand(tensor, slot, axis, labels, True, reason))
 
+    def pin_before(self, tensor: str, axis: int, reason: str) -> None:
+        """All channels of a tensor in front of others that the node stands for stay in place."""
+        labels = self.axes_of(tensor)[axis]
+        self._demands.append(Demand(tensor, -1, axis, labels, True, reason))
+
     def need_made(self, slot: int, axis: int, labels: IntArray, reason: str) -> None:
         """Channels that a rule made of an input are all needed, in any order."""
         tensor = self.node.inputs[slot]

@@ -22,7 +22,8 @@ from onnx_upscale.optimizer.load.pointwise import MICROSOFT
 _PRODUCTS = (("", "MatMul"), (MICROSOFT, "FusedMatMul"))
 # What makes zeros of zeros; the constants that it reads are finite.
 _ZERO_OF_ZERO = frozenset(
-    {"Cast", "Div", "Identity", "Mul", "Neg", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
+    {"Cast", "Div", "Identity", "Mul", "Neg", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum"}
+    | {"Relu", "Reshape", "Squeeze", "Tanh", "Transpose", "Unsqueeze"}
 )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from onnx_upscale.optimizer.analyze.bands import Band, arrays_of, find_bands
 from onnx_upscale.optimizer.analyze.facts import Axes, Facts
+from onnx_upscale.optimizer.analyze.rules.elementwise import BINARY, UNARY
 from onnx_upscale.optimizer.load.fused import runs_as
 from onnx_upscale.optimizer.load.graph import IntArray
 
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
 
 # What does the same to every head, whatever the order of its channels.
 _SAME_IN_ANY_ORDER = frozenset(
-    {"Add", "Attention", "Cast", "Concat", "DequantizeLinear", "Div", "Expand", "Gather"}
-    | {"Identity", "MatMul", "Mul", "Neg", "QuantizeLinear", "Reshape", "Shape", "Slice"}
-    | {"Split", "Squeeze", "Sub", "Transpose", "Unsqueeze"}
+    {"Attention", "Concat", "DequantizeLinear", "Expand", "Gather", "MatMul", "QuantizeLinear"}
+    | {"ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "Reshape", "Shape", "Slice", "Split"}
+    | {"Squeeze", "Transpose", "Unsqueeze", *UNARY.split(), *BINARY.split()}
 )
 _QUANTIZED = {"QLinearAdd": "Add", "QLinearMatMul": "MatMul", "QLinearMul": "Mul"}
 _NONE = -1

@@ -17,6 +17,7 @@ import numpy as np
 
 from onnx_upscale.declared import Shape
 from onnx_upscale.optimizer.analyze.context import Context
+from onnx_upscale.optimizer.analyze.facts import How
 from onnx_upscale.optimizer.analyze.rewrites import (
     Editor,
     Positions,
@@ -42,6 +43,7 @@ class Part:
             one lie in a row.
         shape: The shape of a kind before axes change places.
         factors: Which of these axes its channels are split into.
+        leads: Whether the axes in front are what they were.
         order: The order of axes behind the Reshape, as for a Transpose.
     """
 
@@ -52,27 +54,32 @@ class Part:
     sizes: tuple[int, int, int]
     shape: Shape
     factors: tuple[int, ...]
+    leads: bool
     order: tuple[int, ...]
 
     def __call__(self, node: Context) -> None:
         """Takes a part of the channels, splits it, and lets axes change places."""
         source = node.axes_of(self.first.inputs[0])
+        behind = self.factors[-1] - self.axis
         for axis, labels in source.items():
-            if axis != self.axis:
-                behind = axis + len(self.factors) - 1 if axis > self.axis else axis
-                node.move(self.order.index(behind), labels)
+            if axis < self.axis and not self.leads:
+                node.pin_before(self.first.inputs[0], axis, "merged or split beside heads")
+            elif axis != self.axis:
+                shift = behind if axis > self.axis else 0
+                node.move(self.order.index(axis + shift), labels)
         if self.axis not in source:
             return
         channels = source[self.axis]
         own = channels.reshape(self.sizes)[:, self.number].ravel()
-        factors = {
-            axis: node.make(self.order.index(axis), int(self.shape[axis] or 1))
-            for axis in self.factors
-            if self.shape[axis] != 1
-        }
-        if len(factors) == 1:  # Those of a single head are the channels themselves, in their order.
-            node.tie(own, next(iter(factors.values())))
+        several = [axis for axis in self.factors if self.shape[axis] != 1]
+        if len(several) == 1:  # Those of a single head are the channels themselves, in their order.
+            (axis,) = several
+            factors = {axis: node.pass_on(self.order.index(axis), own, How.SAME)}
         else:
+            factors = {
+                axis: node.make(self.order.index(axis), int(self.shape[axis] or 1))
+                for axis in several
+            }
             node.grid(own, list(factors.values()), splits=True)
         node.rewrite(partial(self._fit, channels, factors))
 
@@ -88,7 +95,8 @@ class Part:
         kept = positions(channels)
         _, kinds, in_a_row = self.sizes
         places = np.flatnonzero(kept // in_a_row % kinds == self.number)
-        sizes = [size if isinstance(size, int) else 0 for size in self.shape]
+        # Zero says that a size is the one at its place before, and -1 that all others tell it.
+        sizes = [size if isinstance(size, int) else 0 if self.leads else -1 for size in self.shape]
         for axis, labels in factors.items():
             sizes[axis] = len(positions(labels))
         steps: list[Step] = [
@@ -130,9 +138,10 @@ def find_packings(graph: Graph) -> Iterator[Packing]:
 
 def _packing(graph: Graph, first: Node) -> Packing | None:
     before, after = (graph.shapes.get(name, ()) for name in (first.inputs[0], first.outputs[0]))
-    axis = split_axis(before, after, least=3)
-    if axis is None:
+    found = _split(before, after)
+    if found is None:
         return None
+    axis, start, wide = found
     inside, order = [first], tuple(range(len(after)))
     readers = _readers(graph, first.outputs[0])
     if readers and len(readers) == 1 and readers[0].op == "Transpose":
@@ -141,8 +150,7 @@ def _packing(graph: Graph, first: Node) -> Packing | None:
         readers = _readers(graph, readers[0].outputs[0])
     if not readers:
         return None
-    wide = len(after) - len(before)
-    for kinds in range(axis, axis + wide + 1):
+    for kinds in range(start, start + wide):
         taken = [_taken(graph, reader, order.index(kinds)) for reader in readers]
         if all(taken):
             break
@@ -152,15 +160,39 @@ def _packing(graph: Graph, first: Node) -> Packing | None:
     lasts = [node for _, node in all_taken]
     inside += [reader for reader in readers if reader not in lasts]
     rest = tuple(each - (each > kinds) for each in order if each != kinds)
-    known = [int(size or 1) for size in after[axis : axis + wide + 1]]
-    at = kinds - axis
+    known = [int(size or 1) for size in after[start : start + wide]]
+    at = kinds - start
     sizes = math.prod(known[:at]), known[at], math.prod(known[at + 1 :])
     shape = (*after[:kinds], *after[kinds + 1 :])
-    factors = tuple(range(axis, axis + wide))
+    factors, leads = tuple(range(start, start + wide - 1)), before[:axis] == after[:start]
+    if not leads and sum(not isinstance(size, int) for size in shape) > 1:
+        return None
     parts = tuple(
-        Part(first, last, axis, number, sizes, shape, factors, rest) for number, last in all_taken
+        Part(first, last, axis, number, sizes, shape, factors, leads, rest)
+        for number, last in all_taken
     )
     return Packing(parts, tuple(inside))
+
+
+def _split(before: Shape, after: Shape) -> tuple[int, int, int] | None:
+    """The axis that is split, the first of the axes it is split into, and how many there are.
+
+    The axes in front may be split or merged as well, as those of windows are.
+    """
+    axis = split_axis(before, after, least=3)
+    if axis is not None:
+        return axis, axis, len(after) - len(before) + 1
+    for axis in reversed(range(len(before))):
+        end = len(after) - (len(before) - axis - 1)
+        if not all(isinstance(each, int) for each in before[axis + 1 :]):
+            return None
+        for start in reversed(range(end - 2)):
+            parts = [size for size in after[start:end] if isinstance(size, int)]
+            if len(parts) == end - start and math.prod(parts) == before[axis]:
+                return axis, start, len(parts)
+        if before[axis] != after[end - 1]:
+            return None
+    return None
 
 
 def split_axis(before: Shape, after: Shape, least: int) -> int | None:
