@@ -96,15 +96,22 @@ def test_random_masks_at_any_price(form: str, target: str) -> None:
         check(form, np.flatnonzero(gone)[: CHANNELS - 1].tolist(), side, target=TARGETS[target])
 
 
-def test_one_group_of_all_keeps_all() -> None:
-    net = Net(17, x=(1, 3, SIZE, SIZE))
+@pytest.mark.parametrize("size", [3, 30])
+@pytest.mark.parametrize("sizes", ["fixed", "shape"])
+def test_one_group_of_all_keeps_all_and_its_readers_take_what_they_want(
+    size: int, sizes: str
+) -> None:
+    """Channels become space and channels again, be they fewer than there are places or not."""
+    net = Net(17, x=(1, 3, size, size))
     made = net("Conv", "x", net.random(CHANNELS, 3, 1, 1), name="first")
     ones = np.ones(1, np.float32)
     split = net("Reshape", made, net.ints(0, 1, -1))
     normed = net("InstanceNormalization", split, ones, 0 * ones)
-    back = net("Reshape", normed, net.ints(1, CHANNELS, SIZE, SIZE))
+    given = net.ints(1, CHANNELS, size, size) if sizes == "fixed" else net("Shape", made)
+    back = net("Add", net("Reshape", normed, given), net.random(CHANNELS, 1, 1))
     model = net.model(net("Conv", back, net.random(5, CHANNELS, 1, 1), name="last"))
     masks = {"version": 1, "masks": {"last": {"input": [1, 2, 3]}}}
-    result = onnx_upscale.optimize(model, masks)
+    result = onnx_upscale.optimize(model, masks, strategy="gather")
     assert result.report["verify"]["ok"]
     assert weight_shape(result.model, "first")[0] == CHANNELS
+    assert weight_shape(result.model, "last")[1] == CHANNELS - 3

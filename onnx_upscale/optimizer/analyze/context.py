@@ -103,6 +103,10 @@ class Context:
         """The labelled axes of any tensor that is made before."""
         return self._axes.get(tensor, {})
 
+    def roots(self, labels: IntArray) -> IntArray:
+        """What stands for each channel and for all that are coupled with it so far."""
+        return self._pool.roots(labels)
+
     def attribute(self, name: str, default: Any = None) -> Any:
         """An attribute, or its default."""
         return self.node.attributes.get(name, default)

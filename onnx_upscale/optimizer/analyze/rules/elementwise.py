@@ -83,6 +83,9 @@ def broadcast_axis(
     if not labelled:
         return
     channels = max(len(labels) for labels in labelled.values())
+    for slot in [slot for slot, labels in labelled.items() if len(labels) == 1 < channels]:
+        node.pin(slot, places[slot], "one channel for all others")
+        del labelled[slot]
     full = {slot: labels for slot, labels in labelled.items() if len(labels) == channels}
     opaque = False
     for slot, place in places.items():

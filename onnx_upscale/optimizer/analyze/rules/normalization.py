@@ -13,14 +13,22 @@ def batch_normalization(node: Context) -> None:
     """An affine map per channel."""
     if node.attribute("training_mode", 0) or any(node.used(index) for index in range(1, 5)):
         raise UnclearError("it is in training mode")
+    node.pin_others(0, {1}, "normalized over")
     # Before operator set 9 it could have parameters for every position.
     _per_channel(node, range(1, 5), How.EVALUATE if node.attribute("spatial", 1) else How.NONE)
 
 
 @rule("InstanceNormalization")
 def instance_normalization(node: Context) -> None:
-    """Statistics over space, an affine map per channel."""
+    """Statistics over space, an affine map per channel.
+
+    Exporters write a normalization in one group with it, for which channels become space.
+    """
     _per_channel(node, range(1, 3))
+    for axis, labels in node.axes(0).items():
+        if axis > 1:
+            node.pass_on(axis, labels)
+            node.need(0, axis, "normalized together")
 
 
 @rule("GroupNormalization")
@@ -46,7 +54,6 @@ def group_normalization(node: Context) -> None:
 def _per_channel(node: Context, params: range, how: How = How.EVALUATE) -> None:
     if any(node.constant(slot) is None for slot in params):
         raise UnclearError("its parameters are not constant")
-    node.pin_others(0, {1}, "normalized over")
     labels = node.axes(0).get(1)
     if labels is not None:
         made = node.pass_on(1, labels, how)

@@ -100,15 +100,29 @@ def _regroup(
         factors = [node.make(target, _known(after[target])) for target in wide]
         node.grid(labels, factors, splits=True)
         return
-    # One axis is split in several. Its channels stay whole along the largest of them.
-    chosen = max(wide, key=lambda target: (_known(after[target]), -target))
+    # One axis is split in several. Its channels stay whole along one of them: that of which they
+    # were merged with others, or the largest.
     sizes = [_known(after[target]) for target in targets]
+    chosen = max(
+        wide,
+        key=lambda target: (
+            _alike(node, labels, sizes, targets.index(target)),
+            _known(after[target]),
+            -target,
+        ),
+    )
     place = targets.index(chosen)
     made = node.make(chosen, _known(after[chosen]))
     outer, inner = math.prod(sizes[:place]), math.prod(sizes[place + 1 :])
     node.tie(labels, made, outer, inner)
     slices = labels.reshape(outer, len(made), inner).swapaxes(0, 1)
     node.carry(Carry(How.ALIKE, {0: slices.ravel()}, chosen, made))
+
+
+def _alike(node: Context, labels: IntArray, sizes: list[int], place: int) -> bool:
+    """Whether channels that are split stand along one axis alone, and alike beside all others."""
+    roots = np.moveaxis(node.roots(labels).reshape(sizes), place, 0).reshape(sizes[place], -1)
+    return bool((roots == roots[:, :1]).all())
 
 
 def _into_groups(node: Context, labels: IntArray, target: int) -> bool:
