@@ -11,7 +11,17 @@ from build import Net
 
 HEADS, WIDTH, TOKENS, CHANNELS = 3, 4, 5, 8
 FLAT = HEADS * WIDTH
-FORMS = ("separate", "dynamic", "merged", "split", "packed", "unbound", "sliced", "windows")
+FORMS = (
+    "separate",
+    "dynamic",
+    "merged",
+    "split",
+    "packed",
+    "unbound",
+    "sliced",
+    "windows",
+    "image",
+)
 _SEPARATE = ("separate", "dynamic", "merged")
 
 Masks = Mapping[str, Sequence[int]]
@@ -57,12 +67,8 @@ class Attention(Net):
             sizes = self.ints(FLAT, FLAT, FLAT)
             parts = self.nodes_of("Split", flat, sizes, outputs=3, axis=2)
             return [self.parted(part) for part in parts]
-        windows = 2
-        if self.form == "windows":
-            flat, windows = self("Unsqueeze", flat, self.ints(0)), -1
-        cut = self("Reshape", flat, self.ints(windows, TOKENS, 3, HEADS, WIDTH))
-        turned = self("Transpose", cut, perm=[2, 0, 3, 1, 4])
-        if self.form in ("packed", "windows"):
+        turned = self.cut(flat)
+        if self.form in ("packed", "windows", "image"):
             return [self("Gather", turned, np.array(place), axis=0) for place in range(3)]
         if self.form == "unbound":
             parts = self.nodes_of("Split", turned, outputs=3, axis=0, num_outputs=3)
@@ -72,6 +78,18 @@ class Attention(Net):
                 for place in range(3)
             ]
         return [self("Squeeze", part, self.ints(0)) for part in parts]
+
+    def cut(self, flat: str) -> str:
+        """(batch, tokens, channels of all) to (kinds, batch, heads, tokens, channels of a head)."""
+        if self.form == "image":
+            image = self("Unsqueeze", self("Transpose", flat, perm=[0, 2, 1]), self.ints(2))
+            parted = self("Reshape", image, self.ints(2, 3, HEADS, WIDTH, TOKENS))
+            return self("Transpose", parted, perm=[1, 0, 2, 4, 3])
+        windows = 2
+        if self.form == "windows":
+            flat, windows = self("Unsqueeze", flat, self.ints(0)), -1
+        parted = self("Reshape", flat, self.ints(windows, TOKENS, 3, HEADS, WIDTH))
+        return self("Transpose", parted, perm=[2, 0, 3, 1, 4])
 
     def turned(self, keys: str) -> str:
         if self.form == "merged":

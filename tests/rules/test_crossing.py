@@ -97,11 +97,12 @@ class MixedTokens(Attention):
         return super().linear(tensor, name, inputs, outputs)
 
 
+@pytest.mark.parametrize("form", ["windows", "image"])
 @pytest.mark.parametrize("strategy", ["auto", "gather"])
-def test_tokens_that_a_layer_makes_stay_where_windows_merge_them(strategy: str) -> None:
-    """A mask on tokens reaches the Reshape that splits channels and merges windows."""
-    model = MixedTokens("windows", {}).attention()
-    masks: dict[str, Sequence[int]] = {"mix.output": [1, 3], **masked("windows", "o", head(1))}
+def test_tokens_that_a_layer_makes_stay_where_windows_merge_them(form: str, strategy: str) -> None:
+    """A mask on tokens reaches the Reshape that splits channels and merges what is around them."""
+    model = MixedTokens(form, {}).attention()
+    masks: dict[str, Sequence[int]] = {"mix.output": [1, 3], **masked(form, "o", head(1))}
     emitted = onnx_upscale.optimize(model, document(masks), strategy=strategy).model
     assert weight_shape(emitted, "o")[0] == FLAT - WIDTH
     assert weight_shape(emitted, "qkv")[1] == 3 * (FLAT - WIDTH)

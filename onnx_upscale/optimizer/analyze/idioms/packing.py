@@ -43,7 +43,7 @@ class Part:
             one lie in a row.
         shape: The shape of a kind before axes change places.
         factors: Which of these axes its channels are split into.
-        leads: Whether the axes in front are what they were.
+        same: Whether the axes in front, and those behind, are what they were.
         order: The order of axes behind the Reshape, as for a Transpose.
     """
 
@@ -54,19 +54,19 @@ class Part:
     sizes: tuple[int, int, int]
     shape: Shape
     factors: tuple[int, ...]
-    leads: bool
+    same: tuple[bool, bool]
     order: tuple[int, ...]
 
     def __call__(self, node: Context) -> None:
         """Takes a part of the channels, splits it, and lets axes change places."""
         source = node.axes_of(self.first.inputs[0])
-        behind = self.factors[-1] - self.axis
+        shift = self.factors[-1] - self.axis
         for axis, labels in source.items():
-            if axis < self.axis and not self.leads:
+            behind = axis > self.axis
+            if axis != self.axis and not self.same[behind]:
                 node.pin_before(self.first.inputs[0], axis, "merged or split beside heads")
             elif axis != self.axis:
-                shift = behind if axis > self.axis else 0
-                node.move(self.order.index(axis + shift), labels)
+                node.move(self.order.index(axis + shift if behind else axis), labels)
         if self.axis not in source:
             return
         channels = source[self.axis]
@@ -96,7 +96,9 @@ class Part:
         _, kinds, in_a_row = self.sizes
         places = np.flatnonzero(kept // in_a_row % kinds == self.number)
         # Zero says that a size is the one at its place before, and -1 that all others tell it.
-        sizes = [size if isinstance(size, int) else 0 if self.leads else -1 for size in self.shape]
+        sizes = [
+            size if isinstance(size, int) else 0 if self.same[0] else -1 for size in self.shape
+        ]
         for axis, labels in factors.items():
             sizes[axis] = len(positions(labels))
         steps: list[Step] = [
@@ -164,11 +166,12 @@ def _packing(graph: Graph, first: Node) -> Packing | None:
     at = kinds - start
     sizes = math.prod(known[:at]), known[at], math.prod(known[at + 1 :])
     shape = (*after[:kinds], *after[kinds + 1 :])
-    factors, leads = tuple(range(start, start + wide - 1)), before[:axis] == after[:start]
-    if not leads and sum(not isinstance(size, int) for size in shape) > 1:
+    factors = tuple(range(start, start + wide - 1))
+    same = before[:axis] == after[:start], before[axis + 1 :] == after[start + wide :]
+    if not same[0] and sum(not isinstance(size, int) for size in shape) > 1:
         return None
     parts = tuple(
-        Part(first, last, axis, number, sizes, shape, factors, leads, rest)
+        Part(first, last, axis, number, sizes, shape, factors, same, rest)
         for number, last in all_taken
     )
     return Packing(parts, tuple(inside))
@@ -177,22 +180,26 @@ def _packing(graph: Graph, first: Node) -> Packing | None:
 def _split(before: Shape, after: Shape) -> tuple[int, int, int] | None:
     """The axis that is split, the first of the axes it is split into, and how many there are.
 
-    The axes in front may be split or merged as well, as those of windows are.
+    The axes around it may be split or merged as well, as those of windows and of images are.
     """
     axis = split_axis(before, after, least=3)
     if axis is not None:
         return axis, axis, len(after) - len(before) + 1
     for axis in reversed(range(len(before))):
-        end = len(after) - (len(before) - axis - 1)
-        if not all(isinstance(each, int) for each in before[axis + 1 :]):
-            return None
-        for start in reversed(range(end - 2)):
-            parts = [size for size in after[start:end] if isinstance(size, int)]
-            if len(parts) == end - start and math.prod(parts) == before[axis]:
-                return axis, start, len(parts)
-        if before[axis] != after[end - 1]:
-            return None
+        behind = _count(before[axis + 1 :])
+        for end in reversed(range(3, len(after) + 1)):
+            if not behind or _count(after[end:]) != behind:
+                continue
+            for start in reversed(range(end - 2)):
+                if _count(after[start:end]) == before[axis]:
+                    return axis, start, end - start
     return None
+
+
+def _count(shape: Shape) -> int | None:
+    """How many positions axes have, if their sizes are known."""
+    known = [size for size in shape if isinstance(size, int)]
+    return math.prod(known) if len(known) == len(shape) else None
 
 
 def split_axis(before: Shape, after: Shape, least: int) -> int | None:
