@@ -26,6 +26,7 @@ from state import package_state
 from strategies import (
     cases,
     with_fused,
+    with_heads,
     with_readers_apart,
     with_recurrent,
     with_split_attention,
@@ -67,6 +68,7 @@ def main() -> None:
             cases(),
             cases(with_fused()),
             cases(with_recurrent()),
+            cases(with_heads()),
             cases(with_split_attention()),
             cases(with_readers_apart()),
         ),

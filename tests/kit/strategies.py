@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from builder import Builder, Part
 from case import Case, Dims, Masks
-from parts import bodies, compounds, fused, layers, movement, recurrent, space, values
+from parts import bodies, compounds, fused, heads, layers, movement, recurrent, space, values
 
 
 def chain(b: Builder, *parts: Part) -> None:
@@ -51,7 +51,7 @@ _PARTS: tuple[Part, ...] = (
     movement.gather, values.activation, values.affine, values.batch_norm, values.norm,
     compounds.gate, values.foreign, values.subgraph, space.pool, space.pad, space.reduce,
     movement.flatten, movement.sequence, compounds.image, movement.shuffle, movement.pixels,
-    space.resize, movement.expand, movement.tile, compounds.attention, layers.gemm, layers.matmul,
+    space.resize, movement.expand, movement.tile, heads.attention, layers.gemm, layers.matmul,
     layers.left_matmul, compounds.products, layers.twins, compounds.transition, bodies.branch,
     bodies.loop,
 )  # fmt: skip
@@ -77,7 +77,7 @@ def everything() -> st.SearchStrategy[list[Part]]:
     chains = [_chain_of(part) for part in _ONE_TO_ONE]
     often = [values.norm, space.pool, layers.grouped_conv, movement.flatten, movement.slice_]
     chains += [_chain_of(part) for part in often for _ in range(3)]
-    others = [compounds.attention, compounds.residual, movement.tile]
+    others = [heads.attention, compounds.residual, movement.tile]
     often = [
         layers.some_conv,
         compounds.concat,
@@ -107,6 +107,12 @@ def with_fused() -> st.SearchStrategy[list[Part]]:
     """Many of what onnxruntime's own tools write, with other parts around them."""
     around = (layers.some_conv, values.activation, movement.sequence, compounds.residual, chain)
     return st.lists(st.sampled_from([*fused.PARTS * 2, *around]), min_size=4, max_size=14)
+
+
+def with_heads() -> st.SearchStrategy[list[Part]]:
+    """Attention in a row and side by side, with other parts around it."""
+    around = (layers.matmul, values.activation, compounds.products, values.norm, movement.slice_)
+    return st.lists(st.sampled_from([*[heads.attention] * 4, *around]), min_size=2, max_size=6)
 
 
 def with_recurrent() -> st.SearchStrategy[list[Part]]:

@@ -19,22 +19,25 @@ STRATEGIES = ("auto", "upscale", "gather")
 
 # How the channels of all are split, and in which order the axes go on: kinds first, and kinds last.
 PACKED = {
-    "kinds first": ((3, 1, WIDTH), (2, 0, 3, 1, 4)),
-    "kinds last": ((1, WIDTH, 3), (4, 0, 2, 1, 3)),
+    "kinds first": ((3, 1, -1), (2, 0, 3, 1, 4)),
+    "kinds last": ((1, -1, 3), (4, 0, 2, 1, 3)),
 }
 
 
-def build(read: Sequence[int], residual: bool, packed_as: str) -> onnx.ModelProto:
+def build(
+    read: Sequence[int], residual: bool, packed_as: str, width: int = WIDTH
+) -> onnx.ModelProto:
     """Attention by one head, as Hiera and MViT begin.
 
     Args:
         read: What the projection does without.
         residual: Whether queries are added to what attention gives, as in MViT.
         packed_as: One of PACKED.
+        width: Channels of the head.
     """
     net = Net(17, x=(2, TOKENS, 5))
-    packed = net("MatMul", "x", net.random(5, 3 * WIDTH), name="qkv")
-    packed = net("Add", net.random(3 * WIDTH), packed)
+    packed = net("MatMul", "x", net.random(5, 3 * width), name="qkv")
+    packed = net("Add", net.random(3 * width), packed)
     split, order = PACKED[packed_as]
     packed = net("Reshape", packed, net.ints(2, TOKENS, *split))
     packed = net("Transpose", packed, perm=order)
@@ -45,8 +48,8 @@ def build(read: Sequence[int], residual: bool, packed_as: str) -> onnx.ModelProt
     result = net("MatMul", net("Softmax", scores), values)
     if residual:
         result = net("Add", result, queries)
-    result = net("Reshape", net("Transpose", result, perm=[0, 2, 1, 3]), net.ints(2, TOKENS, WIDTH))
-    weight = net.random(WIDTH, 6)
+    result = net("Reshape", net("Transpose", result, perm=[0, 2, 1, 3]), net.ints(2, TOKENS, width))
+    weight = net.random(width, 6)
     weight[list(read)] = 0
     return net.model(net("MatMul", result, weight, name="project"))
 
@@ -88,3 +91,10 @@ def test_what_is_zero_in_queries_or_in_keys_leaves_both(packed_as: str, strategy
         model, {"version": 1, "masks": masks}, strategy=strategy, target=TARGETS["blocks of 1"]
     )
     assert weight_shape(result.model, "qkv") == (5, 3 * WIDTH - 2 * len({0, 3, 6}))
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("packed_as", PACKED)
+def test_a_head_of_a_single_channel(packed_as: str, strategy: str) -> None:
+    model = build((), residual=False, packed_as=packed_as, width=1)
+    assert shapes(model, strategy, "blocks of 1") == [(5, 3), (1, 6)]

@@ -163,33 +163,3 @@ def image(b: Builder) -> None:
     out = matmul(b, turned, outs)
     assert out is not None
     b.one("Transpose", [out], (n, outs, h, w), perm=[0, 3, 1, 2])
-
-
-def attention(b: Builder) -> None:
-    """Two heads; the contraction axes of queries and keys are coupled."""
-    if b.pick(3) is None:
-        sequence(b)
-    data = b.pick(3)
-    if data is None:
-        return
-    n, length, channels = b.shapes[data]
-    assert isinstance(channels, int)
-    heads, width = 2, b.draw(st.integers(1, 3))
-    parts, whole = [], None
-    for order in ([0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3]):
-        whole = matmul(b, data, heads * width)
-        assert whole is not None
-        sizes = b.constant([0, 0, heads, width], np.int64)
-        cut = b.one("Reshape", [whole, sizes], (n, length, heads, width))
-        before = (n, length, heads, width)
-        shape = tuple(before[axis] for axis in order)
-        parts.append(b.one("Transpose", [cut], shape, perm=order))
-    scores = b.one("MatMul", parts[:2], (n, heads, length, length))
-    scores = b.one("Softmax", [scores], (n, heads, length, length), axis=3)
-    mixed = b.one("MatMul", [scores, parts[2]], (n, heads, length, width))
-    turned = b.one("Transpose", [mixed], (n, length, heads, width), perm=[0, 2, 1, 3])
-    sizes = b.constant([0, 0, heads * width], np.int64)
-    flat = b.one("Reshape", [turned, sizes], (n, length, heads * width))
-    if whole is not None and b.chance(0.3):  # Values by another way.
-        flat = b.one("Add", [flat, activation(b, whole) or whole], (n, length, heads * width))
-    matmul(b, flat, channels)

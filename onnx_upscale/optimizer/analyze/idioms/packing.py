@@ -71,7 +71,7 @@ class Part:
             return
         channels = source[self.axis]
         own = channels.reshape(self.sizes)[:, self.number].ravel()
-        several = [axis for axis in self.factors if self.shape[axis] != 1]
+        several = [axis for axis in self.factors if self.shape[axis] != 1] or self.factors[-1:]
         if len(several) == 1:  # Those of a single head are the channels themselves, in their order.
             (axis,) = several
             factors = {axis: node.pass_on(self.order.index(axis), own, How.SAME)}
