@@ -93,7 +93,7 @@ class Session:
         self._load = None  # The model goes with it.
         return session
 
-    @property
+    @functools.cached_property
     def output_types(self) -> dict[str, np.dtype[Any]]:
         """The element type of each output that is a tensor of a type ONNX knows."""
         if self._in_parts is not None:

@@ -75,7 +75,13 @@ class Wiring:
         self.readers: dict[str, list[int]] = {}
         self.constants = set(self.initializers)
         self.makers = {name: node for node in self.nodes for name in node.output}
+        self._own_by_name: dict[str, list[int]] = {}
+        self._own_by_output: dict[str, list[int]] = {}
         for index, node in enumerate(self.nodes):
+            if index >= scope.first:
+                self._own_by_name.setdefault(node.name, []).append(index)
+                for name in node.output:
+                    self._own_by_output.setdefault(name, []).append(index)
             for name in reads(node):
                 self.readers.setdefault(name, []).append(index)
             if (
@@ -101,9 +107,7 @@ class Wiring:
         """The nodes of the graph itself that a name means."""
         if name in self.initializers:
             return self._using(name)
-        own = range(self.scope.first, len(self.nodes))
-        by_name = [index for index in own if self.nodes[index].name == name]
-        return by_name or [index for index in own if name in self.nodes[index].output]
+        return self._own_by_name.get(name) or self._own_by_output.get(name, [])
 
     def _using(self, weight: str) -> list[int]:
         """The layers whose weight is an initializer, or is made from it and other constants.
