@@ -46,9 +46,34 @@ REASONS: tuple[tuple[str, tuple[str, ...], str], ...] = (
         "a norm is repeated over all channels by Expand before the division, which keeps them",
     ),
     (
-        "starnet",
+        "starnet|darknet|focalnet|nextvit|tf_efficientnet",
         ("input",),
         "a residual stream has the same channels from end to end, though later readers want fewer",
+    ),
+    (
+        "raft",
+        ("input",),
+        "a recurrent state has what any reader wants, and each of its gates makes all of that",
+    ),
+    (
+        "res2ne",
+        _BOTH,
+        "parts of a split are added to each other: all keep what any of their readers wants",
+    ),
+    (
+        "convmixer",
+        ("output",),
+        "depthwise convolutions pad constant channels: by their values, some are constant again",
+    ),
+    (
+        "efficientnet_cc",
+        ("input",),
+        "weights that are mixed at run time read and write all channels",
+    ),
+    (
+        "sam2",
+        ("output",),
+        "queries are pooled as one axis of all heads, which keeps heads in step",
     ),
     (
         "halonet",
