@@ -18,9 +18,10 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
+from onnx_upscale.errors import ModelError
 from onnx_upscale.protobuf import copy_fields
 
-_LEAST = 1 << 20
+LEAST = 1 << 20
 """Bytes from which on a tensor is mapped; smaller ones are read."""
 _BLOCK = 1 << 20
 
@@ -33,11 +34,25 @@ class Place:
         path: The file.
         offset: Where it begins.
         length: How long it is.
+        stamp: What the file was when it was read first (`stamp_of`), if anybody noted that.
     """
 
     path: str
     offset: int
     length: int
+    stamp: str = ""
+
+    def check(self, file: int | str) -> None:
+        """Sees to it that the file is what it was.
+
+        Args:
+            file: Its path, or its descriptor if it is open.
+
+        Raises:
+            ModelError: It is not.
+        """
+        if self.stamp and stamp_of(file) != self.stamp:
+            raise ModelError(f"{self.path}: has changed since it was read; run again")
 
     def blocks(self) -> Iterator[bytes]:
         """The content, a few megabytes at a time.
@@ -47,6 +62,7 @@ class Place:
         """
         left = self.length
         with open(self.path, "rb") as file:
+            self.check(file.fileno())
             file.seek(self.offset)
             while left:
                 block = file.read(min(left, _BLOCK))
@@ -54,6 +70,12 @@ class Place:
                     raise OSError(f"{self.path}: is shorter than it was when it was read first")
                 left -= len(block)
                 yield block
+
+
+def stamp_of(file: int | str) -> str:
+    """What tells a file from another, and from itself with other content."""
+    found = os.stat(file)
+    return f"{found.st_size}:{found.st_mtime_ns}:{found.st_ino}"
 
 
 def load_or_map(model: onnx.ModelProto, folder: Path) -> None:
@@ -92,7 +114,7 @@ def _place_in(folder: Path, tensor: TensorProto) -> Place | None:
     except KeyError:
         return None
     length, offset = prod(tensor.dims) * dtype.itemsize, info.offset or 0
-    if dtype.isbuiltin != 1 or length < _LEAST:
+    if dtype.isbuiltin != 1 or length < LEAST:
         return None
     # onnx has a look at the location, which must not lead out of the folder.
     probe = TensorProto(name=tensor.name, data_location=TensorProto.EXTERNAL)
@@ -103,7 +125,7 @@ def _place_in(folder: Path, tensor: TensorProto) -> Place | None:
     there = os.path.getsize(path) - offset
     if there < length or (there if info.length is None else info.length) != length:
         return None
-    return Place(str(path), offset, length)
+    return Place(str(path), offset, length, stamp_of(str(path)))
 
 
 def refer(tensor: TensorProto, place: Place) -> None:
@@ -120,8 +142,10 @@ def refer(tensor: TensorProto, place: Place) -> None:
         ("location", place.path),
         ("offset", place.offset),
         ("length", place.length),
+        ("checksum", place.stamp),  # The one other key that readers of ONNX let through.
     ):
-        tensor.external_data.add(key=key, value=str(value))
+        if value != "":
+            tensor.external_data.add(key=key, value=str(value))
 
 
 def place_of(tensor: TensorProto) -> Place | None:
@@ -132,7 +156,8 @@ def place_of(tensor: TensorProto) -> Place | None:
     path = entries.get("location", "")
     if not os.path.isabs(path):
         return None
-    return Place(path, int(entries["offset"]), int(entries["length"]))
+    offset, length = int(entries["offset"]), int(entries["length"])
+    return Place(path, offset, length, entries.get("checksum", ""))
 
 
 def array_of(tensor: TensorProto) -> npt.NDArray[Any]:
@@ -141,6 +166,7 @@ def array_of(tensor: TensorProto) -> npt.NDArray[Any]:
     if place is None:
         return numpy_helper.to_array(tensor)
     dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type).newbyteorder("<")
+    place.check(place.path)
     mapped = np.memmap(place.path, dtype, "r", place.offset, tuple(tensor.dims))
     return mapped.view(np.ndarray)
 

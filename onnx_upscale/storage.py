@@ -17,7 +17,8 @@ from onnx import TensorProto, external_data_helper
 from onnx_upscale.atomic import Buffer, Content, PathLike, data_path
 from onnx_upscale.choices import EXTERNAL_DATA
 from onnx_upscale.errors import OutputError, UsageError
-from onnx_upscale.mapped import Place, blocks_of, embedded, place_of, refer, size_of
+from onnx_upscale.mapped import Place, blocks_of, place_of, refer, size_of
+from onnx_upscale.one_file import OneFile
 from onnx_upscale.protobuf import copy_fields
 
 ExternalData: TypeAlias = Literal["auto", "always", "never"]
@@ -29,6 +30,9 @@ _SMALL = 1024
 _PAGE, _LARGE = 4096, 1 << 20
 """Large tensors start at a page, so that they can be mapped."""
 _LINE = 64
+_TOO_LARGE = (
+    "{}: what is no weight of the main graph takes more than the 2 GB that one file can hold"
+)
 
 
 def external_files(model: onnx.ModelProto, path: PathLike) -> frozenset[Path]:
@@ -99,9 +103,10 @@ def size_of_files(files: Mapping[PathLike, Content], path: PathLike) -> tuple[st
     Returns:
         The sha256 of that, and the bytes of all.
     """
-    content = files[path]
-    assert isinstance(content, bytes)
-    return hashlib.sha256(content).hexdigest(), sum(map(len, files.values()))
+    content, sha256 = files[path], hashlib.sha256()
+    for block in [content] if isinstance(content, bytes) else content:
+        sha256.update(block)
+    return sha256.hexdigest(), sum(map(len, files.values()))
 
 
 @dataclass(frozen=True)
@@ -148,7 +153,7 @@ class Stored:
             external_data == "auto" and (bool(self.sources) or self.is_large)
         ):
             return self._two_files(path)
-        return {path: self._serialized(embedded(self.model), path)}
+        return {path: self._whole(path)}
 
     def size(self, path: PathLike, external_data: str = "auto") -> tuple[str, int]:
         """What `size_of_files` says of `files`."""
@@ -157,7 +162,7 @@ class Stored:
     def _two_files(self, path: PathLike) -> dict[PathLike, Content]:
         target = Path(os.path.realpath(path))
         if not self._outside:
-            return {path: self._serialized(embedded(self.model), path)}
+            return {path: self._whole(path)}
         light = onnx.ModelProto()
         copy_fields(self.model, light, leave={"graph"})
         copy_fields(self.model.graph, light.graph, leave={"initializer"})
@@ -184,15 +189,20 @@ class Stored:
         mapped = sum(place.length for place in places if place is not None)
         return int(self.model.ByteSize()) + mapped
 
+    def _whole(self, path: PathLike) -> Content:
+        if not self._outside:
+            return self._serialized(self.model, path)
+        try:
+            return OneFile(self.model)
+        except (EncodeError, ValueError):
+            raise OutputError(_TOO_LARGE.format(path)) from None
+
     @staticmethod
     def _serialized(model: onnx.ModelProto, path: PathLike) -> bytes:
         try:
             content: bytes = model.SerializeToString(deterministic=True)
         except (EncodeError, ValueError):
-            raise OutputError(
-                f"{path}: what is no weight of the main graph takes more than the 2 GB that one "
-                "file can hold"
-            ) from None
+            raise OutputError(_TOO_LARGE.format(path)) from None
         return content
 
     @cached_property

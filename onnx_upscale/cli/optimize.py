@@ -90,6 +90,7 @@ def optimize(
     from onnx_upscale import tables
     from onnx_upscale.foreseen import foresee
     from onnx_upscale.main_job import optimize_with
+    from onnx_upscale.optimizer.load.model import InPlace
     from onnx_upscale.options import Options
 
     if recovering != (data is not None):
@@ -109,7 +110,7 @@ def optimize(
         with shown_log(verbose), progress_bars() as progress:
             if dry_run:
                 return _foreseen(foresee(model, masks, given, progress))
-            result = optimize_with(model, masks, given, progress)
+            result = optimize_with(InPlace(model), masks, given, progress)
     except VerifyError as error:
         if error.report is not None:
             write_files(_told(error.report, report, html))

@@ -24,9 +24,10 @@ def verify(
     """Check an earlier result again."""
     from onnx_upscale import tables
     from onnx_upscale.api import verify_with
+    from onnx_upscale.optimizer.load.model import InPlace
     from onnx_upscale.options import Options
     from onnx_upscale.reporting import verified
 
-    found = verify_with(model, masks, out, Options(**options))
+    found = verify_with(InPlace(model), masks, InPlace(out), Options(**options))
     line = tables.equality(found.samples, found.max_abs, found.max_rel)
     return Outcome(verified(found), [line], found.warnings)

@@ -61,7 +61,7 @@ def parts_of(model: onnx.ModelProto, most: int) -> list[Part] | None:
     sizes = {name: place.length for name, place in places.items() if place is not None}
     groups: list[tuple[list[onnx.NodeProto], set[str]]] = [([], set())]
     for node in graph.node:
-        reads = set(_names_read(node))
+        reads = set(names_read(node))
         nodes, seen = groups[-1]
         if nodes and sum(sizes.get(name, 0) for name in seen | reads) > most:
             groups.append(([], set()))
@@ -101,13 +101,14 @@ def part_model(model: onnx.ModelProto, part: Part, types: Mapping[str, int]) -> 
     return own
 
 
-def _names_read(node: onnx.NodeProto) -> Iterator[str]:
+def names_read(node: onnx.NodeProto) -> Iterator[str]:
+    """What a node reads, and what its bodies do."""
     yield from (name for name in node.input if name)
     for attribute in node.attribute:
         for graph in (attribute.g, *attribute.graphs):
             yield from (value.name for value in graph.output)
             for inner in graph.node:
-                yield from _names_read(inner)
+                yield from names_read(inner)
 
 
 class Loaded(Protocol):

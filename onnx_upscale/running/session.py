@@ -18,7 +18,7 @@ from onnx_upscale.errors import VerifySetupError
 from onnx_upscale.mapped import Place, array_of, place_of, refer, size_of
 from onnx_upscale.protobuf import copy_fields
 from onnx_upscale.running import parts
-from onnx_upscale.running.parts import InParts, mapped_bytes, parts_of
+from onnx_upscale.running.parts import InParts, mapped_bytes, names_read, parts_of
 from onnx_upscale.storage import Stored
 
 THREADS = "ONNX_UPSCALE_THREADS"
@@ -43,6 +43,8 @@ class Session:
         without: Names of onnxruntime's optimizers that it must not use.
         whole: Whether a model with many mapped weights is loaded whole all the same; otherwise it
             runs part by part, but for where it is timed.
+        pack: Whether onnxruntime lays weights out anew for its kernels, beside what they were: that
+            takes as much memory again, and pays only in a model that runs often.
 
     Raises:
         VerifySetupError: onnxruntime does not load the model.
@@ -57,12 +59,15 @@ class Session:
         optimized: bool = True,
         without: Sequence[str] = (),
         whole: bool = False,
+        pack: bool = True,
     ) -> None:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _ONLY_FATAL
         options.intra_op_num_threads = threads or int(os.environ.get(THREADS, 0))
         # The threads of several sessions would spin against each other.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if not pack:
+            options.add_session_config_entry("session.disable_prepacking", "1")
         if not optimized:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         if profile is not None:
@@ -79,7 +84,7 @@ class Session:
 
                 def again(part: onnx.ModelProto) -> Session:
                     given = (threads, providers, None, optimized, without)
-                    return Session(part, *given, whole=True)
+                    return Session(part, *given, whole=True, pack=False)
 
                 self._in_parts = InParts(model, cut, again)
                 self._outputs = [output.name for output in model.graph.output]
@@ -228,7 +233,10 @@ def _load(
 
 def _lending(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[TensorProto]]:
     """A model as it can be handed over as bytes, and the weights that are handed over beside it."""
-    tensors = model.graph.initializer
+    # What nobody reads onnxruntime drops at once, and then misses what it is handed for it.
+    read = {name for node in model.graph.node for name in names_read(node)}
+    read.update(value.name for value in model.graph.output)
+    tensors = [tensor for tensor in model.graph.initializer if tensor.name in read]
     if not Stored(model).is_large:
         return model, [tensor for tensor in tensors if place_of(tensor) is not None]
     light = onnx.ModelProto()

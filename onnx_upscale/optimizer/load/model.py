@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import onnx
@@ -11,10 +12,31 @@ from google.protobuf.message import DecodeError
 from onnx import helper
 
 from onnx_upscale.errors import ModelError
-from onnx_upscale.mapped import embedded, load_or_map
+from onnx_upscale.in_place import read_in_place
+from onnx_upscale.mapped import Place, embedded, load_or_map, refer
 from onnx_upscale.optimizer.load.inlining import inline_functions
 from onnx_upscale.optimizer.load.order import sort_nodes
 from onnx_upscale.storage import Stored, external_files
+
+
+class InPlace(os.PathLike[str]):
+    """The path of a model whose file is there, and stays as it is, as long as the model is in use.
+
+    Its large weights are left there until somebody looks at them.
+
+    Args:
+        path: The path.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __fspath__(self) -> str:
+        return self._path
+
+    def __str__(self) -> str:
+        return self._path
+
 
 ModelSource = str | os.PathLike[str] | onnx.ModelProto | Stored
 
@@ -64,8 +86,13 @@ def read_files(source: ModelSource, mapped: bool = False) -> Stored:
         sort_nodes(model.graph)
         return Stored(model)
     path = Path(source)
+    places: Mapping[str, Place] = {}
     try:
-        model.ParseFromString(path.read_bytes())
+        in_place = read_in_place(path) if mapped and isinstance(source, InPlace) else None
+        if in_place is None:
+            model.ParseFromString(path.read_bytes())
+        else:
+            model, places = in_place
     except FileNotFoundError:
         raise ModelError(f"{path}: no such file") from None
     except IsADirectoryError:
@@ -74,7 +101,11 @@ def read_files(source: ModelSource, mapped: bool = False) -> Stored:
         raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from None
     except (DecodeError, ValueError):
         raise ModelError(f"{path}: not an ONNX model, or a truncated one") from None
-    return adopt(model, path.parent, mapped, str(path))
+    stored = adopt(model, path.parent, mapped, str(path))
+    for tensor in stored.model.graph.initializer:
+        if tensor.name in places:
+            refer(tensor, places[tensor.name])
+    return stored
 
 
 def adopt(
