@@ -12,13 +12,16 @@ import onnx
 from onnx import helper
 from onnx.helper import np_dtype_to_tensor_dtype
 
-from onnx_upscale.errors import VerifySetupError
 from onnx_upscale.mapped import place_of
 
 Values: TypeAlias = "npt.NDArray[Any]"
 
 MOST = 1 << 28
 """Bytes of mapped weights that one part may have; a session takes about twice as much."""
+
+
+class NoTensorError(Exception):
+    """What one part would have to pass to another is a sequence, a map or an optional."""
 
 
 @dataclass(frozen=True)
@@ -148,10 +151,7 @@ class InParts:
             types = loaded.output_types
             odd = set(part.gives) - set(types)
             if odd:
-                raise VerifySetupError(
-                    f"onnxruntime cannot run it: it is so large that it runs in parts, and "
-                    f"'{min(odd)}', which is no tensor, would have to be passed between them"
-                )
+                raise NoTensorError(min(odd))
             self._types.update(types)
             kinds.update({name: np_dtype_to_tensor_dtype(kind) for name, kind in types.items()})
             yield loaded
@@ -176,6 +176,7 @@ class InParts:
             Its outputs, and what the parts gave each other.
 
         Raises:
+            NoTensorError: It has to be run as a whole.
             VerifySetupError: A part cannot be loaded or run.
         """
         values = dict(inputs)

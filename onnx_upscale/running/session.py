@@ -18,7 +18,7 @@ from onnx_upscale.errors import VerifySetupError
 from onnx_upscale.mapped import Place, array_of, place_of, refer, size_of
 from onnx_upscale.protobuf import copy_fields
 from onnx_upscale.running import parts
-from onnx_upscale.running.parts import InParts, mapped_bytes, names_read, parts_of
+from onnx_upscale.running.parts import InParts, NoTensorError, mapped_bytes, names_read, parts_of
 from onnx_upscale.storage import Stored
 
 THREADS = "ONNX_UPSCALE_THREADS"
@@ -102,7 +102,10 @@ class Session:
     def output_types(self) -> dict[str, np.dtype[Any]]:
         """The element type of each output that is a tensor of a type ONNX knows."""
         if self._in_parts is not None:
-            return self._in_parts.output_types
+            try:
+                return self._in_parts.output_types
+            except NoTensorError:
+                self._in_parts = None
         kinds = {
             output.name: re.fullmatch(r"tensor\((\w+)\)", output.type)
             for output in self._session.get_outputs()
@@ -137,8 +140,11 @@ class Session:
         """
         names = self._outputs if wanted is None else list(wanted)
         if self._in_parts is not None:
-            given = self._in_parts.run(inputs)
-            return {name: given[name] for name in names}
+            try:
+                given = self._in_parts.run(inputs)
+                return {name: given[name] for name in names}
+            except NoTensorError:
+                self._in_parts = None
         if not names:  # onnxruntime takes that for all.
             return {}
         values = self._run(names, inputs)

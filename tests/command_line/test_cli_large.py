@@ -48,7 +48,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(params=["mapped", "large"])
 def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Weights stay in their files; `large`: and all are more than one file can hold."""
-    monkeypatch.setattr(mapped, "_LEAST", 128)
+    monkeypatch.setattr(mapped, "LEAST", 128)
     monkeypatch.setattr(parts, "MOST", 4000)
     if request.param == "large":
         monkeypatch.setattr(storage, "_MOST", 4000)

@@ -26,7 +26,7 @@ SAMPLE = Path(__file__).parents[2] / "models" / "digits.onnx"
 def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Weights are read, or stay in their files while models run part by part."""
     if request.param == "mapped":
-        monkeypatch.setattr(mapped, "_LEAST", 128)
+        monkeypatch.setattr(mapped, "LEAST", 128)
         monkeypatch.setattr(parts, "MOST", 2000)
     return str(request.param)
 
