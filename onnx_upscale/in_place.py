@@ -25,22 +25,18 @@ def read_in_place(path: Path) -> tuple[onnx.ModelProto, dict[str, Place]] | None
 
     Returns:
         The model, with initializers that are empty, and where their contents lie, by name; None
-        where there are none, or where protobuf has to say what the file is.
-
-    Raises:
-        OSError: It cannot be read.
+        where there are none, and for what is no file, as a pipe, or none of a model: whoever reads
+        all of it says what is wrong.
     """
-    with path.open("rb") as file:
-        stamp = stamp_of(file.fileno())
-        try:
-            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except ValueError:  # It is empty.
-            return None
-        with content:
-            try:
+    if not path.is_file():
+        return None
+    try:
+        with path.open("rb") as file:
+            stamp = stamp_of(file.fileno())
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 return _read(content, str(path.absolute()), stamp)
-            except (OddError, ValueError):
-                return None
+    except (OSError, OddError, ValueError):
+        return None
 
 
 def _read(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -101,6 +102,15 @@ def test_a_weight_that_does_not_fit_its_shape_is_told(tmp_path: Path) -> None:
     path.write_bytes(plain(model))
     with pytest.raises(ModelError, match="bytes, but its shape needs"):
         read_files(InPlace(str(path)), mapped=True)
+
+
+def test_what_is_no_file_is_left_to_whoever_reads_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert read_in_place(tmp_path / "pipe") is None  # And does not wait for somebody to write.
+    assert read_in_place(tmp_path) is None
+    assert read_in_place(tmp_path / "missing") is None
+    (tmp_path / "empty").touch()
+    assert read_in_place(tmp_path / "empty") is None
 
 
 def test_a_file_that_changes_meanwhile_is_told(tmp_path: Path) -> None:
