@@ -125,7 +125,7 @@ def _end_of_affine(
     """Where an output mask acts: behind the affine operations attached straight to a layer."""
     outputs = {value.name for value in graph.output}
     while True:
-        readers = [node for node in graph.node for name in _reads(node) if name == tensor]
+        readers = [node for node in graph.node for name in reads(node) if name == tensor]
         if len(readers) != 1 or tensor in outputs:
             return tensor
         (node,) = readers
@@ -156,7 +156,7 @@ _BIAS = {"BiasGelu": 1, "FastGelu": 1, "MultiHeadAttention": 3}
 
 def _biased(graph: onnx.GraphProto, tensor: str) -> onnx.NodeProto | None:
     """The activation or attention that alone reads a tensor, if it adds a bias to it."""
-    readers = [node for node in graph.node for name in _reads(node) if name == tensor]
+    readers = [node for node in graph.node for name in reads(node) if name == tensor]
     if len(readers) != 1 or tensor in {value.name for value in graph.output}:
         return None
     (node,) = readers
@@ -177,6 +177,7 @@ def _own_part(keep: Array, place: int, shape: tuple[int, ...]) -> Array:
     return np.concatenate(parts)[:total]
 
 
-def _reads(node: onnx.NodeProto) -> list[str]:
-    inner = [name for a in node.attribute for n in a.g.node for name in _reads(n)]
+def reads(node: onnx.NodeProto) -> list[str]:
+    """What a node reads, and what its bodies do."""
+    inner = [name for a in node.attribute for n in a.g.node for name in reads(n)]
     return [*node.input, *inner]

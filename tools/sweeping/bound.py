@@ -31,14 +31,15 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from build import Array
+from masked import reads
+from sweeping.compare import giving, session
 from sweeping.flags import Flow, gate, join, not_absorbed, product, rectangle
-from sweeping.known import attributes, constants, reads
+from sweeping.known import attributes, constants
 from sweeping.operators import RULES, Call
 
 _WORKING = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum")
@@ -393,18 +394,8 @@ def _run(
     """Every value of a model: constants as they are, all else from a run."""
     found = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
     found.update(inputs)
-    probe = onnx.ModelProto()
-    probe.CopyFrom(model)
-    del probe.graph.output[:]
-    wanted = [name for node in probe.graph.node for name in node.output if name]
-    probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(
-        probe.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    for name, value in zip(wanted, session.run(None, dict(inputs)), strict=True):
+    wanted = [name for node in model.graph.node for name in node.output if name]
+    values = session(giving(model, wanted)).run(None, dict(inputs))
+    for name, value in zip(wanted, values, strict=True):
         found[name] = np.asarray(value)
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,18 +19,23 @@ AS_WRITTEN, OPTIMIZED = (
 )
 
 
-def outputs(
-    model: onnx.ModelProto, samples: Sequence[Mapping[str, Array]], level: Any = AS_WRITTEN
-) -> list[list[Array]]:
-    """What a model makes of each sample; the parts of a sequence count as outputs."""
+def session(model: onnx.ModelProto, level: Any = AS_WRITTEN) -> onnxruntime.InferenceSession:
+    """A model in onnxruntime, on one thread."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
     options.graph_optimization_level = level
-    session = onnxruntime.InferenceSession(
+    return onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    runs: list[list[Any]] = [session.run(None, dict(values)) for values in samples]
+
+
+def outputs(
+    model: onnx.ModelProto, samples: Sequence[Mapping[str, Array]], level: Any = AS_WRITTEN
+) -> list[list[Array]]:
+    """What a model makes of each sample; the parts of a sequence count as outputs."""
+    loaded = session(model, level)
+    runs: list[list[Any]] = [loaded.run(None, dict(values)) for values in samples]
     return [
         [
             np.asarray(part)
@@ -71,15 +76,20 @@ def shaken(model: onnx.ModelProto, samples: list[dict[str, Array]]) -> list[list
     return outputs(model, changed, OPTIMIZED)
 
 
-def tensors(
-    model: onnx.ModelProto, names: list[str], samples: Sequence[Mapping[str, Array]]
-) -> list[list[Array]]:
-    """What a model makes, under some names, of each sample."""
+def giving(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
+    """A model with these tensors for outputs."""
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
     del probe.graph.output[:]
     probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    return outputs(probe, samples)
+    return probe
+
+
+def tensors(
+    model: onnx.ModelProto, names: list[str], samples: Sequence[Mapping[str, Array]]
+) -> list[list[Array]]:
+    """What a model makes, under some names, of each sample."""
+    return outputs(giving(model, names), samples)
 
 
 def before_choices(

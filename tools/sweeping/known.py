@@ -8,6 +8,7 @@ import onnx
 from onnx import numpy_helper
 
 from build import Array
+from masked import reads
 from sweeping.compare import tensors
 
 _RANDOM = ("Random", "Bernoulli", "Multinomial", "Dropout")
@@ -82,12 +83,6 @@ def shapes(
         (values,) = tensors(model, unknown, [sample])
         found.update((name, value.shape) for name, value in zip(unknown, values, strict=True))
     return found
-
-
-def reads(node: onnx.NodeProto) -> list[str]:
-    """What a node reads, and what its bodies do."""
-    inner = [name for a in node.attribute for each in a.g.node for name in reads(each)]
-    return [name for name in node.input if name] + inner
 
 
 def attributes(node: onnx.NodeProto) -> Mapping[str, object]:
