@@ -14,7 +14,7 @@ import onnxruntime
 import pytest
 from hypothesis import HealthCheck, settings
 
-pytest.register_assert_rewrite("bodies_checks", "build", "rule_cases")
+pytest.register_assert_rewrite("bodies_checks", "build", "rule_cases", "slimming")
 pytest_plugins = ["command", "exporting"]
 
 _COMMON: dict[str, Any] = {

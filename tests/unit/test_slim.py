@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import io
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,92 +11,34 @@ import pytest
 from onnx import numpy_helper
 
 import onnx_upscale
-from onnx_upscale import Result, UsageError, export
+from onnx_upscale import export
 
 pytest.importorskip("torch")
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from onnx_upscale.exporter.torch_exporters import EXPORTERS
 from onnx_upscale.exporter.witness import isolated
 from onnx_upscale.optimizer.verify import Tolerance
 from onnx_upscale.running import Session
 from onnx_upscale.torch import slim
 from onnx_upscale.torch.comparison import Comparison
-from onnx_upscale.torch.norms import unfold
-from onnx_upscale.torch.selection import NAME
-from onnx_upscale.torch.values import NewLayer
-from slim_models import MODELS, Several, Shared, Shy, Tied, hooked, made
-from torch_models import Residual, Tiny, fails, image, onnx_says, torch_says
-
-STRATEGIES = ("auto", "gather")
-
-
-@pytest.fixture
-def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Uses the older exporter, which is faster and keeps BatchNormalization."""
-    monkeypatch.setitem(EXPORTERS, "dynamo", EXPORTERS["torchscript"])
-
-
-def optimized(model: nn.Module, strategy: str = "gather", **options: Any) -> Result:
-    exported = export(model, image(), None)
-    return onnx_upscale.optimize(exported.model, exported.masks, strategy=strategy, **options)
-
-
-def check(model: nn.Module, result: Result) -> nn.Module:
-    """Slims, and checks what holds for every module."""
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    small = slim(model, result)
-    assert_equal(small, result)
-    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
-    assert set(small.state_dict()) >= set(before)
-    assert type(small) is type(model)
-    assert_counts_are_right(small)
-    return small
-
-
-COUNTED: Mapping[type[nn.Module], Callable[[Any], tuple[int, ...]]] = {
-    nn.modules.conv._ConvTransposeNd: lambda part: (
-        part.in_channels,
-        part.out_channels // part.groups,
-    ),
-    nn.modules.conv._ConvNd: lambda part: (part.out_channels, part.in_channels // part.groups),
-    nn.Linear: lambda part: (part.out_features, part.in_features),
-    nn.modules.batchnorm._NormBase: lambda part: (part.num_features,),
-    nn.GroupNorm: lambda part: (part.num_channels // part.num_groups * part.num_groups,),
-    nn.PReLU: lambda part: (part.num_parameters,),
-    nn.Embedding: lambda part: (part.num_embeddings, part.embedding_dim),
-}
-
-
-def assert_counts_are_right(module: nn.Module) -> None:
-    """Modules say of themselves what their weights say."""
-    for path, part in module.named_modules():
-        weight = getattr(part, "weight", None)
-        said = next((said for kind, said in COUNTED.items() if isinstance(part, kind)), None)
-        if weight is not None and said is not None:
-            assert tuple(weight.shape[:2]) == said(part), path
-
-
-def assert_equal(module: nn.Module, result: Result) -> None:
-    for batch in (1, 3):
-        x = image(batch, seed=5)
-        np.testing.assert_allclose(torch_says(module, x), onnx_says(result.model, x), atol=1e-4)
+from slim_models import MODELS, Several, Shy, Tied, hooked, made
+from slimming import (
+    STRATEGIES,
+    assert_counts_are_right,
+    assert_equal,
+    check,
+    optimized,
+    selections,
+    weights,
+)
+from torch_models import image, onnx_says, torch_says
 
 
 def initializers(pruned: Any) -> Any:
     """The weights of the repaired model, of the original's shapes."""
     return pruned.recovered.model.graph.initializer
-
-
-def weights(model: nn.Module) -> int:
-    return sum(each.numel() for each in model.parameters())
-
-
-def selections(model: nn.Module) -> dict[str, Tensor]:
-    found = model.named_buffers()
-    return {name.rpartition(".")[0]: value for name, value in found if name.endswith(NAME)}
 
 
 @pytest.mark.usefixtures("fast")
@@ -301,83 +242,6 @@ class TestEqualToTheResult:
 
 
 @pytest.mark.usefixtures("fast")
-class TestNormalization:
-    @pytest.fixture
-    def both(self) -> tuple[Any, Any]:
-        model = made("normed", dim=0)
-        return model, check(model, optimized(model))
-
-    def test_a_constant_goes_into_the_mean(self, both: tuple[Any, Any]) -> None:
-        model, small = both
-        assert small.only.bias is None
-        kept = model.behind_only.running_mean[:, None] == small.behind_only.running_mean
-        assert small.behind_only.num_features < 16 and not kept.any()
-
-    def test_but_not_where_something_else_reads_the_layer(self, both: tuple[Any, Any]) -> None:
-        model, small = both
-        assert small.also.bias is not None
-        assert torch.isin(small.behind_also.running_mean, model.behind_also.running_mean).all()
-
-    def test_nor_where_it_is_behind_several_layers(self, both: tuple[Any, Any]) -> None:
-        _, small = both
-        assert small.first.bias is not None
-
-    def test_nor_where_something_is_done_in_place(self, both: tuple[Any, Any]) -> None:
-        _, small = both
-        assert small.rectified.bias is not None
-
-    @pytest.mark.filterwarnings("error")
-    def test_one_that_holds_nothing_expects_what_it_reads(self) -> None:
-        model = made("styled", dim=0)
-        small: Any = check(model, optimized(model))
-        assert small.per.num_features == small.stem.out_channels < 16
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["dense", "inverted", "odd"])
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_folded_batch_normalization_is_taken_out_again(
-    name: str, strategy: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(EXPORTERS, "torchscript", fails)
-    model = made(name)
-    result = optimized(model, strategy)
-    folded = {node.op_type for node in result.model.graph.node}
-    assert name == "dense" or "BatchNormalization" not in folded
-    small = check(model, result)
-    norms = [part for part in small.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
-    assert norms
-    for norm in norms:
-        assert norm.running_var is not None
-        assert norm.num_features == len(norm.weight) == len(norm.running_var)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("dim", [0, 1])
-def test_normalization_folded_into_several_layers(
-    dim: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(EXPORTERS, "torchscript", fails)
-    model: Any = made("normed", dim)
-    result = optimized(model)
-    small: Any = check(model, result)
-    assert small.behind_both.num_features == 16
-    assert small.behind_only.num_features < 16 or dim == 1
-
-
-@pytest.mark.slow
-def test_what_a_folded_normalization_makes_may_be_read_twice(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setitem(EXPORTERS, "torchscript", fails)
-    model = made("linked")
-    result = optimized(model, "constrained")
-    small: Any = check(model, result)
-    assert small.norm.num_features == small.project.out_channels < 16
-    assert not selections(small)
-
-
-@pytest.mark.usefixtures("fast")
 class TestTrainable:
     @pytest.mark.parametrize("name", MODELS)
     def test_finite_gradients_everywhere(self, name: str) -> None:
@@ -463,185 +327,3 @@ class TestGoesOn:
         smaller = check(small, result)
         assert weights(smaller) < weights(small)
         assert first and set(selections(smaller)) >= set(first)
-
-
-@pytest.mark.usefixtures("fast")
-class TestRefused:
-    @pytest.fixture
-    def result(self) -> Result:
-        return optimized(made("residual"))
-
-    def says(self, job: Callable[[], object]) -> str:
-        with pytest.raises(UsageError) as error:
-            job()
-        message = str(error.value)
-        assert "\n" not in message
-        return message
-
-    def test_no_module(self, result: Result) -> None:
-        assert "expected a torch.nn.Module" in self.says(lambda: slim("net.pt", result))
-
-    def test_no_result(self) -> None:
-        model: Any = "out.onnx"
-        assert "expected what optimize or prune gave" in self.says(lambda: slim(Tiny(), model))
-
-    def test_another_module(self, result: Result) -> None:
-        message = self.says(lambda: slim(made("dense"), result))
-        assert message.startswith("layer 'stem' has a weight of 20x3x3x3 in the module, and of 48x")
-
-    def test_a_module_without_a_layer(self, result: Result) -> None:
-        model: Any = made("residual")
-        del model.inner
-        model.forward = lambda image: model.head(model.left(model.stem(image)).mean((2, 3)))
-        message = self.says(lambda: slim(model, result, image()))
-        assert message.startswith("layer 'inner' of the result is not in the module")
-
-    def test_other_inputs(self, result: Result) -> None:
-        assert "the result reads image, and the module x" in self.says(
-            lambda: slim(Tiny(), result, image())
-        )
-
-    def test_a_layer_of_another_shape(self, result: Result) -> None:
-        model: Any = made("residual")
-        model.head = nn.Linear(48, 7)
-        message = self.says(lambda: slim(model, result))
-        assert message.startswith("layer 'head' has a weight of 7x48 in the module, and of 5x48")
-
-    def test_trained_since(self, result: Result) -> None:
-        model: Any = made("residual")
-        for parameter in model.parameters():
-            parameter.data += 0.1
-        message = self.says(lambda: slim(model, result))
-        assert "have other weights than were exported" in message
-
-    def test_a_module_that_computes_something_else(self, result: Result) -> None:
-        model: Any = made("residual")
-        model.norm.eps = 1.0
-        message = self.says(lambda: slim(model, result))
-        assert "does not compute what the result computes" in message
-
-    def test_another_count_of_outputs(self, result: Result) -> None:
-        class Twice(Residual):
-            def forward(self, image: Tensor) -> Any:
-                return super().forward(image), image
-
-        model = made("residual")
-        model.__class__ = Twice
-        message = self.says(lambda: slim(model, result))
-        assert "the module has 2 outputs where the result gives 1" in message
-
-    def test_a_layer_that_cannot_be_found_again(self) -> None:
-        class Folded(nn.Module):
-            """Its second weight is computed, so that nothing in the model has its name."""
-
-            def __init__(self) -> None:
-                super().__init__()
-                self.one = nn.Linear(8, 6)
-                self.two = nn.utils.parametrizations.weight_norm(nn.Linear(6, 6))
-                self.three = nn.Linear(6, 5)
-
-            def forward(self, x: Tensor) -> Tensor:
-                y: Tensor = self.three(torch.relu(self.two(torch.relu(self.one(x)))))
-                return y
-
-        torch.manual_seed(0)
-        model: Any = Folded()
-        exported = export(model, torch.randn(2, 8), None)
-        keys = [node.name for node in exported.model.graph.node if node.op_type == "Gemm"]
-        masks = {"version": 1, "masks": {keys[1]: {"input": [0, 1, 2]}}}
-        result = onnx_upscale.optimize(exported.model, masks)
-        message = self.says(lambda: slim(model, result))
-        assert "layer 'two'" in message, message
-
-    def test_one_layer_that_is_masked_in_one_of_its_calls(self) -> None:
-        model = made("shared", amount=0)
-        exported = export(model, image(), None)
-        names = [node.name for node in exported.model.graph.node if node.op_type == "Conv"]
-        masks = {"version": 1, "masks": {names[2]: {"input": [1, 2]}}}
-        result = onnx_upscale.optimize(exported.model, masks)
-        message = self.says(lambda: slim(model, result))
-        assert message.startswith("layer 'twice' has one weight, and the result several"), message
-
-    def test_an_embedding_that_is_masked_as_a_layer_alone(self) -> None:
-        model = Tied().eval()
-        given = torch.randint(0, 20, (2, 7))
-        exported = export(model, given, None)
-        *_, head = (node.name for node in exported.model.graph.node if node.op_type == "MatMul")
-        masks = {"version": 1, "masks": {head: {"input": [1, 2]}}}
-        result = onnx_upscale.optimize(exported.model, masks)
-        message = self.says(lambda: slim(model, result, given))
-        assert message.startswith("layer 'tokens' has one weight, and the result several"), message
-
-    def test_arguments_that_cannot_be_made_up(self) -> None:
-        model = Shared()
-        result = optimized(model.eval())
-
-        class Wrapped(nn.Module):
-            def __init__(self) -> None:
-                super().__init__()
-                self.inner = model
-
-            def forward(self, pair: list[Tensor]) -> Tensor:
-                y: Tensor = self.inner(pair[0])
-                return y
-
-        assert "give `args`" in self.says(lambda: slim(Wrapped(), result))
-
-
-class TestUnfolded:
-    """A normalization that comes out of a layer again."""
-
-    def layer(self, seed: int, kind: str) -> tuple[NewLayer, nn.Module]:
-        rng = np.random.default_rng(seed)
-        shape = {"plain": (6, 4, 3, 3), "grouped": (6, 2, 3, 3), "transposed": (4, 3, 3, 3)}[kind]
-        groups = 1 if kind == "plain" else 2
-        weight = rng.standard_normal(shape)
-        new = NewLayer(
-            weight, rng.standard_normal(6), np.arange(6), None, groups, kind == "transposed"
-        )
-        make = nn.ConvTranspose2d if kind == "transposed" else nn.Conv2d
-        return new, make(4, 6, 3, groups=groups).double()
-
-    @pytest.mark.parametrize("kind", ["plain", "grouped", "transposed"])
-    @pytest.mark.parametrize("affine", [True, False])
-    @pytest.mark.parametrize("biased", [True, False])
-    def test_both_compute_what_was_folded(self, kind: str, affine: bool, biased: bool) -> None:
-        for seed in range(5):
-            new, conv = self.layer(seed, kind)
-            torch.manual_seed(seed)
-            norm: Any = nn.BatchNorm2d(6, affine=affine).double().eval()
-            norm.running_mean.normal_()
-            norm.running_var.uniform_(0.5, 2)
-            if affine:
-                norm.weight.data.normal_()
-                norm.weight.data[seed % 6] = 0.0
-                norm.bias.data.normal_()
-            if kind != "transposed":
-                new.weight[(seed + 1) % 6] = 0.0
-            bias = np.random.default_rng(seed).standard_normal(6) if biased else None
-            both = unfold(new, bias, norm)
-            wanted, found = copy.deepcopy(conv), conv
-            assert found.bias is not None and wanted.bias is not None
-            wanted.weight.data = torch.from_numpy(new.weight)
-            wanted.bias.data = torch.from_numpy(np.asarray(new.bias))
-            found.weight.data = torch.from_numpy(both.weight)
-            own = np.zeros(6) if both.bias is None else both.bias
-            found.bias.data = torch.from_numpy(np.asarray(own))
-            norm.running_mean = torch.from_numpy(both.mean)
-            if affine:
-                norm.weight.data = torch.from_numpy(np.asarray(both.gamma))
-                norm.bias.data = torch.from_numpy(np.asarray(both.shift))
-            assert (both.bias is None) == (bias is None)
-            x = torch.randn(2, 4, 5, 5, dtype=torch.float64)
-            with torch.no_grad():
-                np.testing.assert_allclose(norm(found(x)), wanted(x), atol=1e-9)
-
-    def test_a_channel_that_reads_nothing_is_the_same_in_training(self) -> None:
-        new, conv = self.layer(0, "plain")
-        new.weight[2] = 0.0
-        norm: Any = nn.BatchNorm2d(6).double()
-        both = unfold(new, None, norm)
-        assert new.bias is not None and both.shift is not None
-        assert both.shift[2] == new.bias[2]
-        assert both.mean[2] == 0.0
-        assert conv is not None
