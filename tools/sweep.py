@@ -182,6 +182,8 @@ def _mend_old_exporter() -> None:
     """Operators that torch's older exporter lacks, in terms of those that it has."""
     import torch
 
+    torch._dynamo.config.disable = True  # Some models compile parts of themselves.
+    torch.backends.mha.set_fastpath_enabled(False)
     add_up = torch.Tensor.cumsum
     torch.Tensor.cumsum = lambda x, axis, **given: add_up(  # type: ignore[method-assign]
         x.long() if x.dtype == torch.bool else x, axis, **given

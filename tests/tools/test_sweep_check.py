@@ -73,3 +73,12 @@ def test_folded_models_compute_the_same() -> None:
     np.testing.assert_array_equal(one, other)
     made = {name for node in folded(model).graph.node for name in node.output}
     assert not made & constants(folded(model).graph)
+
+
+def test_what_is_no_tensor_stays_a_node() -> None:
+    net = Net(18, x=(2, 3))
+    made = net("SequenceInsert", net("SequenceEmpty"), net("Add", "x", net("Neg", net.random(3))))
+    model = net.model(net("SequenceAt", made, np.array(0)))
+    assert {node.op_type for node in folded(model).graph.node} >= {"SequenceEmpty", "Add"}
+    inputs = [input_values(model)]
+    np.testing.assert_array_equal(outputs(model, inputs), outputs(folded(model), inputs))

@@ -11,7 +11,8 @@ from build import Array
 from masked import reads
 from sweeping.compare import tensors
 
-_RANDOM = ("Random", "Bernoulli", "Multinomial", "Dropout")
+# What is drawn is no constant, and what is no tensor cannot be an initializer.
+_NOT_FOLDED = ("Random", "Bernoulli", "Multinomial", "Dropout", "Sequence", "Optional")
 
 
 def named(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -27,7 +28,7 @@ def constants(graph: onnx.GraphProto) -> set[str]:
     """Tensors that do not depend on any input."""
     found = {tensor.name for tensor in graph.initializer} - {each.name for each in graph.input}
     for node in graph.node:
-        if node.op_type.startswith(_RANDOM) or any(a.HasField("g") for a in node.attribute):
+        if node.op_type.startswith(_NOT_FOLDED) or any(a.HasField("g") for a in node.attribute):
             continue
         if all(name in found for name in node.input if name):
             found.update(filter(None, node.output))
