@@ -1,12 +1,12 @@
 """What other plans would gain by the prices that `auto` plans with, as a Markdown table.
 
-    python tools/limits_study.py --target PROFILE MODEL.onnx:MASKS.json ... > table.md
+    python tools/limits_study.py FOLDER --target PROFILE [--amounts 0.3 0.5 ...] > table.md
 
-Two questions, as shares of the predicted latency. What would it save to compute a layer once for
-each of its readers that copies, in place of the copies (`duplicate`)? What would it save to choose
-the counts of segments that touch together, where `auto` chooses each beside the others (`joint`)?
-The second is answered by search: every pair of segments with a layer between them, all counts that
-the prices like, again and again until no pair gains.
+For the networks of `tools/performance.py` in FOLDER and random masks, as shares of the predicted
+latency: what would it save to compute a layer once for each of its readers that copies, in place of
+the copies (`duplicate`)? And to choose the counts of segments that touch together, where `auto`
+chooses each by what is beside it (`joint`)? The second is answered by search: every pair of
+segments with a layer between them, all counts that the prices like, until no pair gains.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ import numpy as np
 
 from onnx_upscale.clock import Clock
 from onnx_upscale.optimizer.analyze import Analysis, Segment
-from onnx_upscale.optimizer.plan import _NONE as NOTHING_PREFERRED
-from onnx_upscale.optimizer.plan import Costs, Plan, Strategy, lay_out
+from onnx_upscale.optimizer.plan import Costs, Plan, Preferred, Strategy, lay_out
 from onnx_upscale.optimizer.plan import _realized as realized
 from onnx_upscale.options import Options
 from onnx_upscale.planning import planned_job
+from suite.jobs import all_jobs
+from zoo import input_masks
 
 Counts = Mapping[int, int]
 """By the number of a segment, how many of its channels to keep."""
@@ -32,18 +33,21 @@ Counts = Mapping[int, int]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("jobs", nargs="+", metavar="MODEL:MASKS")
+    parser.add_argument("folder", type=Path)
     parser.add_argument("--target", default="cpu")
+    parser.add_argument("--amounts", nargs="+", type=float, default=[0.3, 0.5, 0.7])
     args = parser.parse_args()
-    print("| model | masks | copies | `duplicate` | `joint` | counts changed |")
+    print("| network | masks | copies | `duplicate` | `joint` | counts changed |")
     print("|---|---|---|---|---|---|")
-    for job in args.jobs:
-        model, _, masks = job.partition(":")
-        plan = planned_job(model, masks, Options(target=args.target), Clock()).plan
+    for job in all_jobs(args.folder):
+        plain = (job.criterion, job.batch, job.form) == ("random", 1, "float32")
+        if not plain or job.amount not in args.amounts:
+            continue
+        masks = input_masks(job.folder, job.model, str(job.amount))
+        plan = planned_job(job.path, masks, Options(target=args.target), Clock()).plan
         copies = plan.seconds_by_kind["copies"] / plan.seconds
         best, changed = joint(plan)
-        print(f"| {Path(model).stem} | {Path(masks).stem.removeprefix(Path(model).stem + '.')}"
-              f" | {copies:.1%} | {duplicated(plan) / plan.seconds:.2%}"
+        print(f"| {job.model} | {job.amount} | {copies:.1%} | {duplicated(plan) / plan.seconds:.2%}"
               f" | {1 - best / plan.seconds:.2%} | {changed} |", flush=True)  # fmt: skip
 
 
@@ -110,9 +114,9 @@ def seconds(plan: Plan, counts: Counts, costs: Costs) -> float:
     """What it takes to keep so many channels of each segment, first those that `auto` keeps."""
     analysis, wanted = plan.analysis, []
     for segment in analysis.structure.segments:
-        kept = analysis.needs.labels[segment.roots]
-        missing = counts[segment.id] - int(np.count_nonzero(kept))
-        more = segment.roots[~kept]
+        needed = analysis.needs.labels[segment.roots]
+        missing = counts[segment.id] - int(np.count_nonzero(needed))
+        more = segment.roots[~needed]
         more = more[np.argsort(~plan.kept.labels[more], kind="stable")]
         wanted.append(more[: max(0, missing)])
     kept, layout, failed = lay_out(
@@ -120,7 +124,7 @@ def seconds(plan: Plan, counts: Counts, costs: Costs) -> float:
     )
     if failed:
         return float("inf")
-    return realized(analysis, kept, layout, costs, Strategy.AUTO, NOTHING_PREFERRED).seconds
+    return realized(analysis, kept, layout, costs, Strategy.AUTO, Preferred()).seconds
 
 
 if __name__ == "__main__":
