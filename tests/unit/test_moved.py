@@ -184,6 +184,21 @@ def test_with_one_layout_nothing_is_written_otherwise() -> None:
     assert axes == {1}
 
 
+@pytest.mark.parametrize("flat", ["Flatten", "Squeeze", "Reshape"])
+def test_what_scales_rows_is_no_convolution(flat: str) -> None:
+    """A BatchNormalization behind images that were pooled to rows."""
+    net: Any = Net(17, x=[2, 3, SIDE, SIDE])
+    made = net("GlobalAveragePool", trunk(net))
+    given = {"Squeeze": [net.ints(2, 3)], "Reshape": [net.ints(0, -1)]}
+    rows = normalized(net, net(flat, made, *given.get(flat, [])), 8)
+    net.others.append(net("Sigmoid", made))
+    last = net("Gemm", rows, net.constant(net.random(4, 8), "r"), net.random(4), transB=1)
+    model, masks = net.model(last, *net.others), masks_of(r=[0, 3, 5], other=[1, 2])
+    result = onnx_upscale.optimize(model, masks, target=COPIES_PAY)
+    assert "moved" in readings(result.report).values()
+    assert result.report["verify"]["ok"]
+
+
 def trunk(net: Any, channels: int = 8) -> str:
     """A tensor that somebody else reads as well."""
     made = net("MaxPool", layer(net, "x", 3, channels, "w"), kernel_shape=[1, 1])

@@ -208,12 +208,14 @@ class Moved(_Copy):
     Attributes:
         approach: These nodes.
         blocked: Whether what they read could be in the blocked layout.
+        scaling: Those of them that scale channels of what is in the blocked layout otherwise.
     """
 
     name = "moved"
 
     approach: Approach
     blocked: bool
+    scaling: tuple[Node, ...]
 
     @classmethod
     def ways(cls, read: Read, here: IntArray, needs: BoolArray, costs: Costs) -> Iterator[Reading]:
@@ -223,11 +225,14 @@ class Moved(_Copy):
             return  # Rounding costs nothing there, as long as nothing stands before it.
         size, wanted = len(needs), needs.nonzero()[0]
         start, end = int(wanted[0]), int(wanted[-1]) + 1
+        blocked = costs.reorders(approach.source)
+        scaling = filter(_scales_channels, approach.nodes if blocked else ())
+        images = tuple(node for node in scaling if costs.reorders(node.inputs[0]))
         for count in dict.fromkeys(costs.liked(read.layer, len(wanted))):
             if count < size:
                 fits = end - start <= count
                 chosen = _window(start, count, size) if fits else _filled(needs, wanted, count)
-                yield cls(read, here, needs, chosen, approach, costs.reorders(approach.source))
+                yield cls(read, here, needs, chosen, approach, blocked, images)
 
     def narrow(self) -> tuple[IntArray, ...]:
         """What the nodes make."""
@@ -240,8 +245,7 @@ class Moved(_Copy):
         if self.blocked and approach.concatenation is not None:
             found.append(Unblock(approach.concatenation, rank=4))
         found += [Select(e.node, e.slot, e.axis, self.chosen) for e in approach.edges]
-        if self.blocked:
-            found += [Convolve(node) for node in approach.nodes if _scales_channels(node)]
+        found += map(Convolve, self.scaling)
         return tuple(found)
 
     def seconds(self, costs: Costs, made: int) -> float:
