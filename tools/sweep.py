@@ -47,6 +47,8 @@ def main() -> None:
         planned = sum(1 for _ in _jobs(args.folder, []))
         print(summary(read(args.folder), planned))
         return
+    if args.exporter == "old":  # It traces nothing that torchvision compiles on the way.
+        os.environ["TORCHDYNAMO_DISABLE"] = "1"
     state = package_state()
     done = {
         (row["model"], row["exporter"])
@@ -182,7 +184,6 @@ def _mend_old_exporter() -> None:
     """Operators that torch's older exporter lacks, in terms of those that it has."""
     import torch
 
-    torch._dynamo.config.disable = True  # Some models compile parts of themselves.
     torch.backends.mha.set_fastpath_enabled(False)
     add_up = torch.Tensor.cumsum
     torch.Tensor.cumsum = lambda x, axis, **given: add_up(  # type: ignore[method-assign]

@@ -97,6 +97,11 @@ REASONS: tuple[tuple[str, tuple[str, ...], str], ...] = (
 NOT_EXPORTED: tuple[tuple[str, str], ...] = (
     ("tracing a dynamo-optimized|trace a dynamo-optimized", "torch: compiled by its own package"),
     ("adaptive_avg_pool2d, output size", "older exporter: adaptive pooling to no factor"),
+    ("output OrtValue provided", "older exporter: what it makes does not run in onnxruntime"),
+    (
+        "UnsupportedOperatorError|Unsupported: ONNX export of",
+        "older exporter: an operator that it lacks",
+    ),
     ("TorchExportError", "newer exporter: torch.export cannot trace it"),
     ("takes too long", "more than 240 s of CPU time"),
 )
