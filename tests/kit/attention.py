@@ -21,7 +21,10 @@ FORMS = (
     "sliced",
     "windows",
     "image",
+    "torch",
+    "torch, any batch",
 )
+_ANY_BATCH = ("dynamic", "windows", "torch, any batch")
 _SEPARATE = ("separate", "dynamic", "merged")
 
 Masks = Mapping[str, Sequence[int]]
@@ -41,7 +44,7 @@ class Attention(Net):
     """Attention in one of the forms that exporters write, with zeros where masks say so."""
 
     def __init__(self, form: str, masks: Masks, opset: int = 18) -> None:
-        batch: int | str = "batch" if form in ("dynamic", "windows") else 2
+        batch: int | str = "batch" if form in _ANY_BATCH else 2
         super().__init__(opset, x=(batch, TOKENS, CHANNELS))
         self.masks, self.form = masks, form
 
@@ -62,6 +65,8 @@ class Attention(Net):
         """Queries, keys and values, by heads."""
         if self.form in _SEPARATE:
             return [self.parted(self.linear("x", name, CHANNELS, FLAT)) for name in "qkv"]
+        if self.form.startswith("torch"):
+            return self.as_torch_does(self("Transpose", "x", perm=[1, 0, 2]))
         flat = self.linear("x", "qkv", CHANNELS, 3 * FLAT)
         if self.form == "split":
             sizes = self.ints(FLAT, FLAT, FLAT)
@@ -78,6 +83,21 @@ class Attention(Net):
                 for place in range(3)
             ]
         return [self("Squeeze", part, self.ints(0)) for part in parts]
+
+    def as_torch_does(self, tokens_first: str) -> list[str]:
+        """As `torch.nn.MultiheadAttention`: kinds are taken out before there are heads."""
+        flat = self.linear(tokens_first, "qkv", CHANNELS, 3 * FLAT)
+        batch, of_both = (-1, -1) if self.form in _ANY_BATCH else (2, 2 * HEADS)
+        kinds = self("Reshape", flat, self.ints(TOKENS, batch, 3, FLAT))
+        turned = self("Transpose", self("Unsqueeze", kinds, self.ints(0)), perm=[3, 1, 2, 0, 4])
+        turned = self("Squeeze", turned, self.ints(-2))
+        found = []
+        for place in range(3):
+            own = self("Gather", turned, np.array(place), axis=0)
+            merged = self("Reshape", own, self.ints(TOKENS, of_both, WIDTH))
+            merged = self("Transpose", merged, perm=[1, 0, 2])
+            found.append(self("Reshape", merged, self.ints(batch, HEADS, TOKENS, WIDTH)))
+        return found
 
     def cut(self, flat: str) -> str:
         """(batch, tokens, channels of all) to (kinds, batch, heads, tokens, channels of a head)."""

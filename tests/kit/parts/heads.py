@@ -26,7 +26,8 @@ def attention(b: Builder) -> None:
     n, length, channels = b.shapes[data]
     assert isinstance(channels, int)
     heads, width = b.draw(st.sampled_from([2, 1, 3])), b.draw(st.integers(1, 3))
-    kinds, whole = (_packed if b.chance(0.5) else _separate)(b, data, heads, width)
+    form = b.draw(st.sampled_from([_separate, _packed, _as_torch_does]))
+    kinds, whole = form(b, data, heads, width)
     for place in (0, 1):
         if b.chance(0.3):
             kinds[place] = _changed(b, kinds[place])
@@ -83,6 +84,26 @@ def _packed(b: Builder, data: str, heads: int, width: int) -> tuple[list[str], N
     turned = b.one("Transpose", [cut], (3, *by_heads), perm=order)
     taken = [b.constant(kind, np.int64) for kind in range(3)]
     return [b.one("Gather", [turned, each], by_heads, axis=0) for each in taken], None
+
+
+def _as_torch_does(b: Builder, data: str, heads: int, width: int) -> tuple[list[str], None]:
+    """The same, tokens first, and heads merged with the batch as they are split off."""
+    n, length, _ = b.shapes[data]
+    if not isinstance(length, int):
+        return _packed(b, data, heads, width)
+    flat = matmul(b, data, 3 * heads * width)
+    assert flat is not None
+    tokens_first = b.hidden("Transpose", [flat], perm=[1, 0, 2])
+    sizes = b.constant([length, -1, 3, heads * width], np.int64)
+    apart = b.hidden("Transpose", [b.hidden("Reshape", [tokens_first, sizes])], perm=[2, 0, 1, 3])
+    merged = b.constant([length, -1, width], np.int64)
+    parted = b.constant([-1, heads, length, width], np.int64)
+    kinds = []
+    for number in range(3):
+        own = b.hidden("Gather", [apart, b.constant(number, np.int64)], axis=0)
+        own = b.hidden("Transpose", [b.hidden("Reshape", [own, merged])], perm=[1, 0, 2])
+        kinds.append(b.one("Reshape", [own, parted], (n, heads, length, width)))
+    return kinds, None
 
 
 def _changed(b: Builder, tensor: str) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from onnx_upscale.optimizer.analyze.idioms.ends import find_ends
 from onnx_upscale.optimizer.analyze.idioms.packing import find_packings
+from onnx_upscale.optimizer.analyze.idioms.partition import find_partitions
 from onnx_upscale.optimizer.analyze.idioms.shuffle import find_shuffles
 from onnx_upscale.optimizer.analyze.idioms.transposition import find_transpositions
 from onnx_upscale.optimizer.analyze.rules.table import Rule
@@ -50,7 +51,7 @@ def find_idioms(graph: Graph, sizes: Mapping[str, Sizes]) -> Idioms:
     for shuffle in find_shuffles(graph):
         rules[shuffle.last.index] = shuffle
         inside |= {shuffle.first.index, shuffle.between.index}
-    for packing in find_packings(graph):
+    for packing in (*find_packings(graph), *find_partitions(graph)):
         rules.update({part.last.index: part for part in packing.parts})
         inside |= {node.index for node in packing.inside}
     for end in find_ends(graph):

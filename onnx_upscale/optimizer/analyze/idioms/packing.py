@@ -101,11 +101,9 @@ class Part:
         ]
         for axis, labels in factors.items():
             sizes[axis] = len(positions(labels))
-        steps: list[Step] = [
-            Taken(self.axis, places),
-            Reshaped(tuple(sizes)),
-            Transposed(self.order),
-        ]
+        steps: list[Step] = [Reshaped(tuple(sizes)), Transposed(self.order)]
+        if kinds > 1:
+            steps.insert(0, Taken(self.axis, places))
         editor.replace_by(self.first, steps)
 
 
@@ -144,14 +142,10 @@ def _packing(graph: Graph, first: Node) -> Packing | None:
     if found is None:
         return None
     axis, start, wide = found
-    inside, order = [first], tuple(range(len(after)))
-    readers = _readers(graph, first.outputs[0])
-    if readers and len(readers) == 1 and readers[0].op == "Transpose":
-        inside.append(readers[0])
-        order = tuple(readers[0].attributes.get("perm", tuple(reversed(order))))
-        readers = _readers(graph, readers[0].outputs[0])
-    if not readers:
+    moved = _moved(graph, first, len(after))
+    if moved is None:
         return None
+    inside, order, readers = moved
     for kinds in range(start, start + wide):
         taken = [_taken(graph, reader, order.index(kinds)) for reader in readers]
         if all(taken):
@@ -177,12 +171,47 @@ def _packing(graph: Graph, first: Node) -> Packing | None:
     return Packing(parts, tuple(inside))
 
 
+def _moved(
+    graph: Graph, first: Node, rank: int
+) -> tuple[list[Node], tuple[int, ...], list[Node]] | None:
+    """The nodes that move axes behind a Reshape, the order that they make, and who reads that.
+
+    Axes of one may come in between, as long as they go again.
+    """
+    inside, order = [first], list[int | None](range(rank))
+    while readers := readers_of(graph, inside[-1].outputs[0]):
+        node = readers[0]
+        if len(readers) > 1 or node.domain or node.op not in ("Transpose", "Unsqueeze", "Squeeze"):
+            known = [axis for axis in order if axis is not None]
+            return (inside, tuple(known), readers) if len(known) == len(order) == rank else None
+        if node.op == "Transpose":
+            perm = node.attributes.get("perm", range(len(order))[::-1])
+            order = [order[axis] for axis in perm]
+        elif node.op == "Unsqueeze":
+            for axis in sorted(_named_axes(graph, node, len(order), added=True)):
+                order.insert(axis, None)
+        else:
+            gone = _named_axes(graph, node, len(order))
+            if not gone:  # All axes of one.
+                return None
+            order = [each for axis, each in enumerate(order) if axis not in gone]
+        inside.append(node)
+    return None
+
+
+def _named_axes(graph: Graph, node: Node, rank: int, added: bool = False) -> list[int]:
+    """The axes that a Squeeze or Unsqueeze names, counted from the start."""
+    value = graph.value(node, 1)
+    axes = node.attributes.get("axes", () if value is None else value.ravel().tolist())
+    return [int(axis) % (rank + len(axes) * added) for axis in axes]
+
+
 def _split(before: Shape, after: Shape) -> tuple[int, int, int] | None:
     """The axis that is split, the first of the axes it is split into, and how many there are.
 
     The axes around it may be split or merged as well, as those of windows and of images are.
     """
-    axis = split_axis(before, after, least=3)
+    axis = split_axis(before, after, least=2)
     if axis is not None:
         return axis, axis, len(after) - len(before) + 1
     for axis in reversed(range(len(before))):
@@ -224,7 +253,7 @@ def split_axis(before: Shape, after: Shape, least: int) -> int | None:
     return None
 
 
-def _readers(graph: Graph, name: str) -> list[Node] | None:
+def readers_of(graph: Graph, name: str) -> list[Node] | None:
     """The nodes that read a tensor first; None if it is read in any other way."""
     uses = graph.readers.get(name, ())
     if name in graph.outputs or name in graph.captured or any(slot for _, slot in uses):
@@ -267,10 +296,8 @@ def _single(graph: Graph, node: Node, axis: int, size: int) -> list[int]:
 
 def _squeezed(graph: Graph, name: str, axis: int) -> Node | None:
     """The Squeeze of this axis that alone reads a tensor."""
-    readers = _readers(graph, name)
+    readers = readers_of(graph, name)
     if not readers or len(readers) > 1 or readers[0].op != "Squeeze" or readers[0].domain:
         return None
-    value = graph.value(readers[0], 1)
-    axes = readers[0].attributes.get("axes", () if value is None else value.ravel().tolist())
     rank = len(graph.shapes[name])
-    return readers[0] if [int(each) % rank for each in axes] == [axis] else None
+    return readers[0] if _named_axes(graph, readers[0], rank) == [axis] else None

@@ -65,6 +65,8 @@ def _merge(node: Context, sources: list[int], target: int, before: Shape) -> Non
     factors = []
     for axis in sources:
         factor = node.axes(0).get(axis)
+        if factor is None and before[axis] == 1:
+            continue  # It is no factor.
         if factor is None:
             factor = node.unbound(_known(before[axis]))
             node.pin_part(0, axis, factor, "merged with axes of channels")
