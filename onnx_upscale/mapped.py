@@ -6,6 +6,7 @@ length. Models have such tensors in memory only; what is written to a file never
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -174,7 +175,14 @@ def array_of(tensor: TensorProto) -> npt.NDArray[Any]:
 def size_of(tensor: TensorProto) -> int:
     """Bytes of a tensor whose content is raw or mapped; 0 for any other."""
     place = place_of(tensor)
-    return len(tensor.raw_data) if place is None else place.length
+    if place is not None:
+        return place.length
+    if not tensor.HasField("raw_data"):
+        return 0
+    dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    if dtype.isbuiltin != 1:  # Several may share a byte.
+        return len(tensor.raw_data)
+    return math.prod(tensor.dims) * dtype.itemsize  # The content itself would be copied to count.
 
 
 def blocks_of(tensor: TensorProto) -> Iterator[bytes]:

@@ -39,13 +39,18 @@ def copy_fields(source: Message, target: Message, leave: Collection[str]) -> Non
         target: What it is added to.
         leave: Names of fields that are left out.
     """
-    for descriptor, value in source.ListFields():
-        if descriptor.name in leave:
+    for descriptor in source.DESCRIPTOR.fields:  # `ListFields` would copy what is left out, too.
+        name = descriptor.name
+        if name in leave:
             continue
-        if hasattr(value, "MergeFrom"):  # A repeated field or a message.
-            getattr(target, descriptor.name).MergeFrom(value)
+        value = getattr(source, name)
+        repeated = hasattr(value, "MergeFrom") and not hasattr(value, "ListFields")
+        if not repeated and not source.HasField(name):
+            continue
+        if hasattr(value, "MergeFrom"):
+            getattr(target, name).MergeFrom(value)
         else:
-            setattr(target, descriptor.name, value)
+            setattr(target, name, value)
 
 
 def fields(content: bytes | mmap.mmap, at: int, end: int) -> Iterator[Field]:
