@@ -13,11 +13,14 @@ from onnx_upscale.tuning.budget import Budget, Progress
 from onnx_upscale.tuning.choosing import choose
 from onnx_upscale.tuning.racing import fastest
 from onnx_upscale.tuning.runtime import Runtime
+from onnx_upscale.tuning.together import plan_together
 
 __all__ = ["tuned_plan"]
 
 # Prices of copies to try, as multiples of the target's: from never mind them to never copy.
 _COPY_PRICES = (0.3, 3.0, 1e9)
+# How much of the time goes to counts that are chosen together; what is left of it, to the choices.
+_SEARCH = 0.2
 
 
 def tuned_plan(
@@ -47,8 +50,9 @@ def tuned_plan(
     runtime = Runtime(_providers(prices), sizes, Budget(seconds, progress))
     costs = Costs(analysis.structure, prices)
     planned = plan(analysis, "auto", costs)
+    together = plan_together(planned, costs, lambda: runtime.budget.left(_SEARCH) > 0)
     preferred = choose(planned, costs, runtime)
-    plans = [planned]
+    plans = [planned] if together is planned else [planned, together]
     if preferred != Preferred():
         plans.append(plan(analysis, "auto", costs, preferred))
     plans += [plan(analysis, "auto", prices.with_copies_costing(factor)) for factor in _COPY_PRICES]

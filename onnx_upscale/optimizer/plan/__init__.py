@@ -56,6 +56,7 @@ __all__ = [
     "is_empty",
     "keep_all",
     "plan",
+    "plan_keeping",
 ]
 
 
@@ -159,6 +160,21 @@ def plan(
             break
         analysis = analysis.with_heads_in_step(failed)
     return _realized(analysis, kept, layout, costs, strategy, preferred)
+
+
+def plan_keeping(analysis: Analysis, kept: Needs, costs: Costs) -> Plan | None:
+    """The plan that `auto` makes if it is to keep some channels, and no others.
+
+    Args:
+        analysis: The analysis.
+        kept: The channels: all that is needed, and others.
+        costs: Prices for its structure.
+
+    Returns:
+        None where channels of heads would not stay in step.
+    """
+    kept, layout, failed = lay_out(analysis, kept, Strategy.AUTO)
+    return None if failed else _realized(analysis, kept, layout, costs, Strategy.AUTO, _NONE)
 
 
 def keep_all(analysis: Analysis, prices: Prices | Costs) -> Plan:
