@@ -4,7 +4,7 @@ _BOTH = ("input", "output")
 
 REASONS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     (
-        "llama|mistral|qwen|gemma|hf/phi",
+        "llama|mistral|qwen|gemma|hf/phi|vit_pe_",
         _BOTH,
         "rotary embeddings: queries and keys of all heads lose the same channels, or none",
     ),
@@ -89,6 +89,16 @@ REASONS: tuple[tuple[str, tuple[str, ...], str], ...] = (
         "vit_tiny_r",
         ("output",),
         "groups that are constant are padded with another value in front of a pooling",
+    ),
+    (
+        "samvit",
+        _BOTH,
+        "heads are merged with windows before queries, keys and values are taken apart",
+    ),
+    (
+        "fasterrcnn",
+        ("input",),
+        "a ScatterElements puts boxes of all levels back in order, and keeps their channels",
     ),
     ("xcit", ("output",), "attention between channels: heads that are normalized stay in step"),
 )
