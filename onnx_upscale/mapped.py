@@ -6,7 +6,6 @@ length. Models have such tensors in memory only; what is written to a file never
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -182,7 +181,7 @@ def size_of(tensor: TensorProto) -> int:
     dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
     if dtype.isbuiltin != 1:  # Several may share a byte.
         return len(tensor.raw_data)
-    return math.prod(tensor.dims) * dtype.itemsize  # The content itself would be copied to count.
+    return prod(tensor.dims) * dtype.itemsize  # The content itself would be copied to count.
 
 
 def blocks_of(tensor: TensorProto) -> Iterator[bytes]:
