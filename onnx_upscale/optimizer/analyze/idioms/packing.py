@@ -101,9 +101,13 @@ class Part:
         ]
         for axis, labels in factors.items():
             sizes[axis] = len(positions(labels))
-        steps: list[Step] = [Reshaped(tuple(sizes)), Transposed(self.order)]
+        steps: list[Step] = []
         if kinds > 1:
-            steps.insert(0, Taken(self.axis, places))
+            steps.append(Taken(self.axis, places))
+        if len(self.factors) > 1 or not all(self.same):
+            steps.append(Reshaped(tuple(sizes)))
+        if self.order != tuple(sorted(self.order)):
+            steps.append(Transposed(self.order))
         editor.replace_by(self.first, steps)
 
 
