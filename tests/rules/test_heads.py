@@ -358,3 +358,10 @@ def test_what_stands_in_an_idiom_may_be_wanted_by_others(form: str, by: str) -> 
             emitted = onnx_upscale.optimize(model, document(masks)).model
             inputs = input_values(model)
             assert_close(run(build(masks, place), inputs), run(emitted, inputs), made.name)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_no_node_is_put_in_that_moves_nothing(form: str) -> None:
+    model = check(form, masked(form, "o", head(1)))
+    orders = [list(a.ints) for n in model.graph.node for a in n.attribute if a.name == "perm"]
+    assert orders and all(order != sorted(order) for order in orders)
