@@ -24,7 +24,7 @@ from onnx_upscale.optimizer.verify import (
     verify,
 )
 from onnx_upscale.options import Options
-from onnx_upscale.running import input_sizes, random_inputs
+from onnx_upscale.running import input_sizes
 
 
 def prove(
@@ -49,12 +49,12 @@ def prove(
         What was found.
     """
     original = loaded.graph.model
-    inputs = random_inputs(original, input_sizes(original, options.inputs), options.seed)
+    sizes = input_sizes(original, options.inputs)
     added = [_node_mask(each) for each in grown]
     for inside in bodies:
         at, offset = inside.body.place, inside.body.offset
         added += [_node_mask(each, at, offset) for each in inside.grown]
-    reference = reference_model(original, loaded.stated, added, inputs)
+    reference = reference_model(original, loaded.stated, added, sizes, options.seed)
 
     def compare(other: onnx.ModelProto, view: View, masks_matter: bool) -> Verification:
         return verify(

@@ -4,7 +4,12 @@ Verification, benchmarks, criteria, the exporter and the pricing run models; non
 another to do so.
 """
 
-from onnx_upscale.running.inputs import input_sizes, model_inputs, random_inputs
+from onnx_upscale.running.inputs import (
+    input_sizes,
+    model_inputs,
+    random_inputs,
+    run_on_random,
+)
 from onnx_upscale.running.session import Session
 
-__all__ = ["Session", "input_sizes", "model_inputs", "random_inputs"]
+__all__ = ["Session", "input_sizes", "model_inputs", "random_inputs", "run_on_random"]

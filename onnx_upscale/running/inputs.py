@@ -1,9 +1,10 @@
-"""Random inputs for a model, and the shapes they take."""
+"""Random inputs for a model, the shapes they take, and those among them that it runs on."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +14,20 @@ from onnx import helper
 from onnx_upscale.declared import shape_of
 from onnx_upscale.errors import UsageError, VerifySetupError
 
+Values: TypeAlias = "dict[str, npt.NDArray[Any]]"
+_Found = TypeVar("_Found")
+
 # What a symbolic dimension is given when nobody says: a batch, an image side, a sequence.
 _BATCH = 1
 _IMAGE_SIDE = 224
 _LENGTH = 16
+
+
+class Draw(Enum):
+    """How real numbers are made up, the one that shows most first."""
+
+    NORMAL = "normal"
+    UNIT = "between 0 and 1"
 
 
 def model_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
@@ -97,17 +108,21 @@ def _default(value: onnx.ValueInfoProto, named: dict[str, int], batch: int) -> t
 
 
 def random_inputs(
-    model: onnx.ModelProto, sizes: Mapping[str, tuple[int, ...]], seed: int
-) -> dict[str, npt.NDArray[Any]]:
+    model: onnx.ModelProto,
+    sizes: Mapping[str, tuple[int, ...]],
+    seed: int,
+    draw: Draw = Draw.NORMAL,
+) -> Values:
     """Random values for every input.
 
     Args:
         model: The model.
         sizes: A shape for each input.
         seed: Seed; the same seed gives the same values.
+        draw: How real numbers are drawn.
 
     Returns:
-        Values by input name: normal numbers, small whole numbers, or flags, by type. A single flag
+        Values by input name: real numbers, small whole numbers, or flags, by type. A single flag
         changes from seed to seed, so that both branches of an If are taken.
 
     Raises:
@@ -116,7 +131,7 @@ def random_inputs(
     rng = np.random.default_rng(seed)
     try:
         return {
-            value.name: _random(value, sizes[value.name], rng, seed + at)
+            value.name: _random(value, sizes[value.name], rng, seed + at, draw)
             for at, value in enumerate(model_inputs(model))
         }
     except (ValueError, OverflowError, MemoryError):
@@ -125,8 +140,47 @@ def random_inputs(
         ) from None
 
 
+def run_on_random(
+    run: Callable[[Values], _Found],
+    model: onnx.ModelProto,
+    sizes: Mapping[str, tuple[int, ...]],
+    seeds: Sequence[int],
+) -> tuple[list[Values], list[_Found]]:
+    """Runs something on the first way of drawing inputs that it takes.
+
+    A detector may fail where it finds nothing, or too much, and what it finds in noise differs from
+    what it finds in numbers like those of an image.
+
+    Args:
+        run: What to run.
+        model: The model whose inputs it takes.
+        sizes: A shape for each input.
+        seeds: A seed for each run.
+
+    Returns:
+        The inputs, and what was found on them.
+
+    Raises:
+        VerifySetupError: It runs on none, for the reason it gave first; or no inputs can be
+            made up.
+    """
+    first: VerifySetupError | None = None
+    for draw in Draw:
+        inputs = [random_inputs(model, sizes, seed, draw) for seed in seeds]
+        try:
+            return inputs, [run(values) for values in inputs]
+        except VerifySetupError as error:
+            first = first or error
+    assert first is not None
+    raise first
+
+
 def _random(
-    value: onnx.ValueInfoProto, shape: tuple[int, ...], rng: np.random.Generator, turn: int
+    value: onnx.ValueInfoProto,
+    shape: tuple[int, ...],
+    rng: np.random.Generator,
+    turn: int,
+    draw: Draw,
 ) -> npt.NDArray[Any]:
     kind = value.type.tensor_type.elem_type
     if not kind:
@@ -139,7 +193,8 @@ def _random(
         return rng.integers(0, 10, shape).astype(dtype)
     if kind == onnx.TensorProto.STRING:
         return np.full(shape, "word", dtype=object)
-    return rng.standard_normal(shape).astype(dtype)
+    real = rng.standard_normal(shape) if draw is Draw.NORMAL else rng.random(shape)
+    return real.astype(dtype)
 
 
 def _text(shape: tuple[int, ...]) -> str:

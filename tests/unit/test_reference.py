@@ -18,6 +18,7 @@ from onnx_upscale.errors import VerifyError
 from onnx_upscale.optimizer.load import load, masking
 from onnx_upscale.optimizer.load.masks import read_masks
 from onnx_upscale.optimizer.verify import NodeMask, reference_model
+from onnx_upscale.running import input_sizes
 from strategies import cases
 
 PRUNED, CHANNELS = [1, 3], 4
@@ -30,7 +31,7 @@ def inputs_of(model: onnx.ModelProto) -> dict[str, Array]:
 
 def reference(model: onnx.ModelProto, masks: dict[str, Any]) -> onnx.ModelProto:
     document = {"version": 1, "masks": masks}
-    return reference_model(model, read_masks(document), (), inputs_of(model))
+    return reference_model(model, read_masks(document), (), input_sizes(model))
 
 
 def outputs(model: onnx.ModelProto) -> list[Array]:
@@ -168,7 +169,7 @@ def test_masks_on_a_node_that_its_names_do_not_mean() -> None:
     inner = net("Conv", "x", net.random(4, 4, 1, 1), name="w")
     model = net.model(net("Conv", inner, net.constant(net.random(4, 4, 1, 1), "w")))
     (mask,) = read_masks({"version": 1, "masks": {"": {"input": PRUNED}}})
-    found = reference_model(model, (), [NodeMask(1, mask)], inputs_of(model))
+    found = reference_model(model, (), [NodeMask(1, mask)], input_sizes(model))
     assert same(outputs(found), outputs(zeroed(model, ("w", (ALL, PRUNED)))))
 
 
@@ -181,7 +182,7 @@ def test_without_masks_the_original_is_the_reference() -> None:
 @given(cases())
 def test_it_is_what_the_tests_say_the_masked_model_is(case: Case) -> None:
     masks = read_masks(case.document)
-    found = named_outputs(reference_model(case.model, masks, (), inputs_of(case.model)))
+    found = named_outputs(reference_model(case.model, masks, (), input_sizes(case.model)))
     for name, value in named_outputs(masked(case)).items():
         assert_close([value], [found[name]], name, share=1e-3)
 

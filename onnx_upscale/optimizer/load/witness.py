@@ -18,7 +18,7 @@ from onnx import helper
 from onnx_upscale.declared import Shape, shape_of
 from onnx_upscale.errors import VerifySetupError
 from onnx_upscale.optimizer.load.polynomials import polynomial
-from onnx_upscale.running import Session, input_sizes, model_inputs, random_inputs
+from onnx_upscale.running import Session, input_sizes, model_inputs, run_on_random
 
 Sizes = Mapping[str, tuple[int, ...]]
 """A shape for each input."""
@@ -142,7 +142,9 @@ class _Probe:
         self.types = {name: helper.np_dtype_to_tensor_dtype(kinds[name]) for name in self._asked}
 
     def run(self, sizes: Sizes, seed: int) -> Run:
-        found = self._session.run(random_inputs(self._model, sizes, seed), self._asked)
+        _, (found,) = run_on_random(
+            lambda values: self._session.run(values, self._asked), self._model, sizes, [seed]
+        )
         names = {
             dim: size
             for value in model_inputs(self._model)

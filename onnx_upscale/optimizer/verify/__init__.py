@@ -7,6 +7,7 @@ are not continuous are compared piece by piece (`pieces`), and against their own
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -25,7 +26,7 @@ from onnx_upscale.optimizer.verify.difference import (
 from onnx_upscale.optimizer.verify.noise import own_noise
 from onnx_upscale.optimizer.verify.pieces import View, compare_pieces, find_cuts, record, unchanged
 from onnx_upscale.optimizer.verify.reference import NodeMask, reference_model
-from onnx_upscale.running import Session, input_sizes, random_inputs
+from onnx_upscale.running import Session, input_sizes, run_on_random
 
 __all__ = [
     "Difference",
@@ -110,8 +111,12 @@ def verify(
     reference, emitted = at_full_accuracy(reference), at_full_accuracy(emitted)
     original = None if original is None else at_full_accuracy(original)
     shapes = input_sizes(reference, sizes)
-    inputs = [random_inputs(reference, shapes, seed + sample) for sample in range(samples)]
-    comparison = _Comparison(reference, emitted, original, inputs, tolerance, at, view, seed)
+    run, seeds = Session(reference, optimized=False).run, range(seed, seed + samples)
+    inputs, expected = run_on_random(run, reference, shapes, seeds)
+    del run  # It holds the weights once more.
+    comparison = _Comparison(
+        reference, emitted, original, inputs, expected, tolerance, at, view, seed
+    )
     return comparison.outcome(masks_matter)
 
 
@@ -124,13 +129,14 @@ class _Comparison:
         emitted: onnx.ModelProto,
         original: onnx.ModelProto | None,
         inputs: Sequence[Values],
+        expected: Sequence[Values],
         tolerance: Tolerance,
         at: Collection[str],
         view: View,
         seed: int,
     ) -> None:
         self._reference, self._emitted, self._original = reference, emitted, original
-        self._inputs = inputs
+        self._inputs, self._expected = inputs, expected
         self._tolerance, self._view, self._seed = tolerance, view, seed
         self._cuts = find_cuts(reference, at)
         missing = set(at) - set(self._cuts.tensors)
@@ -144,29 +150,45 @@ class _Comparison:
         self._rounds = quantized or bool(self._cuts.tensors)
 
     def outcome(self, masks_matter: bool) -> Verification:
-        session = Session(self._reference, optimized=False)
-        expected = [session.run(values) for values in self._inputs]
-        doubts = _doubts(expected, self._original if masks_matter else None, self._inputs)
+        doubts = _doubts(self._inputs, self._expected)
+        # What the first inputs do not show may be in the branch of an If that others take.
+        if masks_matter and all(map(_same, self._expected, self._unmasked)):
+            doubts += ("the masks do not change the outputs, so equality says little about them",)
         try:
             session = Session(self._emitted)
             found = [session.run(values) for values in self._inputs]
         except VerifySetupError as error:
             return self._outcome(Difference(failure=f"emitted model: {error}"))
-        whole = differences(expected, found, self._tolerance)
+        whole = differences(self._expected, found, self._tolerance)
         if whole.failure is None and not self._forced:
             return self._outcome(whole, doubts)
-        return self._closer(expected, found, whole, doubts)
+        return self._closer(found, whole, doubts)
+
+    @functools.cached_property
+    def _unmasked(self) -> list[Values | None]:
+        """What the original makes; None where there is none, or where it runs with masks alone."""
+        if self._original is None:
+            return [None for _ in self._inputs]
+        session = Session(self._original, optimized=False)
+        made: list[Values | None] = []
+        for values in self._inputs:
+            try:
+                made.append(session.run(values))
+            except VerifySetupError:
+                made.append(None)
+        return made
 
     def _closer(
         self,
-        expected: Sequence[Values],
         found: Sequence[Values],
         whole: Difference,
         doubts: tuple[str, ...],
     ) -> Verification:
         """Compares again where a difference of the whole may be the model's own noise."""
         cuts = len(self._cuts.tensors)
-        models = [self._reference, *([self._original] if self._original is not None else [])]
+        models = [self._reference]
+        if self._original is not None and None not in self._unmasked:
+            models.append(self._original)
         noise = own_noise(models, self._inputs, self._seed)
         itself = f"the model differs from itself by {noise.largest:.2g} of its output"
         is_noise = whole.relative <= _NOISE * noise.largest
@@ -180,7 +202,7 @@ class _Comparison:
             return self._outcome(replace(whole, failure=None), (*doubts, doubt), noise.largest)
         if pieces.failure is not None or whole.failure is None:
             return self._outcome(pieces, doubts, noise.largest, cuts)
-        few = self._rounds and self._beside_original(expected, found, whole) <= _FEW_ROUNDINGS
+        few = self._rounds and self._beside_original(found, whole) <= _FEW_ROUNDINGS
         if is_noise or few:
             how = f"piece by piece, cut at {cuts} tensors" if cuts else "without optimizations"
             doubt = f"{itself}: compared {how}"
@@ -191,22 +213,22 @@ class _Comparison:
         )
         return self._outcome(replace(whole, failure=failure), noise=noise.largest)
 
-    def _beside_original(
-        self, expected: Sequence[Values], found: Sequence[Values], whole: Difference
-    ) -> float:
+    def _beside_original(self, found: Sequence[Values], whole: Difference) -> float:
         """The largest difference, as a share of what an output has without masks, if that is more.
 
         Of an output that is zero under masks, no difference would be a small share.
         """
-        if self._original is None or not np.isfinite(whole.absolute):
+        if None in self._unmasked or not np.isfinite(whole.absolute):
             return whole.relative
-        session, shares = Session(self._original, optimized=False), [0.0]
-        for wanted, got, values in zip(expected, found, self._inputs, strict=True):
-            for name, value in session.run(values).items():
+        shares = [0.0]
+        for wanted, got, unmasked in zip(self._expected, found, self._unmasked, strict=True):
+            for name, value in wanted.items():
                 if value.dtype.kind == "f":
-                    finite = np.isfinite(wanted[name]) & np.isfinite(value)
+                    other = (unmasked or {}).get(name, value)
+                    other = other if other.shape == value.shape else value
+                    finite = np.isfinite(value) & np.isfinite(other)
                     before, after, other = (
-                        each[finite].astype(np.float64) for each in (wanted[name], got[name], value)
+                        each[finite].astype(np.float64) for each in (value, got[name], other)
                     )
                     apart = np.abs(after - before).max(initial=0.0)
                     scale = np.abs([before, other]).max(initial=0.0)
@@ -232,27 +254,21 @@ class _Comparison:
         )
 
 
-def _doubts(
-    expected: Sequence[Values], original: onnx.ModelProto | None, inputs: Sequence[Values]
-) -> tuple[str, ...]:
+def _doubts(inputs: Sequence[Values], expected: Sequence[Values]) -> tuple[str, ...]:
     """Ways in which the comparison could not have failed."""
-    doubts = []
     if not any(expected):
-        doubts.append("the model makes no tensor on these inputs, so there is nothing to compare")
-    elif inputs[0] and len(expected) > 1 and _same(expected[0], expected[1]):
-        doubts.append(
-            "the outputs do not change with the inputs, so equality on them proves little"
+        return ("the model makes no tensor on these inputs, so there is nothing to compare",)
+    if inputs[0] and len(expected) > 1 and _same(expected[0], expected[1]):
+        return ("the outputs do not change with the inputs, so equality on them proves little",)
+    return ()
+
+
+def _same(one: Values, other: Values | None) -> bool:
+    return (
+        other is not None
+        and one.keys() == other.keys()
+        and all(
+            np.array_equal(values, other[name], equal_nan=values.dtype.kind == "f")
+            for name, values in one.items()
         )
-    if original is not None:
-        session = Session(original, optimized=False)
-        # What the first does not show may be in the branch of an If that others take.
-        if all(_same(one, session.run(v)) for one, v in zip(expected, inputs, strict=True)):
-            doubts.append("the masks do not change the outputs, so equality says little about them")
-    return tuple(doubts)
-
-
-def _same(one: Values, other: Values) -> bool:
-    return one.keys() == other.keys() and all(
-        np.array_equal(values, other[name], equal_nan=values.dtype.kind == "f")
-        for name, values in one.items()
     )

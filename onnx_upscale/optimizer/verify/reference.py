@@ -75,7 +75,8 @@ def reference_model(
     model: onnx.ModelProto,
     masks: Iterable[Mask],
     grown: Iterable[NodeMask],
-    inputs: Mapping[str, Array],
+    sizes: Mapping[str, tuple[int, ...]],
+    seed: int = 0,
 ) -> onnx.ModelProto:
     """Makes the masked model.
 
@@ -83,7 +84,9 @@ def reference_model(
         model: The original model, which is not changed.
         masks: Masks as the file has them.
         grown: Masks in addition, on nodes.
-        inputs: Values to run the original on, which shows the shapes of its tensors.
+        sizes: A shape for each input of the original, a run of which shows the shapes of its
+            tensors.
+        seed: Seed of its inputs.
 
     Returns:
         The model with multiplications by 0 and 1; without masks the original itself.
@@ -107,7 +110,7 @@ def reference_model(
             shown = told_by_onnx(model, wiring, {index for index, _ in own})
             factors[place] = _factors(wiring, own, shown)
         elif own:
-            shown = shown_by_run(model, wiring, {index for index, _ in own}, inputs, fresh)
+            shown = shown_by_run(model, wiring, {index for index, _ in own}, sizes, seed, fresh)
             factors[place] = _factors(wiring, own, shown)
     masked = onnx.ModelProto()
     masked.CopyFrom(model)

@@ -22,7 +22,7 @@ from onnx_upscale.optimizer.verify.wiring import (
     operator_of,
     reads,
 )
-from onnx_upscale.running import Session
+from onnx_upscale.running import Session, run_on_random
 
 Array: TypeAlias = "npt.NDArray[Any]"
 Types: TypeAlias = "Mapping[str, np.dtype[Any]]"
@@ -128,7 +128,8 @@ def shown_by_run(
     model: onnx.ModelProto,
     wiring: Wiring,
     masked: Iterable[int],
-    inputs: Mapping[str, Array],
+    sizes: Mapping[str, tuple[int, ...]],
+    seed: int,
     fresh: FreshNames,
 ) -> Shown:
     """What a run of a model shows.
@@ -137,7 +138,8 @@ def shown_by_run(
         model: The model.
         wiring: Its main graph.
         masked: The masked layers.
-        inputs: Values for its inputs.
+        sizes: A shape for each input.
+        seed: Seed of the inputs.
         fresh: Gives new names.
 
     Raises:
@@ -163,7 +165,8 @@ def shown_by_run(
     wanted = (*shape_names.values(), *copies.values())
     probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
     session = Session(probe, optimized=False)
-    found = session.run(inputs, list(shape_names.values()))
+    asked = list(shape_names.values())
+    _, (found,) = run_on_random(lambda values: session.run(values, asked), model, sizes, [seed])
     shapes = {name: tuple(found[shape].tolist()) for name, shape in shape_names.items()}
     types = {name: session.output_types[copy] for name, copy in copies.items()}
     return Shown(wiring, shapes, types)
