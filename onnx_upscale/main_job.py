@@ -119,9 +119,10 @@ def _recovered(
     sizes = sizes_of(loaded, options.inputs, strict=False)
 
     def told(report: Report) -> Report:
+        digest = begin_digest(model, loaded)
         return replace(
             report,
-            input=weight_of(model, loaded, sizes, True, begin_digest(model, loaded)),
+            input=weight_of(model, loaded, sizes, True, lambda: repaired.stored.model, digest),
             masks=mask_counts(loaded),
             warnings=(
                 *repaired.warnings,

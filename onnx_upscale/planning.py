@@ -9,12 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
+import onnx
+
 from onnx_upscale.clock import Clock
 from onnx_upscale.errors import VerifySetupError
 from onnx_upscale.idle import why_nothing_leaves
 from onnx_upscale.mapped import Place
 from onnx_upscale.optimizer.analyze import Analysis
 from onnx_upscale.optimizer.analyze import analyze as analyze_graph
+from onnx_upscale.optimizer.apply import masked_model
 from onnx_upscale.optimizer.bodies import PlannedBody, grown_analysis, plan_bodies
 from onnx_upscale.optimizer.load import Loaded, MaskSource, ModelSource, load
 from onnx_upscale.optimizer.load.formats import format_warnings
@@ -82,7 +85,13 @@ class PlannedJob:
     @property
     def input(self) -> Size:
         """What the model weighs."""
-        return weight_of(self.model, self.loaded, self.sizes, self.options.verify, self.digest)
+
+        def masked() -> onnx.ModelProto:
+            seen = [(each.body, each.plan.analysis.graph) for each in self.bodies]
+            return masked_model(self.plan.analysis.graph, seen)
+
+        runs = self.options.verify
+        return weight_of(self.model, self.loaded, self.sizes, runs, masked, self.digest)
 
 
 def planned_job(
@@ -159,8 +168,25 @@ def begin_digest(model: ModelSource, loaded: Loaded) -> Digest:
     return future.result
 
 
-def weight_of(model: ModelSource, loaded: Loaded, sizes: Sizes, runs: bool, digest: Digest) -> Size:
-    """What a model weighs as it was given."""
+def weight_of(
+    model: ModelSource,
+    loaded: Loaded,
+    sizes: Sizes,
+    runs: bool,
+    pruned: Callable[[], onnx.ModelProto],
+    digest: Digest,
+) -> Size:
+    """What a model weighs as it was given.
+
+    Args:
+        model: The model as it was given.
+        loaded: The same when it is loaded.
+        sizes: Shapes of its inputs.
+        runs: Whether it may run where nothing else shows how large tensors are.
+        pruned: Gives the model that computes as the result does, which then runs: a detector that
+            finds something else computes on another number of things.
+        digest: Gives the hash and the bytes of its file.
+    """
     held = stored_or_path(model)
-    stats = measure(loaded.graph.model, sizes, runs=runs)
+    stats = measure(loaded.graph.model, sizes, runs=runs, shown_by=pruned)
     return size_of(stats, held if isinstance(held, str) else None, *digest())

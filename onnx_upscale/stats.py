@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -43,6 +43,7 @@ def measure(
     sizes: Mapping[str, tuple[int, ...]],
     copies: Iterable[str] = (),
     runs: bool = True,
+    shown_by: Callable[[], onnx.ModelProto] | None = None,
 ) -> Stats:
     """Measures a model.
 
@@ -51,6 +52,8 @@ def measure(
         sizes: Shapes of its inputs.
         copies: Names of nodes whose output is to be counted as copied.
         runs: Whether it may run where nothing else shows how large tensors are.
+        shown_by: Gives what then runs in its place: a model of the same tensors, in which as much
+            is found as in one that this one is to be compared with.
 
     Returns:
         Its size and work. What cannot be known counts as nothing.
@@ -59,7 +62,7 @@ def measure(
     nodes = list(_all_nodes(model.graph))
     added = [node for node in nodes if node.name in names]
     copied = [node.output[0] for node in added if node.op_type in COPIES]
-    shapes, types = _shapes_at(model, sizes, copied, runs)
+    shapes, types = _shapes_at(model, sizes, copied, runs, shown_by or (lambda: model))
     return Stats(
         nodes=len(nodes),
         params=sum(math.prod(tensor.dims) for tensor in _weights(model.graph)),
@@ -88,7 +91,11 @@ def _weights(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
 
 
 def _shapes_at(
-    model: onnx.ModelProto, sizes: Mapping[str, tuple[int, ...]], copied: Sequence[str], runs: bool
+    model: onnx.ModelProto,
+    sizes: Mapping[str, tuple[int, ...]],
+    copied: Sequence[str],
+    runs: bool,
+    shown_by: Callable[[], onnx.ModelProto],
 ) -> tuple[Mapping[str, Shape], Mapping[str, int]]:
     """Shapes and types at some sizes; what nothing else tells of them, a run does."""
     slim = skeleton(model)
@@ -110,7 +117,7 @@ def _shapes_at(
     for node in model.graph.node:
         wanted += [*work_reads(node), *attention_reads(node)]
     lacking = [name for name in wanted if not is_fixed(found.shapes.get(name))]
-    seen = shapes_at(model, lacking, sizes) if lacking and sizes and runs else {}
+    seen = shapes_at(shown_by(), lacking, sizes) if lacking and sizes and runs else {}
     return {**found.shapes, **seen}, found.types
 
 

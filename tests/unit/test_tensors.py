@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import onnx_upscale
-from build import Net, weight_shape
+from build import Net, input_values, run, weight_shape
 from onnx_upscale.declared import Shape
 from onnx_upscale.errors import MaskError
 from onnx_upscale.optimizer.load import tensors, witness
@@ -364,6 +364,21 @@ def test_multiply_adds_that_only_a_run_shows() -> None:
     model = bare(net, made)
     assert measure(model, {"x": (5, 4)}).macs == 20 * 2 * 3
     assert measure(model, {"x": (5, 4)}, runs=False).macs == 0
+
+
+def test_multiply_adds_are_compared_where_as_much_is_found() -> None:
+    """With masks a detector finds another number of things: here fewer rows that exceed a bound."""
+    net = Net(17, x=(40, 4))
+    scores = net("Relu", net("MatMul", "x", net.random(4, 6), name="first"))
+    rows = net("Greater", net("ReduceSum", scores, net.ints(1), keepdims=0), np.float32(2))
+    found = net("Gather", scores, net("Squeeze", net("NonZero", rows), net.ints(0)), axis=0)
+    model = bare(net, net("MatMul", found, net.random(6, 3), name="second"))
+    masks = {"version": 1, "masks": {"first": {"output": [0, 2, 3]}}}
+    result = onnx_upscale.optimize(model, masks)
+    (before,), (after,) = (run(each, input_values(each, seed=0)) for each in (model, result.model))
+    assert len(after) < len(before)
+    assert result.report.output.macs == 40 * 4 * 3 + len(after) * 3 * 3
+    assert result.report.input.macs == 40 * 4 * 6 + len(after) * 6 * 3
 
 
 def test_multiply_adds_of_a_known_model_take_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
