@@ -15,6 +15,8 @@ FORMS = (
     "separate",
     "dynamic",
     "merged",
+    "einsum",
+    "einsum, tokens first",
     "split",
     "packed",
     "unbound",
@@ -25,7 +27,11 @@ FORMS = (
     "torch, any batch",
 )
 _ANY_BATCH = ("dynamic", "windows", "torch, any batch")
-_SEPARATE = ("separate", "dynamic", "merged")
+_EINSUMS = {
+    "einsum": ("B H I D, B H J D -> B H I J", "B H I J, B H J D -> B H I D"),
+    "einsum, tokens first": ("bihd,bjhd->bhij", "bhij,bjhd->bihd"),
+}
+_SEPARATE = ("separate", "dynamic", "merged", *_EINSUMS)
 
 Masks = Mapping[str, Sequence[int]]
 
@@ -58,8 +64,13 @@ class Attention(Net):
 
     def parted(self, tensor: str) -> str:
         """(batch, tokens, channels) to (batch, heads, tokens, channels of a head)."""
-        cut = self("Reshape", tensor, self.ints(0, TOKENS, HEADS, WIDTH))
-        return self("Transpose", cut, perm=[0, 2, 1, 3])
+        return self.swapped(self("Reshape", tensor, self.ints(0, TOKENS, HEADS, WIDTH)))
+
+    def swapped(self, tensor: str) -> str:
+        """Heads before tokens, or tokens before heads again; an Einsum may do without."""
+        if self.form == "einsum, tokens first":
+            return tensor
+        return self("Transpose", tensor, perm=[0, 2, 1, 3])
 
     def operands(self) -> list[str]:
         """Queries, keys and values, by heads."""
@@ -127,13 +138,22 @@ class Attention(Net):
         merged = self("Transpose", self("Reshape", keys, flat), perm=[0, 2, 1])
         return self("Reshape", merged, self("Concat", batch, width, length, axis=0))
 
+    def scores(self, queries: str, keys: str) -> str:
+        if self.form in _EINSUMS:
+            return self("Einsum", queries, keys, equation=_EINSUMS[self.form][0])
+        return self("MatMul", queries, self.turned(keys))
+
     def attention(self) -> onnx.ModelProto:
         queries, keys, values = self.operands()
-        scores = self("MatMul", self("Mul", queries, np.float32(0.5)), self.turned(keys))
+        queries = self("Mul", queries, np.float32(0.5))
+        scores = self.scores(queries, keys)
         scores = self("Add", scores, self.random(1, HEADS, TOKENS, TOKENS))
-        mixed = self("MatMul", self("Softmax", scores, axis=-1), values)
-        turned = self("Transpose", mixed, perm=[0, 2, 1, 3])
-        flat = self("Reshape", turned, self.ints(0, TOKENS, FLAT))
+        scores = self("Softmax", scores, axis=-1)
+        if self.form in _EINSUMS:
+            mixed = self("Einsum", scores, values, equation=_EINSUMS[self.form][1])
+        else:
+            mixed = self("MatMul", scores, values)
+        flat = self("Reshape", self.swapped(mixed), self.ints(0, TOKENS, FLAT))
         return self.model(self.linear(flat, "o", FLAT, CHANNELS))
 
 

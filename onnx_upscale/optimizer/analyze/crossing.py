@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnx_upscale.optimizer.analyze.batches import batch_axis
 from onnx_upscale.optimizer.analyze.constants import Values
 from onnx_upscale.optimizer.analyze.facts import Carry, Facts, Grid, How, same_axis
 from onnx_upscale.optimizer.analyze.structure import Structure
@@ -19,7 +20,7 @@ from onnx_upscale.optimizer.analyze.weights import BoolArray
 from onnx_upscale.optimizer.load.graph import IntArray, Node
 from onnx_upscale.optimizer.load.pointwise import MICROSOFT
 
-_PRODUCTS = (("", "MatMul"), (MICROSOFT, "FusedMatMul"))
+_PRODUCTS = (("", "MatMul"), ("", "Einsum"), (MICROSOFT, "FusedMatMul"))
 # What makes zeros of zeros; the constants that it reads are finite.
 _ZERO_OF_ZERO = frozenset(
     {"Cast", "Div", "Identity", "Mul", "Neg", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum"}
@@ -89,14 +90,15 @@ class _Trace:
     def in_product(self, facts: Facts, pair: Carry) -> BoolArray:
         """Which products are zero in every head."""
         zero: BoolArray | None = None
-        places = set[tuple[int, bytes]]()
+        places = set[tuple[int | str | None, bytes]]()
         for slot, labels in pair.inputs.items():
             own = None if labels is None else self._zeros(labels)
             place = None if own is None else self._place(facts.node.inputs[slot], own.heads)
             if own is not None and place is not None:
                 zero = own.zero if zero is None else own.zero | zero
-                places.add((place, own.heads.tobytes()))
-        if zero is None or len(places) > 1 or min(places)[0] > -3:
+                apart = batch_axis(self._structure.graph, facts.node, slot, place)
+                places.add((apart, own.heads.tobytes()))
+        if zero is None or len(places) > 1 or any(apart is None for apart, _ in places):
             return np.zeros(len(pair.outputs), bool)
         together: BoolArray = np.logical_and.reduce(zero)
         return together

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnx_upscale.optimizer.analyze.bands import Band, arrays_of, find_bands
+from onnx_upscale.optimizer.analyze.batches import batch_axis
 from onnx_upscale.optimizer.analyze.facts import Axes, Facts
 from onnx_upscale.optimizer.analyze.rules.elementwise import BINARY, UNARY
 from onnx_upscale.optimizer.load.fused import runs_as
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
 
 # What does the same to every head, whatever the order of its channels.
 _SAME_IN_ANY_ORDER = frozenset(
-    {"Attention", "Concat", "DequantizeLinear", "Expand", "Gather", "MatMul", "QuantizeLinear"}
-    | {"ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "Reshape", "Shape", "Slice", "Split"}
-    | {"Squeeze", "Transpose", "Unsqueeze", *UNARY.split(), *BINARY.split()}
+    {"Attention", "Concat", "DequantizeLinear", "Einsum", "Expand", "Gather", "MatMul"}
+    | {"QuantizeLinear", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "Reshape", "Shape"}
+    | {"Slice", "Split", "Squeeze", "Transpose", "Unsqueeze", *UNARY.split(), *BINARY.split()}
 )
 _QUANTIZED = {"QLinearAdd": "Add", "QLinearMatMul": "MatMul", "QLinearMul": "Mul"}
 _NONE = -1
@@ -139,19 +140,22 @@ def _in_any_order(seen: _Seen) -> None:
 
 
 def _read_in_any_order(seen: _Seen, facts: Facts) -> None:
-    read: dict[int, set[tuple[int, bytes]]] = {}
-    for name in facts.node.inputs:
+    read: dict[int, list[tuple[int, int, bytes]]] = {}
+    for slot, name in enumerate(facts.node.inputs):
         for band, place in seen.places.get(name, {}).items():
-            read.setdefault(band, set()).add(place)
+            read.setdefault(band, []).append((slot, *place))
     if not read:
         return
     operator = _QUANTIZED.get(facts.node.op, runs_as(facts.node))
     other = operator == facts.node.op and facts.node.domain
     if other or operator not in _SAME_IN_ANY_ORDER:
         seen.barred.update(read)
-    elif operator == "MatMul":
-        apart = (band for band, places in read.items() if len(places) > 1 or max(places)[0] > -3)
-        seen.barred.update(apart)
+    elif operator in ("Einsum", "MatMul"):
+        graph = seen.structure.graph
+        for band, places in read.items():
+            apart = {(batch_axis(graph, facts.node, *at), heads) for *at, heads in places}
+            if len(apart) > 1 or any(axis is None for axis, _ in apart):
+                seen.barred.add(band)
 
 
 def _in_flat_axes(seen: _Seen) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from builder import Builder, image_sizes
 from parts.layers import matmul
 
-_EINSUM_SINCE = 12
+EINSUM_SINCE = 12
 MICROSOFT = "com.microsoft"
 _ACTIVATIONS: dict[str, dict[str, Any]] = {
     "": {},
@@ -62,7 +62,7 @@ def fused_matmul(b: Builder) -> None:
 def einsum(b: Builder) -> None:
     """A contraction of the last axis, or of that of channels."""
     data = b.pick(b.draw(st.sampled_from([3, 4])))
-    if data is None or b.opset < _EINSUM_SINCE:
+    if data is None or b.opset < EINSUM_SINCE:
         return
     shape = b.shapes[data]
     axis, equation = (2, "abc,{}->abo") if len(shape) == 3 else (1, "acde,{}->aode")

@@ -8,6 +8,7 @@ from onnx import TensorProto
 
 from builder import Builder
 from case import Dims
+from parts.fused import EINSUM_SINCE
 from parts.layers import matmul
 from parts.movement import sequence
 from parts.values import activation
@@ -32,10 +33,8 @@ def attention(b: Builder) -> None:
         if b.chance(0.3):
             kinds[place] = _changed(b, kinds[place])
     queries, keys, values = kinds
-    turned = b.one("Transpose", [keys], (n, heads, width, length), perm=[0, 1, 3, 2])
-    scores = b.one("MatMul", [queries, turned], (n, heads, length, length))
-    scores = b.one("Softmax", [scores], (n, heads, length, length), axis=3)
-    mixed = b.one("MatMul", [scores, values], (n, heads, length, width))
+    by_letters = b.opset >= EINSUM_SINCE and b.chance(0.3)
+    mixed = (_mixed_by_letters if by_letters else _mixed)(b, queries, keys, values)
     if b.chance(0.2):  # As MViT adds them.
         mixed = b.one("Add", [mixed, queries], (n, heads, length, width))
     back = b.one("Transpose", [mixed], (n, length, heads, width), perm=[0, 2, 1, 3])
@@ -104,6 +103,26 @@ def _as_torch_does(b: Builder, data: str, heads: int, width: int) -> tuple[list[
         own = b.hidden("Transpose", [b.hidden("Reshape", [own, merged])], perm=[1, 0, 2])
         kinds.append(b.one("Reshape", [own, parted], (n, heads, length, width)))
     return kinds, None
+
+
+def _mixed(b: Builder, queries: str, keys: str, values: str) -> str:
+    """Attention as products of matrices."""
+    n, heads, length, width = b.shapes[queries]
+    turned = b.one("Transpose", [keys], (n, heads, width, length), perm=[0, 1, 3, 2])
+    scores = b.one("MatMul", [queries, turned], (n, heads, length, length))
+    scores = b.one("Softmax", [scores], (n, heads, length, length), axis=3)
+    return b.one("MatMul", [scores, values], (n, heads, length, width))
+
+
+def _mixed_by_letters(b: Builder, queries: str, keys: str, values: str) -> str:
+    """The same in Einsums, which may sum over the heads of keys or of values."""
+    n, heads, length, width = b.shapes[queries]
+    of_keys, of_values = (b.draw(st.sampled_from("hhg")) for _ in range(2))
+    equation = f"bhid,b{of_keys}jd->bhij"
+    scores = b.one("Einsum", [queries, keys], (n, heads, length, length), equation=equation)
+    scores = b.one("Softmax", [scores], (n, heads, length, length), axis=3)
+    equation = f"B H I J, B {of_values.upper()} J D -> B H I D"
+    return b.one("Einsum", [scores, values], (n, heads, length, width), equation=equation)
 
 
 def _changed(b: Builder, tensor: str) -> str:
