@@ -92,6 +92,17 @@ REASONS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ),
     ("sequencer", _BOTH, "shapes behind LSTM take a run, which this sweep leaves out for `gather`"),
     (
+        "nasnetalarge|tf_efficientnet_lite0",
+        _BOTH,
+        "shapes behind padding take a run, which this sweep leaves out for `gather`",
+    ),
+    (
+        "vit_d[wp]+ee",
+        ("output",),
+        "differential attention: heads are split once more, into pairs, and stay in step",
+    ),
+    ("nest_", ("output",), "heads are merged as the inner axis, which keeps them in step"),
+    (
         "samvit",
         _BOTH,
         "heads are merged with windows before queries, keys and values are taken apart",
