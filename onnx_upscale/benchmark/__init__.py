@@ -28,7 +28,7 @@ from onnx_upscale.benchmark.statistics import (
 from onnx_upscale.benchmark.subjects import Sizes, Subject, read_subjects
 from onnx_upscale.errors import UsageError, VerifySetupError
 from onnx_upscale.optimizer.load import ModelSource
-from onnx_upscale.running import Session
+from onnx_upscale.running import Draw, Session, on_first_draw
 
 __all__ = [
     "CATEGORIES",
@@ -86,8 +86,12 @@ def bench(
     """
     _check_options(models, batch, threads, runs)
     runtime = _Runtime(provider, execution_providers(provider), threads)
-    subjects = read_subjects(models, names, inputs, batch)
-    sittings = _timed(subjects, runtime, runs)
+
+    def timed(draw: Draw) -> tuple[list[Subject], list[Seconds]]:
+        subjects = read_subjects(models, names, inputs, batch, draw)
+        return subjects, _timed(subjects, runtime, runs)
+
+    subjects, sittings = on_first_draw(timed)
     operators: list[Operators] | list[None] = [None] * len(subjects)
     if profile:
         operators = _profiled(subjects, runtime, min(runs, _PROFILED_RUNS))

@@ -14,7 +14,7 @@ from onnx import helper
 from onnx_upscale.errors import UpscaleError, UsageError
 from onnx_upscale.optimizer.load.model import ModelSource, read_files, stored_or_path
 from onnx_upscale.optimizer.load.values import Array
-from onnx_upscale.running import input_sizes, model_inputs, random_inputs
+from onnx_upscale.running import Draw, input_sizes, model_inputs, random_inputs
 from onnx_upscale.storage import Stored, model_bytes
 
 Sizes: TypeAlias = Mapping[str, tuple[int, ...]]
@@ -49,6 +49,7 @@ def read_subjects(
     names: Sequence[str] | None,
     sizes: Sizes | None,
     batch: int | None,
+    draw: Draw = Draw.NORMAL,
 ) -> list[Subject]:
     """Reads models and makes up one set of inputs for all.
 
@@ -60,6 +61,7 @@ def read_subjects(
         names: What to call them.
         sizes: Shapes of inputs with symbolic dimensions, by the name that any model has for them.
         batch: Size of the first axis of inputs where it is symbolic.
+        draw: How inputs are drawn.
 
     Returns:
         The models, in the order given.
@@ -85,7 +87,7 @@ def read_subjects(
         except UpscaleError as error:
             raise type(error)(f"{name}: {error}") from None
     _check_equal(names, read, aligned, shapes)
-    made_up = random_inputs(read[0], dict(zip(aligned[0], shapes[0], strict=True)), seed=0)
+    made_up = random_inputs(read[0], dict(zip(aligned[0], shapes[0], strict=True)), 0, draw)
     values = [made_up[name] for name in aligned[0]]
     return [
         Subject(name, path, each, _bytes(path, each), dict(zip(inputs, values, strict=True)))

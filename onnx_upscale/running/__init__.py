@@ -5,11 +5,21 @@ another to do so.
 """
 
 from onnx_upscale.running.inputs import (
+    Draw,
     input_sizes,
     model_inputs,
+    on_first_draw,
     random_inputs,
     run_on_random,
 )
 from onnx_upscale.running.session import Session
 
-__all__ = ["Session", "input_sizes", "model_inputs", "random_inputs", "run_on_random"]
+__all__ = [
+    "Draw",
+    "Session",
+    "input_sizes",
+    "model_inputs",
+    "on_first_draw",
+    "random_inputs",
+    "run_on_random",
+]

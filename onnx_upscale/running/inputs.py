@@ -140,16 +140,38 @@ def random_inputs(
         ) from None
 
 
+def on_first_draw(attempt: Callable[[Draw], _Found]) -> _Found:
+    """Attempts something on one way of drawing inputs after the other.
+
+    A detector may fail where it finds nothing, or too much, and what it finds in noise differs from
+    what it finds in numbers like those of an image.
+
+    Args:
+        attempt: What runs models on inputs that are so drawn.
+
+    Returns:
+        What the first attempt gave that did not fail.
+
+    Raises:
+        VerifySetupError: All fail, the first for this reason.
+    """
+    first: VerifySetupError | None = None
+    for draw in Draw:
+        try:
+            return attempt(draw)
+        except VerifySetupError as error:
+            first = first or error
+    assert first is not None
+    raise first
+
+
 def run_on_random(
     run: Callable[[Values], _Found],
     model: onnx.ModelProto,
     sizes: Mapping[str, tuple[int, ...]],
     seeds: Sequence[int],
 ) -> tuple[list[Values], list[_Found]]:
-    """Runs something on the first way of drawing inputs that it takes.
-
-    A detector may fail where it finds nothing, or too much, and what it finds in noise differs from
-    what it finds in numbers like those of an image.
+    """Runs something on random inputs that it takes.
 
     Args:
         run: What to run.
@@ -161,18 +183,14 @@ def run_on_random(
         The inputs, and what was found on them.
 
     Raises:
-        VerifySetupError: It runs on none, for the reason it gave first; or no inputs can be
-            made up.
+        VerifySetupError: It runs on none, or no inputs can be made up.
     """
-    first: VerifySetupError | None = None
-    for draw in Draw:
+
+    def attempt(draw: Draw) -> tuple[list[Values], list[_Found]]:
         inputs = [random_inputs(model, sizes, seed, draw) for seed in seeds]
-        try:
-            return inputs, [run(values) for values in inputs]
-        except VerifySetupError as error:
-            first = first or error
-    assert first is not None
-    raise first
+        return inputs, [run(values) for values in inputs]
+
+    return on_first_draw(attempt)
 
 
 def _random(

@@ -8,11 +8,11 @@ import numpy as np
 import onnx
 
 from onnx_upscale.benchmark import interleave
-from onnx_upscale.benchmark.measure import Seconds
+from onnx_upscale.benchmark.measure import Seconds, Task
 from onnx_upscale.benchmark.statistics import paired_ratios
 from onnx_upscale.optimizer.apply import apply
 from onnx_upscale.optimizer.plan import Plan
-from onnx_upscale.running import random_inputs
+from onnx_upscale.running import Draw, on_first_draw, random_inputs
 from onnx_upscale.tuning.runtime import Runtime
 
 _ROUNDS, _FEWEST = 60, 3
@@ -57,9 +57,11 @@ def _raced(models: Sequence[onnx.ModelProto], runtime: Runtime) -> int:
 
 
 def _timed(models: Sequence[onnx.ModelProto], runtime: Runtime, limit: float) -> Seconds:
-    feed = random_inputs(models[0], runtime.sizes, seed=0)
-    tasks = [runtime.task(model, feed) for model in models]
-    return interleave(tasks, _ROUNDS, limit=limit, fewest=_FEWEST)
+    def loaded(draw: Draw) -> list[Task]:
+        feed = random_inputs(models[0], runtime.sizes, 0, draw)
+        return [runtime.task(model, feed) for model in models]
+
+    return interleave(on_first_draw(loaded), _ROUNDS, limit=limit, fewest=_FEWEST)
 
 
 def _ratios(sittings: Sequence[Seconds]) -> list[float]:

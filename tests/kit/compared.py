@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import onnx
 from onnx import helper
 
@@ -29,3 +30,19 @@ def typed(kind: int, shape: Shape, op: str = "Identity", to: int | None = None) 
         [helper.make_tensor_value_info("y", to or kind, None)],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+
+
+def picky(*, bound: float = 0.0, change: float = 0.0) -> onnx.ModelProto:
+    """A model that takes inputs alone of which every number is above a bound.
+
+    Args:
+        bound: The bound.
+        change: What is added to a weight of its second layer.
+    """
+    net = Net(17, x=(1, 4, 3, 3))
+    above = net("Reshape", net("Greater", "x", np.float32(bound)), np.array([-1]))
+    found = net("Reshape", net("Compress", "x", above), np.array([1, 4, 3, 3]))
+    hidden = net("Conv", found, net.constant(net.random(6, 4, 1, 1), "first"))
+    weight = net.random(2, 6, 1, 1)
+    weight[0, 5] += change
+    return net.model(net("Conv", hidden, net.constant(weight, "second")))

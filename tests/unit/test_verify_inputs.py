@@ -5,17 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 from onnx import TensorProto, helper
 
 import onnx_upscale
 from build import Net
-from compared import Shape, sample, typed
+from compared import Shape, picky, sample, typed
 from onnx_upscale import UsageError, VerifySetupError
 from onnx_upscale.optimizer.verify import Tolerance, verify
-from onnx_upscale.running import input_sizes, random_inputs
-from onnx_upscale.running.inputs import Draw
+from onnx_upscale.running import Draw, input_sizes, random_inputs
 
 KINDS = [
     TensorProto.FLOAT,
@@ -143,41 +141,40 @@ class TestInputs:
 class TestInputsItRunsOn:
     """A detector may run only where it finds as many things as its export assumed."""
 
-    def picky(self, *, bound: float = 0.0, change: float = 0.0) -> onnx.ModelProto:
-        """Takes inputs alone of which every number is above a bound."""
-        net = Net(17, x=(1, 4, 3, 3))
-        above = net("Reshape", net("Greater", "x", np.float32(bound)), np.array([-1]))
-        found = net("Reshape", net("Compress", "x", above), np.array([1, 4, 3, 3]))
-        hidden = net("Conv", found, net.constant(net.random(6, 4, 1, 1), "first"))
-        weight = net.random(2, 6, 1, 1)
-        weight[0, 5] += change
-        return net.model(net("Conv", hidden, net.constant(weight, "second")))
+    def test_what_is_timed_is_timed_on_them(self) -> None:
+        assert onnx_upscale.bench([picky(), picky()], runs=2, memory=False).runs == 2
+        with pytest.raises(VerifySetupError, match=r"model 1: onnxruntime cannot run it"):
+            onnx_upscale.bench([picky(bound=2.0)], runs=2, memory=False)
+        masks = {"second": {"input": {"prune": [1, 3]}}}
+        document = {"version": 1, "masks": masks}
+        result = onnx_upscale.optimize(picky(), document, tune=True, tune_seconds=1)
+        assert result.report.verify.ok
 
     def test_what_is_masked_is_compared_on_them(self) -> None:
         masks = {"second": {"input": {"prune": [1, 3]}}, "first": {"output": {"prune": [0]}}}
         document = {"version": 1, "masks": masks}
-        result = onnx_upscale.optimize(self.picky(), document)
+        result = onnx_upscale.optimize(picky(), document)
         assert result.report.verify.ok
         assert result.report.verify.warnings == ()
-        assert onnx_upscale.verify(self.picky(), document, result.model).ok
+        assert onnx_upscale.verify(picky(), document, result.model).ok
 
     def test_what_runs_with_masks_alone_is_compared(self) -> None:
         """Nothing is known then of what the original makes."""
-        picky = self.picky(bound=2.0)
-        for at in ((), [self.picky().graph.output[0].name]):
-            found = verify(self.picky(), self.picky(), original=picky, at=at)
+        original = picky(bound=2.0)
+        for at in ((), [picky().graph.output[0].name]):
+            found = verify(picky(), picky(), original=original, at=at)
             assert found.ok
             assert found.warnings == ()
-            assert not verify(self.picky(), self.picky(change=0.1), original=picky, at=at).ok
+            assert not verify(picky(), picky(change=0.1), original=original, at=at).ok
 
     def test_what_differs_is_found_on_them(self) -> None:
-        assert verify(self.picky(), self.picky()).ok
-        found = verify(self.picky(), self.picky(change=0.1))
+        assert verify(picky(), picky()).ok
+        found = verify(picky(), picky(change=0.1))
         assert "differs by" in (found.failure or "")
 
     def test_what_runs_on_none_says_why(self) -> None:
         with pytest.raises(VerifySetupError, match=r"onnxruntime cannot run it: .*Reshape"):
-            verify(self.picky(bound=2.0), self.picky(bound=2.0))
+            verify(picky(bound=2.0), picky(bound=2.0))
 
     def test_real_numbers_alone_are_drawn_otherwise(self) -> None:
         for kind in KINDS:
