@@ -95,6 +95,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--megabytes", type=int, default=60)
     given = parser.parse_args()
+    # What a shell starts in the background ignores SIGINT, and so would the runs.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     folder = given.folder
     (folder / "out").mkdir(parents=True)
     out = folder / "out" / "out.onnx"
