@@ -24,7 +24,7 @@ _LENGTH = 16
 
 
 class Draw(Enum):
-    """How real numbers are made up, the one that shows most first."""
+    """How numbers are made up, the way that shows most first; whole ones are small in any."""
 
     NORMAL = "normal"
     UNIT = "between 0 and 1"
@@ -119,7 +119,7 @@ def random_inputs(
         model: The model.
         sizes: A shape for each input.
         seed: Seed; the same seed gives the same values.
-        draw: How real numbers are drawn.
+        draw: How numbers are drawn.
 
     Returns:
         Values by input name: real numbers, small whole numbers, or flags, by type. A single flag
@@ -144,7 +144,7 @@ def on_first_draw(attempt: Callable[[Draw], _Found]) -> _Found:
     """Attempts something on one way of drawing inputs after the other.
 
     A detector may fail where it finds nothing, or too much, and what it finds in noise differs from
-    what it finds in numbers like those of an image.
+    what it finds in numbers like those of an image. A table that indices go to may be short.
 
     Args:
         attempt: What runs models on inputs that are so drawn.
@@ -208,7 +208,7 @@ def _random(
         flags = rng.integers(0, 2, shape).astype(bool)
         return flags if flags.size != 1 else np.full(shape, turn % 2 == 1)
     if dtype.kind in "iu":
-        return rng.integers(0, 10, shape).astype(dtype)
+        return rng.integers(0, 10 if draw is Draw.NORMAL else 2, shape).astype(dtype)
     if kind == onnx.TensorProto.STRING:
         return np.full(shape, "word", dtype=object)
     real = rng.standard_normal(shape) if draw is Draw.NORMAL else rng.random(shape)

@@ -176,11 +176,22 @@ class TestInputsItRunsOn:
         with pytest.raises(VerifySetupError, match=r"onnxruntime cannot run it: .*Reshape"):
             verify(picky(bound=2.0), picky(bound=2.0))
 
-    def test_real_numbers_alone_are_drawn_otherwise(self) -> None:
+    def test_a_short_table_is_looked_up(self) -> None:
+        net = Net(17, x=(1, 3))
+        indices = net("Cast", "x", to=TensorProto.INT64)
+        rows = net("Gather", net.constant(net.random(2, 4), "table"), indices)
+        model = net.model(net("MatMul", rows, net.random(4, 3), name="read"))
+        model.graph.input[0].type.tensor_type.elem_type = TensorProto.INT32
+        masks = {"version": 1, "masks": {"read": {"input": [1]}}}
+        assert onnx_upscale.optimize(model, masks).report.verify.ok
+
+    def test_numbers_are_drawn_otherwise(self) -> None:
         for kind in KINDS:
             model = typed(kind, [2, 30])
             one, other = (random_inputs(model, {"x": (2, 30)}, 3, draw)["x"] for draw in Draw)
             if one.dtype.kind == "f":
                 assert one.min() < 0 <= other.min() < other.max() <= 1
+            elif one.dtype.kind in "iu":
+                assert one.max() > 1 == other.max()
             else:
                 assert np.array_equal(one, other)

@@ -158,7 +158,7 @@ def _evaluated(
     unknown = np.full(len(chosen), np.nan)
     shape = tuple(len(chosen) if axis == carry.axis else 1 for axis in range(rank))
     params = {p.slot: p for p in facts.params if same_axis(p.labels, carry.outputs)}
-    inputs: dict[str, Array] = {}
+    inputs: dict[str, Array] = {}  # By slot: masks may make two of one constant.
     for slot, name in enumerate(node.inputs):
         labels = carry.inputs.get(slot)
         if not name:
@@ -166,7 +166,7 @@ def _evaluated(
         if labels is not None:
             type_ = graph.types.get(name, onnx.TensorProto.FLOAT)
             dtype = onnx.helper.tensor_dtype_to_np_dtype(type_)
-            inputs[name] = values[labels[chosen]].astype(dtype).reshape(shape)
+            inputs[f"slot {slot}"] = values[labels[chosen]].astype(dtype).reshape(shape)
             continue
         constant = graph.value(node, slot)
         if constant is None:
@@ -177,8 +177,11 @@ def _evaluated(
         uniform = constant.size == (1 if place is None else len(chosen))
         if not uniform and node.op not in ("BatchNormalization", "InstanceNormalization"):
             return unknown
-        inputs[name] = constant
-    made = evaluate(node.proto, inputs, graph.model.opset_import)
+        inputs[f"slot {slot}"] = constant
+    proto = onnx.NodeProto()
+    proto.CopyFrom(node.proto)
+    proto.input[:] = [f"slot {slot}" if name else "" for slot, name in enumerate(node.inputs)]
+    made = evaluate(proto, inputs, graph.model.opset_import)
     if made is None or made[0].size != len(chosen):
         return unknown
     return made[0].astype(np.float64).ravel()

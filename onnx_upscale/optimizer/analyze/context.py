@@ -387,7 +387,7 @@ class Context:
             ties=tuple(self._ties),
             grids=tuple(self._grids),
             carries=tuple(self._carries),
-            demands=tuple(self._demands),
+            demands=tuple(each for each in self._demands if each.labels.size),
             read=self._read,
             write=self._write,
             recurrence=self._recurrence,

@@ -184,7 +184,8 @@ class _Writer:
         self._taken: set[str] = set()
 
     def write(self) -> None:
-        for (index, slot), cut in self._cuts.items():
+        # What is made once for several nodes stands before the first of them.
+        for (index, slot), cut in sorted(self._cuts.items(), key=lambda each: each[0]):
             node = self._surgery.graph.nodes[index]
             tensor = self._turned(node, slot, cut) or self._tensor(node, slot, cut)
             self._surgery.replace_tensor(index, slot, tensor)

@@ -61,45 +61,58 @@ class Part:
         """Takes a part of the channels, splits it, and lets axes change places."""
         source = node.axes_of(self.first.inputs[0])
         shift = self.factors[-1] - self.axis
+        beside: dict[int, IntArray] = {}
         for axis, labels in source.items():
             behind = axis > self.axis
             if axis != self.axis and not self.same[behind]:
                 node.pin_before(self.first.inputs[0], axis, "merged or split beside heads")
             elif axis != self.axis:
-                node.move(self.order.index(axis + shift if behind else axis), labels)
-        if self.axis not in source:
-            return
-        channels = source[self.axis]
+                beside[axis + shift if behind else axis] = labels
+        for axis, labels in beside.items():
+            node.move(self.order.index(axis), labels)
+        channels = source.get(self.axis)
+        factors = {} if channels is None else self._split(node, channels)
+        node.rewrite(partial(self._fit, channels, {**beside, **factors}))
+
+    def _split(self, node: Context, channels: IntArray) -> dict[int, IntArray]:
+        """The channels of this kind, by the axes that they are split into."""
         own = channels.reshape(self.sizes)[:, self.number].ravel()
         several = [axis for axis in self.factors if self.shape[axis] != 1] or self.factors[-1:]
         if len(several) == 1:  # Those of a single head are the channels themselves, in their order.
             (axis,) = several
-            factors = {axis: node.pass_on(self.order.index(axis), own, How.SAME)}
-        else:
-            factors = {
-                axis: node.make(self.order.index(axis), int(self.shape[axis] or 1))
-                for axis in several
-            }
-            node.grid(own, list(factors.values()), splits=True)
-        node.rewrite(partial(self._fit, channels, factors))
+            return {axis: node.pass_on(self.order.index(axis), own, How.SAME)}
+        factors = {
+            axis: node.make(self.order.index(axis), int(self.shape[axis] or 1)) for axis in several
+        }
+        node.grid(own, list(factors.values()), splits=True)
+        return factors
 
     def _fit(
         self,
-        channels: IntArray,
-        factors: dict[int, IntArray],
+        channels: IntArray | None,
+        axes: dict[int, IntArray],
         editor: Editor,
         positions: Positions,
     ) -> None:
-        if not changed(channels, positions):
+        """Takes this kind of the channels that are left, and splits it into axes as they are now.
+
+        Args:
+            channels: All channels, if that is what the axis holds.
+            axes: Of those in `shape`, the ones that may lose channels.
+            editor: Of the node that makes this kind.
+            positions: What is left.
+        """
+        sources = [*axes.values()] if channels is None else [channels, *axes.values()]
+        if not any(changed(labels, positions) for labels in sources):
             return
-        kept = positions(channels)
+        kept = np.arange(math.prod(self.sizes)) if channels is None else positions(channels)
         _, kinds, in_a_row = self.sizes
         places = np.flatnonzero(kept // in_a_row % kinds == self.number)
         # Zero says that a size is the one at its place before, and -1 that all others tell it.
         sizes = [
             size if isinstance(size, int) else 0 if self.same[0] else -1 for size in self.shape
         ]
-        for axis, labels in factors.items():
+        for axis, labels in axes.items():
             sizes[axis] = len(positions(labels))
         steps: list[Step] = []
         if kinds > 1:
@@ -108,7 +121,11 @@ class Part:
             steps.append(Reshaped(tuple(sizes)))
         if self.order != tuple(sorted(self.order)):
             steps.append(Transposed(self.order))
-        editor.replace_by(self.first, steps)
+        if steps:
+            editor.replace_by(self.first, steps)
+        else:
+            editor.read_as(self.first, 0)
+            editor.bypass()  # Of a graph output nothing leaves.
 
 
 @dataclass(frozen=True)

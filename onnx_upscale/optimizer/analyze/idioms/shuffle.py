@@ -40,26 +40,33 @@ class Shuffle:
 
     def __call__(self, node: Context) -> None:
         """The same channels, each in another place; all other axes pass."""
-        source = node.axes_of(self.first.inputs[0])
+        source = dict(node.axes_of(self.first.inputs[0]))
+        channels = source.pop(self.axis, None)
+        made: IntArray | None = None
         for axis, labels in source.items():
-            if axis != self.axis:
-                node.move(axis, labels)
-        if self.axis not in source:
-            return
-        channels = source[self.axis]
-        made = node.make(self.axis, len(channels))
-        node.grid(channels[self.order], [made], splits=True, ordered=False)
-        node.rewrite(partial(self._fit, channels, made))
+            node.move(axis, labels)
+        if channels is not None:
+            made = node.make(self.axis, len(channels))
+            node.grid(channels[self.order], [made], splits=True, ordered=False)
+        beside = list(source.values())
+        node.rewrite(partial(self._fit, channels, made, beside))
 
     def _fit(
-        self, channels: IntArray, made: IntArray, editor: Editor, positions: Positions
+        self,
+        channels: IntArray | None,
+        made: IntArray | None,
+        beside: list[IntArray],
+        editor: Editor,
+        positions: Positions,
     ) -> None:
-        if not changed(channels, positions) and not changed(made, positions):
+        axes = [each for each in (channels, made, *beside) if each is not None]
+        if not any(changed(labels, positions) for labels in axes):
             return
-        kept = positions(channels)
-        place = np.full(len(channels), -1, np.int64)
+        every = np.arange(len(self.order))
+        kept, left = (every if own is None else positions(own) for own in (channels, made))
+        place = np.full(len(every), -1, np.int64)
         place[kept] = np.arange(len(kept))
-        picks = place[self.order[positions(made)]]
+        picks = place[self.order[left]]
         if np.array_equal(picks, np.arange(len(kept))):
             editor.read_as(self.first, 0)
             editor.bypass()  # Of a graph output nothing leaves, so that a Reshape may stay.
