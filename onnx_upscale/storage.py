@@ -17,6 +17,7 @@ from onnx import TensorProto, external_data_helper
 from onnx_upscale.atomic import Buffer, Content, PathLike, data_path
 from onnx_upscale.choices import EXTERNAL_DATA
 from onnx_upscale.errors import OutputError, UsageError
+from onnx_upscale.in_place import read_in_place
 from onnx_upscale.mapped import Place, blocks_of, place_of, refer, size_of
 from onnx_upscale.one_file import OneFile
 from onnx_upscale.protobuf import copy_fields
@@ -49,6 +50,16 @@ def external_files(model: onnx.ModelProto, path: PathLike) -> frozenset[Path]:
         for tensor in tensors
         if external_data_helper.uses_external_data(tensor)
     )
+
+
+def weight_files(path: Path) -> frozenset[Path]:
+    """The files beside a model in which its weights lie; none for what is no model."""
+    try:
+        found = read_in_place(path)
+        model = onnx.load(path, load_external_data=False) if found is None else found[0]
+        return external_files(model, path)
+    except Exception:  # Whoever reads the model says what is wrong with it.
+        return frozenset()
 
 
 def model_bytes(path: PathLike) -> int:

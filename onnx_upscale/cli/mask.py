@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import onnx_upscale
-from onnx_upscale.choices import CRITERIA, FORMATS, SCOPES, SIDES
+from onnx_upscale.choices import CRITERIA, FORMATS, SCOPES, SIDES, TARGETS
 from onnx_upscale.cli.command import command
 from onnx_upscale.cli.data import data_source, images
 from onnx_upscale.cli.options import PATH, layers, target
@@ -122,6 +122,7 @@ def mask(model: str, out: str, source: tuple[str, str] | None, **given: Any) -> 
             "the input model": model,
             "the calibration data": options.data and (module_file(options.data) or options.data),
             "the file to import": source[1] if source is not None else None,
+            "the profile": None if options.target in TARGETS else options.target,
         },
         results={"MASKS_OUT": out},
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
 import click
 
@@ -32,6 +33,9 @@ def check_paths(sources: Mapping[str, str | None], results: Mapping[str, str | N
         for name, source in sources.items():
             if source is not None and same_file(path, source):
                 raise UsageError(f"{option} {path}: is {name}, which would be lost: choose another")
+    for option, path in given.items():
+        if os.path.exists(path):  # What is not there yet holds no weights.
+            _check_weights(option, path, sources)
     for (first, path), (second, other) in itertools.combinations(given.items(), 2):
         if same_file(path, other):
             raise UsageError(f"{second} {other}: is {first} as well: choose another")
@@ -39,3 +43,15 @@ def check_paths(sources: Mapping[str, str | None], results: Mapping[str, str | N
     if main is None or os.path.exists(main):
         for path in given.values():
             check_writable(path)
+
+
+def _check_weights(option: str, path: str, sources: Mapping[str, str | None]) -> None:
+    from onnx_upscale.storage import weight_files
+
+    for name, source in sources.items():
+        if source is None or "model" not in name:
+            continue
+        if any(same_file(path, os.fspath(own)) for own in weight_files(Path(source))):
+            raise UsageError(
+                f"{option} {path}: holds weights of {name}, which would be lost: choose another"
+            )

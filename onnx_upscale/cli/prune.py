@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnx_upscale.atomic import Content, PathLike
-from onnx_upscale.choices import GOALS, MODES, PRUNED
+from onnx_upscale.choices import GOALS, MODES, PRUNED, TARGETS
 from onnx_upscale.cli.again import command_line
 from onnx_upscale.cli.command import command
 from onnx_upscale.cli.data import data_source, fitting, workers
@@ -133,7 +133,7 @@ def prune(
     several = len(goals) > 1
     if several and (masks_out or recovered_out):
         raise UsageError("--masks-out and --recovered-out: are for one goal")
-    paths = [os.path.join(out, f"{goal.value:g}.onnx") for goal in goals] if several else [out]
+    paths = [os.path.join(out, f"{goal.value:.12g}.onnx") for goal in goals] if several else [out]
     in_folder = several and os.path.isdir(out)
     results: dict[str, str | None] = {
         **({f"OUT {os.path.basename(p)}": p for p in paths} if in_folder else {"OUT": out}),
@@ -147,6 +147,7 @@ def prune(
         "the input model": model,
         "the samples": module_file(data) or data,
         "the evaluation": evaluate and module_file(evaluate),
+        "the profile": None if options["target"] in TARGETS else options["target"],
     }
     if several and os.path.exists(out) and not os.path.isdir(out):
         raise UsageError(f"OUT {out}: is no folder, which several goals need")

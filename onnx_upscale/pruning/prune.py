@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -117,6 +118,8 @@ def prune_all(
     """
     if count < 2:
         raise UsageError(f"`count` {count}: must be at least 2")
+    if not 0 <= strength < math.inf:
+        raise UsageError(f"`strength` {strength}: must be 0 or more")
     if not goals:
         raise UsageError("give at least one goal")
     read = [

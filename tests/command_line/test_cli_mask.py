@@ -267,6 +267,9 @@ def test_out_is_a_mask_file_of_its_own() -> None:
     assert result.exit_code == 2
     assert "is the file to import, which would be lost" in result.stderr
     assert Path("pairs.json").read_text() == "[]"
+    result = run("in.onnx", "pairs.json", *l1, "--target", "pairs.json")
+    assert "is the profile, which would be lost" in result.stderr
+    assert Path("pairs.json").read_text() == "[]"
     Path("in.json").symlink_to("in.onnx")
     result = run("in.onnx", "in.json", *l1)
     assert "is the input model, which would be lost" in result.stderr

@@ -130,11 +130,16 @@ GOAL = ["--macs", "0.6"]
             ["--data", "data.npy", *GOAL, "--evaluate", "mine.py:one", "--report", "mine.py"],
             "is the evaluation",
         ),
+        (
+            ["--data", "data.npy", *GOAL, "--target", "prices.json", "--masks-out", "prices.json"],
+            "is the profile",
+        ),
         (["--data", "data.npy", "--latency", "0.9,0.8"], "is no folder, which several goals need"),
         (["--data", "data.npy", "--latency", "0.9,0.8", "--masks-out", "m"], "are for one goal"),
         # Anything else.
         (["--data", "data.npy", *GOAL, "--workers", "0"], "--workers"),
         (["--data", "data.npy", *GOAL, "--samples", "1"], "--samples"),
+        (["--data", "data.npy", *GOAL, "--lambda", "nan"], "--lambda nan: must be 0 or more"),
         (["--data", "data.npy", *GOAL, "--target", "gpu"], "no such profile"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,25 @@ class TestReplacing:
         assert done.exit_code == 2
         assert "./w: holds weights of the input model, which would be lost" in done.stderr
         assert Path("w").read_bytes() == before
+
+    @pytest.mark.parametrize(
+        "words",
+        [
+            ("big.onnx", "-", "out.onnx", "--report", "w"),
+            ("big.onnx", "-", "out.onnx", "--html", "w"),
+            ("analyze", "big.onnx", "--html", "w"),
+            ("bench", "in.onnx", "big.onnx", "--runs", "1", "--report", "w"),
+        ],
+    )
+    def test_reports_do_not_replace_weights(self, words: Sequence[str]) -> None:
+        save(wide())
+        before = Path("w").read_bytes()
+        done = run(*words)
+        assert done.exit_code == 2
+        name = "model 2" if words[0] == "bench" else "the input model"
+        assert f"w: holds weights of {name}, which would be lost" in done.stderr
+        assert Path("w").read_bytes() == before
+        assert not Path("out.onnx").exists()
 
     @pytest.mark.parametrize("step", ["data", "model"])
     def test_what_fails_leaves_the_old_set(
