@@ -51,9 +51,9 @@ _PARTS: tuple[Part, ...] = (
     movement.gather, values.activation, values.affine, values.batch_norm, values.norm,
     compounds.gate, values.foreign, values.subgraph, space.pool, space.pad, space.reduce,
     movement.flatten, movement.sequence, compounds.image, movement.shuffle, movement.pixels,
-    movement.parted, space.resize, movement.expand, movement.tile, heads.attention, layers.gemm,
-    layers.matmul, layers.left_matmul, compounds.products, layers.twins, compounds.transition,
-    bodies.branch, bodies.loop,
+    space.resize, movement.expand, movement.tile, heads.attention, layers.gemm, layers.matmul,
+    layers.left_matmul, compounds.products, layers.twins, compounds.transition, bodies.branch,
+    bodies.loop,
 )  # fmt: skip
 _COMMON = (
     layers.some_conv, compounds.conv_bn, compounds.residual, compounds.join, compounds.concat,
@@ -64,7 +64,6 @@ _ONE_TO_ONE: tuple[Part, ...] = (
     values.batch_norm, values.norm, values.affine, space.pool, space.pad, space.reduce,
     movement.flatten, movement.split, movement.slice_, movement.gather, movement.pixels,
     space.resize, movement.shuffle, layers.grouped_conv, values.activation, movement.sequence,
-    movement.parted,
 )  # fmt: skip
 _ANY = st.lists(st.sampled_from([*_COMMON, *_PARTS]), min_size=3, max_size=16)
 

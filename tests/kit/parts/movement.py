@@ -8,7 +8,6 @@ import numpy as np
 from hypothesis import strategies as st
 
 from builder import Builder, image_sizes
-from case import Dims
 
 
 def split(b: Builder) -> None:
@@ -99,36 +98,6 @@ def shuffle(b: Builder) -> None:
     wide = b.one("Reshape", [data, split], (n, 2, half, h, w))
     turned = b.one("Transpose", [wide], (n, half, 2, h, w), perm=[0, 2, 1, 3, 4])
     b.one("Reshape", [turned, b.constant([0, channels, h, w], np.int64)], shape)
-
-
-def parted(b: Builder) -> None:
-    """An axis in two, which change places and are merged again, or of which one is picked from."""
-    rank = b.draw(st.sampled_from([4, 3]))
-    axis = b.draw(st.integers(1, rank - 1))
-
-    def fits(shape: Dims) -> bool:
-        return all(isinstance(size, int) for size in shape[axis:]) and int(shape[axis]) % 2 == 0
-
-    data = b.pick(rank, fits)
-    if data is None:
-        return
-    shape = b.shapes[data]
-    ahead, behind, half = shape[:axis], shape[axis + 1 :], int(shape[axis]) // 2
-    place = b.draw(st.integers(0, 1))  # Where the two kinds are.
-    parts = (half, 2) if place else (2, half)
-    as_before = b.chance(0.5)
-    first = [0 if as_before or not isinstance(size, int) else size for size in ahead]
-    sizes = b.constant([*first, *parts, *behind], np.int64)
-    wide = b.one("Reshape", [data, sizes], (*ahead, *parts, *behind))
-    if b.chance(0.5):
-        order = [*range(axis), axis + 1, axis, *range(axis + 2, rank + 1)]
-        turned = b.one("Transpose", [wide], (*ahead, *parts[::-1], *behind), perm=order)
-        sizes = b.constant([*first, 2 * half, *behind], np.int64)
-        b.one("Reshape", [turned, sizes], shape)
-        return
-    for kind in b.draw(st.permutations([0, 1]))[: b.draw(st.integers(1, 2))]:
-        index = b.constant(kind, np.int64)
-        b.one("Gather", [wide, index], (*ahead, half, *behind), axis=axis + place)
 
 
 def pixels(b: Builder) -> None:
