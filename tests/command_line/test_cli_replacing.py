@@ -16,6 +16,7 @@ from command import refused, run
 from external import data_of, result_of, save, wide
 from onnx_upscale import atomic
 from onnx_upscale.files import write_files
+from onnx_upscale.storage import weight_files
 
 SAMPLE = Path(__file__).parents[2] / "models" / "digits.onnx"
 
@@ -80,6 +81,14 @@ class TestReplacing:
         assert f"w: holds weights of {name}, which would be lost" in done.stderr
         assert Path("w").read_bytes() == before
         assert not Path("out.onnx").exists()
+
+    def test_a_pipe_is_left_to_whoever_reads_the_model(self) -> None:
+        end, start = os.pipe()
+        os.write(start, b"a model")
+        os.close(start)
+        assert not weight_files(Path(f"/dev/fd/{end}"))
+        assert os.read(end, 100) == b"a model"
+        os.close(end)
 
     @pytest.mark.parametrize("step", ["data", "model"])
     def test_what_fails_leaves_the_old_set(
