@@ -173,7 +173,7 @@ def weight_of(
     loaded: Loaded,
     sizes: Sizes,
     runs: bool,
-    pruned: Callable[[], onnx.ModelProto],
+    shown_by: Callable[[], onnx.ModelProto],
     digest: Digest,
 ) -> Size:
     """What a model weighs as it was given.
@@ -183,10 +183,10 @@ def weight_of(
         loaded: The same when it is loaded.
         sizes: Shapes of its inputs.
         runs: Whether it may run where nothing else shows how large tensors are.
-        pruned: Gives the model that computes as the result does, which then runs: a detector that
+        shown_by: Gives the model that computes as the result does, which then runs: a detector that
             finds something else computes on another number of things.
         digest: Gives the hash and the bytes of its file.
     """
     held = stored_or_path(model)
-    stats = measure(loaded.graph.model, sizes, runs=runs, shown_by=pruned)
+    stats = measure(loaded.graph.model, sizes, runs=runs, shown_by=shown_by)
     return size_of(stats, held if isinstance(held, str) else None, *digest())
