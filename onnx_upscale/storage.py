@@ -54,9 +54,9 @@ def external_files(model: onnx.ModelProto, path: PathLike) -> frozenset[Path]:
 
 def weight_files(path: Path) -> frozenset[Path]:
     """The files beside a model in which its weights lie; none for what is no model."""
-    if not path.is_file():  # A pipe can be read only once, by whoever reads the model.
-        return frozenset()
     try:
+        if not path.is_file():  # A pipe can be read only once, by whoever reads the model.
+            return frozenset()
         found = read_in_place(path)
         model = onnx.load(path, load_external_data=False) if found is None else found[0]
         return external_files(model, path)
