@@ -16,7 +16,7 @@ from onnx_upscale.optimizer.load import Loaded, MaskSource, ModelSource, load
 from onnx_upscale.optimizer.load.formats import format_warnings
 from onnx_upscale.optimizer.plan import Plan, plan
 from onnx_upscale.optimizer.verify import Tolerance, Verification
-from onnx_upscale.options import Options, Sizes
+from onnx_upscale.options import Options, Sizes, check_strategy
 from onnx_upscale.prices import load_prices
 from onnx_upscale.proof import prove
 from onnx_upscale.result import Result
@@ -42,11 +42,13 @@ class Analyzed:
 
     def plan(self, strategy: str, target: str = "cpu") -> Plan:
         """What a strategy would do."""
+        check_strategy(strategy)
         analysis, _ = grown_analysis(self.analysis, strategy)
         return plan(analysis, strategy, load_prices(target))
 
     def plan_bodies(self, strategy: str, target: str = "cpu") -> tuple[PlannedBody, ...]:
         """What a strategy would do in the bodies of If, Loop and Scan."""
+        check_strategy(strategy)
         return plan_bodies(self.loaded.bodies, strategy, load_prices(target))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
@@ -14,7 +15,8 @@ _R = TypeVar("_R")
 
 
 def blaming_the_model(job: Callable[_P, _R]) -> Callable[_P, _R]:
-    """What fails on a model (the first argument) that is not valid ONNX is that model's error."""
+    """What fails on a model (the parameter `model`) that is not valid ONNX is its error."""
+    parameters = inspect.signature(job)
 
     @functools.wraps(job)
     def run(*args: _P.args, **kwargs: _P.kwargs) -> _R:
@@ -23,7 +25,9 @@ def blaming_the_model(job: Callable[_P, _R]) -> Callable[_P, _R]:
         except (UpscaleError, MemoryError):
             raise
         except Exception as error:  # No code foresees every way in which a model can be broken.
-            model: Any = args[0] if args else kwargs["model"]
+            model: Any = parameters.bind(*args, **kwargs).arguments.get("model")
+            if model is None:
+                raise
             undecodable = isinstance(error, UnicodeDecodeError)  # Names can be any bytes to others.
             reason = str(error) if undecodable else why_invalid(model)
             if reason is None:

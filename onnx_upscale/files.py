@@ -43,6 +43,8 @@ def check_writable(path: PathLike) -> None:
     """
     target = _resolved(path)
     folder = target.parent
+    if os.path.islink(target):
+        raise OutputError(f"{path}: is a symbolic link that leads back to itself")
     if os.path.isdir(target):
         raise OutputError(f"{path}: is a directory, give the name of a file")
     if os.path.exists(target) and not os.path.isfile(target):

@@ -12,7 +12,7 @@ from functools import partial
 import onnx
 
 from onnx_upscale.clock import Clock
-from onnx_upscale.errors import VerifySetupError
+from onnx_upscale.errors import UsageError, VerifySetupError
 from onnx_upscale.idle import why_nothing_leaves
 from onnx_upscale.mapped import Place
 from onnx_upscale.optimizer.analyze import Analysis
@@ -22,7 +22,7 @@ from onnx_upscale.optimizer.bodies import PlannedBody, grown_analysis, plan_bodi
 from onnx_upscale.optimizer.load import Loaded, MaskSource, ModelSource, load
 from onnx_upscale.optimizer.load.formats import format_warnings
 from onnx_upscale.optimizer.load.masking import LayerMask
-from onnx_upscale.optimizer.load.model import stored_or_path
+from onnx_upscale.optimizer.load.model import check_lasting, stored_or_path
 from onnx_upscale.optimizer.plan import Plan, as_it_is, plan
 from onnx_upscale.options import Options, Sizes
 from onnx_upscale.prices import Prices, load_prices, target_warnings
@@ -113,6 +113,8 @@ def planned_job(
     Returns:
         What is to be done.
     """
+    if options.tune and options.strategy != "auto":
+        raise UsageError("`tune`: is for strategy auto, as no other has choices to measure")
     with clock.stage("load"):
         loaded = load(model, masks, options.inputs, runs=options.verify, mapped=True)
     digest = begin_digest(model, loaded)
@@ -121,7 +123,7 @@ def planned_job(
         analysis, grown = grown_analysis(analyze_graph(loaded.graph), options.strategy)
     with clock.stage("plan"):
         prices = load_prices(options.target)
-        if options.tune and options.strategy == "auto":
+        if options.tune:
             told = progress and partial(progress, "Tuning")
             planned = tuned_plan(analysis, prices, sizes, options.tune_seconds, told)
         else:
@@ -155,6 +157,7 @@ def begin_digest(model: ModelSource, loaded: Loaded) -> Digest:
     held = stored_or_path(model)
     if not isinstance(held, str):
         return lambda: held.size("model.onnx")
+    check_lasting(held)
 
     def read() -> tuple[str, int]:
         sha256, length = hashlib.sha256(), os.path.getsize(held)

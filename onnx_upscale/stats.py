@@ -65,13 +65,18 @@ def measure(
     shapes, types = _shapes_at(model, sizes, copied, runs, shown_by or (lambda: model))
     return Stats(
         nodes=len(nodes),
-        params=sum(math.prod(tensor.dims) for tensor in _weights(model.graph)),
+        params=count_weights(model.graph),
         macs=sum(
             multiply_adds(node, shapes) + attention_work(node, shapes) for node in model.graph.node
         ),
         copies=len(copied),
         copied_bytes=sum(_bytes(tensor, shapes, types) for tensor in copied),
     )
+
+
+def count_weights(graph: onnx.GraphProto) -> int:
+    """How many weights there are in a graph, and in those below."""
+    return sum(math.prod(tensor.dims) for tensor in _weights(graph))
 
 
 def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:

@@ -42,7 +42,8 @@ def up_to(
     for name in (*given, *sorted(set(known).difference(given))):
         if name in needed:
             part.graph.input.append(given.get(name) or _typed(name, graph))
-    part.graph.output.extend(_typed(name, graph) for name in ends)
+    others = {v.name: v for v in model.graph.output if not v.type.HasField("tensor_type")}
+    part.graph.output.extend(others.get(name) or _typed(name, graph) for name in ends)
     return part
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from onnx_upscale.arguments import several
 from onnx_upscale.benchmark.measure import Seconds, Task, interleave, orders, shares
 from onnx_upscale.benchmark.memory import peak_memory
 from onnx_upscale.benchmark.operators import CATEGORIES, Operators, read_profile
@@ -84,6 +85,7 @@ def bench(
     Raises:
         UpscaleError: One of its subclasses says what is wrong with models or options.
     """
+    models = several(models)
     _check_options(models, batch, threads, runs)
     runtime = _Runtime(provider, execution_providers(provider), threads)
 

@@ -12,7 +12,7 @@ import onnx
 from onnx import helper
 
 from onnx_upscale.errors import UpscaleError, UsageError
-from onnx_upscale.optimizer.load.model import ModelSource, read_files, stored_or_path
+from onnx_upscale.optimizer.load.model import ModelSource, check_lasting, read_files, stored_or_path
 from onnx_upscale.optimizer.load.values import Array
 from onnx_upscale.running import Draw, input_sizes, model_inputs, random_inputs
 from onnx_upscale.storage import Stored, model_bytes
@@ -69,6 +69,9 @@ def read_subjects(
     Raises:
         UpscaleError: One cannot be read, or their inputs differ.
     """
+    for path in map(stored_or_path, models):
+        if isinstance(path, str):
+            check_lasting(path)
     stored = [read_files(model, mapped=True) for model in models]
     read = [each.model for each in stored]
     held = map(stored_or_path, models)

@@ -11,7 +11,7 @@ import onnx_upscale
 from onnx_upscale.choices import CRITERIA, FORMATS, SCOPES, SIDES, TARGETS
 from onnx_upscale.cli.command import command
 from onnx_upscale.cli.data import data_source, images
-from onnx_upscale.cli.options import PATH, layers, target
+from onnx_upscale.cli.options import PATH, is_typed, layers, target
 from onnx_upscale.cli.outcome import Outcome, reporting
 from onnx_upscale.cli.paths import check_paths
 from onnx_upscale.cli.progress import progress_bar
@@ -31,6 +31,8 @@ _OF_CRITERIA = (
     *("data", "mean", "std", "size"),
 )
 """Options that have no meaning with --from."""
+_OF_ALL = ("side", "scope", "seed", "batch_size", "target")
+"""More of these, which have defaults."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,10 +209,12 @@ def _imported(
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     from onnx_upscale.importers import read_imported
 
-    chosen = next(
-        (name for name in _OF_CRITERIA if getattr(options, name) not in (None, False, ())), None
-    )
-    if chosen is not None:
-        raise UsageError(f"--{chosen}: has no meaning with --from, which takes masks as they are")
+    chosen = [
+        *(name for name in _OF_CRITERIA if getattr(options, name) not in (None, False, ())),
+        *(name for name in _OF_ALL if is_typed(name)),
+    ]
+    if chosen:
+        option = chosen[0].replace("_", "-")
+        raise UsageError(f"--{option}: has no meaning with --from, which takes masks as they are")
     imported = read_imported(*source, model)
     return imported.document, imported.warnings

@@ -10,12 +10,20 @@ from onnx_upscale.atomic import Content, PathLike
 from onnx_upscale.choices import TARGETS, TUNE_SECONDS
 from onnx_upscale.cli.command import command
 from onnx_upscale.cli.data import data_source, images
-from onnx_upscale.cli.options import PATH, comparison, files, html, report_file, strategy, target
+from onnx_upscale.cli.options import (
+    PATH,
+    comparison,
+    files,
+    html,
+    is_typed,
+    report_file,
+    strategy,
+    target,
+)
 from onnx_upscale.cli.options import external_data as where_weights_go
 from onnx_upscale.cli.outcome import Outcome, reporting
 from onnx_upscale.cli.paths import check_paths
 from onnx_upscale.cli.progress import progress_bars
-from onnx_upscale.cli.verbose import shown_log
 from onnx_upscale.errors import UsageError, VerifyError
 from onnx_upscale.files import json_file, write_files
 from onnx_upscale.modules import module_file
@@ -67,7 +75,6 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Write nothing; say what would be removed, and the settings in force.",
 )
-@click.option("-v", "--verbose", is_flag=True, help="Say what was pinned and what took how long.")
 @reporting
 def optimize(
     model: str,
@@ -82,7 +89,6 @@ def optimize(
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
     size: int | None,
-    verbose: bool,
     dry_run: bool,
     **options: Any,
 ) -> Outcome:
@@ -95,6 +101,8 @@ def optimize(
 
     if recovering != (data is not None):
         raise UsageError("--recover and --data: the one needs the other")
+    if is_typed("tune_seconds") and not options["tune"]:
+        raise UsageError("--tune-seconds: has no meaning without --tune")
     check_paths(
         sources={
             "the input model": model,
@@ -107,7 +115,7 @@ def optimize(
     try:
         samples = data_source(data, mean, std, size)
         given = Options(target=target, recover=samples, **options)
-        with shown_log(verbose), progress_bars() as progress:
+        with progress_bars() as progress:
             if dry_run:
                 return _foreseen(foresee(model, masks, given, progress))
             result = optimize_with(InPlace(model), masks, given, progress)

@@ -38,6 +38,12 @@ def _sizes(
     return sizes
 
 
+def is_typed(name: str) -> bool:
+    """Whether a parameter of the command that is running was typed, even as its default."""
+    source = click.get_current_context().get_parameter_source(name)
+    return source is click.core.ParameterSource.COMMANDLINE
+
+
 def options(*options: Callable[..., Any]) -> Callable[..., Any]:
     """Several options as one decorator, in the order of the help text."""
 

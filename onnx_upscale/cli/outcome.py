@@ -13,6 +13,7 @@ import click
 
 from onnx_upscale.cli.console import exit_statuses, fail, say, show, show_json, show_markdown, warn
 from onnx_upscale.cli.options import PATH, options, version
+from onnx_upscale.cli.verbose import shown_log
 from onnx_upscale.errors import UsageError, VerifyError
 from onnx_upscale.text import Line
 
@@ -52,6 +53,12 @@ _common = options(
         "--markdown", "as_markdown", is_flag=True, help="Print the text as Markdown, for a comment."
     ),
     click.option("-q", "--quiet", is_flag=True, help="Print errors only."),
+    click.option(
+        "-v",
+        "--verbose",
+        is_flag=True,
+        help="Say what was pinned, what took how long, and where an internal error is.",
+    ),
     version,
 )
 
@@ -66,12 +73,18 @@ def reporting(command: Callable[..., Outcome]) -> Callable[..., None]:
     @exit_statuses
     @functools.wraps(command)
     def run(
-        *, config: str | None, as_json: bool, as_markdown: bool, quiet: bool, **given: Any
+        *,
+        config: str | None,
+        as_json: bool,
+        as_markdown: bool,
+        quiet: bool,
+        verbose: bool,
+        **given: Any,
     ) -> None:
         if as_json and as_markdown:
             raise UsageError("--json and --markdown: give one of them")
         try:
-            with contextlib.redirect_stdout(sys.stderr):
+            with contextlib.redirect_stdout(sys.stderr), shown_log(verbose):
                 outcome = command(**given)
         except VerifyError as error:
             found = error.report or error.verified

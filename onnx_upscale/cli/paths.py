@@ -30,6 +30,9 @@ def check_paths(sources: Mapping[str, str | None], results: Mapping[str, str | N
     sources = {**sources, "the file of settings": settings}
     given = {option: path for option, path in results.items() if path is not None}
     for option, path in given.items():
+        if path == "-":
+            raise UsageError(f"{option} -: results go to files; for one of this name give ./-")
+    for option, path in given.items():
         for name, source in sources.items():
             if source is not None and same_file(path, source):
                 raise UsageError(f"{option} {path}: is {name}, which would be lost: choose another")

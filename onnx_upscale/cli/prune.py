@@ -28,7 +28,7 @@ from onnx_upscale.text import Line, Table
 
 if TYPE_CHECKING:
     from onnx_upscale.pruning.goals import Goal
-    from onnx_upscale.pruning.results import Sweep
+    from onnx_upscale.pruning.results import Pruned, Sweep
 
 
 def _no_dry_run(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -86,7 +86,7 @@ def _no_dry_run(ctx: click.Context, param: click.Parameter, value: bool) -> None
 @chosen_layers
 @input_sizes
 @workers
-@click.option("--masks-out", metavar="FILE.json", type=PATH, help="Write what was chosen.")
+@click.option("--masks-out", metavar="FILE.json|npz", type=PATH, help="Write what was chosen.")
 @click.option(
     "--recovered-out", metavar="FILE.onnx", type=PATH, help="Write the repaired model of full size."
 )
@@ -125,6 +125,7 @@ def prune(
     """
     from onnx_upscale import page
     from onnx_upscale.cli.pages import page_file
+    from onnx_upscale.optimizer.load.mask_files import check_suffix
     from onnx_upscale.pruning.goals import read_goals
     from onnx_upscale.pruning.plot import plot_format
     from onnx_upscale.pruning.prune import prune_all
@@ -151,6 +152,8 @@ def prune(
     }
     if several and os.path.exists(out) and not os.path.isdir(out):
         raise UsageError(f"OUT {out}: is no folder, which several goals need")
+    if masks_out is not None:
+        check_suffix(masks_out)
     if plot is not None:
         plot_format(plot)
     check_paths(sources=sources, results=results)
@@ -160,7 +163,7 @@ def prune(
     # The models last, as they must be as they were if anything goes wrong.
     contents: dict[PathLike, Content] = {}
     if masks_out is not None:
-        contents[masks_out] = json_file(made[0].masks)
+        contents[masks_out] = _masks(masks_out, made[0])
     if recovered_out is not None:
         contents |= made[0].recovered.stored.files(recovered_out, external_data)
     if plot is not None:
@@ -178,6 +181,14 @@ def prune(
         write_files(contents, keep=made[0].result.sources)
     warnings = dict.fromkeys(warning for each in made for warning in each.warnings)
     return Outcome(told, _summary(paths, model, made), tuple(warnings))
+
+
+def _masks(path: str, made: Pruned) -> bytes:
+    """The content of a file of what was chosen."""
+    from onnx_upscale.optimizer.load.graph import build_graph
+    from onnx_upscale.optimizer.load.mask_files import mask_file
+
+    return mask_file(path, made.masks, build_graph(made.recovered.stored.model))
 
 
 def _again(out: str, goal: Goal) -> str:

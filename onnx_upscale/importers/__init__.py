@@ -6,6 +6,7 @@ import os
 import warnings
 from typing import Any
 
+from onnx_upscale.blame import blaming_the_model
 from onnx_upscale.errors import UsageError
 from onnx_upscale.importers.elements import Imported
 from onnx_upscale.importers.formats import FORMATS
@@ -40,6 +41,7 @@ def import_masks(format: str, source: Any, model: ModelSource | None = None) -> 
     return imported.document
 
 
+@blaming_the_model
 def read_imported(format: str, source: Any, model: ModelSource | None = None) -> Imported:
     """As `import_masks`, with the warnings as a part of the result.
 

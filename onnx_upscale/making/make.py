@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from onnx_upscale.arguments import check_seed, several
+from onnx_upscale.blame import blaming_the_model
 from onnx_upscale.choices import CRITERIA, SCOPES, SIDES
 from onnx_upscale.criteria import MOST_SAMPLES, Subject, find_sites, score
 from onnx_upscale.criteria.sites import Sites
@@ -53,6 +55,7 @@ class Masks(dict[str, Any]):
     warnings: tuple[str, ...]
 
 
+@blaming_the_model
 def mask(
     model: ModelSource,
     criterion: str,
@@ -113,6 +116,8 @@ def mask(
         raise UsageError(f"`amount` {amount}: must be from 0 to 1")
     if batch_size < 1:
         raise UsageError(f"`batch_size` {batch_size}: must be at least 1")
+    check_seed(seed)
+    layers, skip = several(layers), several(skip)
     rebuilt = criterion == RECONSTRUCTION
     if rebuilt:
         _check_rebuilt(side, scope, data)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from onnx_upscale.errors import UsageError
-from onnx_upscale.pruning.goals import Goal
+from onnx_upscale.pruning.goals import Goal, within
 
 T = TypeVar("T")
 
@@ -65,7 +65,8 @@ def aim(
     measured, choice = min(tried, key=lambda e: (e[0] > 1.05 * wanted, abs(e[0] - wanted)))
     if measured > 1.05 * wanted and lost is not None:
         raise UsageError(
-            f"{goal}: cannot be reached: {measured:.2f} of the latency is left; give that or more"
+            f"{goal}: cannot be reached: {within(measured, up=True)} of the latency is left; give "
+            "that or more"
         )
     return choice
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from onnx_upscale.errors import UsageError
-from onnx_upscale.optimizer.load import MaskSource, ModelSource
-from onnx_upscale.pruning.goals import Goal
+from onnx_upscale.optimizer.load import ModelSource
+from onnx_upscale.pruning.goals import Goal, within
 from onnx_upscale.pruning.search import Choice
 from onnx_upscale.recovery import Recovered
 from onnx_upscale.result import Result
@@ -20,8 +20,8 @@ class Makes(Protocol):
     def recovered(self, choice: Choice) -> Recovered:
         """The repaired model of a choice."""
 
-    def optimized(self, model: ModelSource, masks: MaskSource, verify: bool = True) -> Result:
-        """The emitted model."""
+    def emitted(self, recovered: Recovered) -> Result:
+        """The emitted model, verified."""
 
     def evaluated(self, model: ModelSource) -> float | None:
         """Its score, if there is a measure."""
@@ -57,7 +57,7 @@ class Candidate:
     @functools.cached_property
     def result(self) -> Result:
         """The emitted model, verified."""
-        return self._pruner.optimized(self.recovered.stored, None)
+        return self._pruner.emitted(self.recovered)
 
     @functools.cached_property
     def score(self) -> float | None:
@@ -85,6 +85,12 @@ class Candidate:
             raise UsageError(f"{goal}: no output ranks answers; give `error` in its place")
         return report.agreement
 
+    def left(self, name: str) -> float:
+        """The share that is left of the multiply-adds or the weights (`macs`, `params`)."""
+        report = self.result.report
+        before, after = getattr(report.input, name), getattr(report.output, name)
+        return float(after / max(before, 1))
+
     def satisfies(self, goal: Goal) -> bool:
         """Whether it stays as near, or as good, as a goal says."""
         value = self.value(goal)
@@ -99,6 +105,6 @@ def out_of_reach(goal: Goal, tried: Sequence[Candidate]) -> str:
     nearest = min(tried, key=lambda each: sign * each.value(goal))
     return (
         f"{goal}: cannot be reached: the nearest model that was tried has "
-        f"{nearest.value(goal):.4g} at {nearest.choice.share:.2f} of the latency; "
+        f"{within(nearest.value(goal), up=sign > 0)} at {nearest.choice.share:.2f} of the latency; "
         f"give that or {ask}"
     )

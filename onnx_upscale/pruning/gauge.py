@@ -11,6 +11,7 @@ from onnx_upscale.optimizer.load.layers import Layer, multiply_adds
 from onnx_upscale.optimizer.plan import Plan
 from onnx_upscale.optimizer.plan.cost import Costs, positions
 from onnx_upscale.prices import Prices
+from onnx_upscale.pruning.weights import WeightCount
 
 
 class Gauge:
@@ -116,7 +117,15 @@ class _MultiplyAdds(_Amounts):
 
 
 class _Weights(_Amounts):
-    """The weights of layers, biases not counted."""
+    """The weights of the model, all its initializers."""
+
+    def __init__(self, structure: Structure, prices: Prices) -> None:
+        super().__init__(structure, prices)
+        self._count = WeightCount(structure)
+
+    def total(self, plan: Plan) -> float:
+        """Those of the emitted model, as its report counts them."""
+        return float(self._count.left(plan))
 
     def per_pair(self, layer: Layer) -> int:
         return layer.window

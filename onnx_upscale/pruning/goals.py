@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import decimal
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -61,6 +62,19 @@ def loosened(goal: Goal, samples: int, score: float | None) -> Goal:
         return replace(goal, value=goal.value - 2 * math.sqrt(variance))
     assert score is not None
     return replace(goal, value=goal.value - max(score - goal.value, _LITTLE * abs(score)))
+
+
+def within(value: float, up: bool, digits: int = 4) -> str:
+    """A limit in a few digits that something with some value keeps to.
+
+    Args:
+        value: The value.
+        up: Whether a limit of more is kept to as well; else one of less.
+        digits: How many.
+    """
+    rounding = decimal.ROUND_CEILING if up else decimal.ROUND_FLOOR
+    limit = decimal.Context(prec=digits, rounding=rounding).create_decimal_from_float(value)
+    return f"{float(limit):.{digits}g}"
 
 
 def read_goals(asked: Mapping[str, Asked]) -> tuple[Goal, ...]:

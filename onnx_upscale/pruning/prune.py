@@ -7,6 +7,8 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from onnx_upscale.arguments import check_seed, several
+from onnx_upscale.blame import blaming_the_model
 from onnx_upscale.choices import PRUNED, STRENGTH
 from onnx_upscale.errors import UsageError
 from onnx_upscale.optimizer.load import ModelSource
@@ -68,6 +70,7 @@ def prune(
     return pruned
 
 
+@blaming_the_model
 def prune_all(
     model: ModelSource,
     samples: SampleSource,
@@ -120,6 +123,10 @@ def prune_all(
         raise UsageError(f"`count` {count}: must be at least 2")
     if not 0 <= strength < math.inf:
         raise UsageError(f"`strength` {strength}: must be 0 or more")
+    check_seed(seed)
+    if runs < 1:
+        raise UsageError(f"`runs` {runs}: must be at least 1")
+    layers, goals = several(layers), several(goals)
     if not goals:
         raise UsageError("give at least one goal")
     read = [

@@ -19,12 +19,13 @@ from onnx_upscale.optimizer.load import ModelSource, load
 from onnx_upscale.optimizer.load.formats import format_warnings
 from onnx_upscale.optimizer.load.model import read_files
 from onnx_upscale.options import Sizes
+from onnx_upscale.planning import begin_digest, weight_of
 from onnx_upscale.prices import load_prices
 from onnx_upscale.pruning.aim import aim, fastest, good_enough
 from onnx_upscale.pruning.candidates import Candidate, out_of_reach
 from onnx_upscale.pruning.curves import Curves, find_curves
 from onnx_upscale.pruning.evaluation import Evaluation
-from onnx_upscale.pruning.goals import Goal, loosened
+from onnx_upscale.pruning.goals import Goal, loosened, within
 from onnx_upscale.pruning.report import Asked, Change, Predicted, PruneReport
 from onnx_upscale.pruning.results import Pruned
 from onnx_upscale.pruning.search import Choice, search
@@ -44,6 +45,8 @@ from onnx_upscale.workers import Team, gather
 Progress = Callable[[str, int, int], None]
 """Called with what is going on, how much of it is done, and of how much."""
 
+_CORRECTIONS = 4
+_OVER = 1.001  # What is left of weights or multiply-adds within this share of the goal will do.
 _PROBED = 8  # Samples on which the sensitivity of every reader is found.
 
 
@@ -100,13 +103,15 @@ class Pruner:
         progress: Progress | None = None,
         least_score: Goal | None = None,
     ) -> None:
-        self._set, self._model = settings, read_files(model, mapped=True)
+        self._set, self._given = settings, model
+        self._model = read_files(model, mapped=True)
         self._tell = progress or (lambda what, done, of: None)
         self._samples = open_source(samples, self._model.model, settings.count)
         if self._samples.count < 2:
             raise DataError("one sample is not enough: give at least 2, better some hundreds")
         self._inputs = self._sizes()
-        self._graph = load(self._model, sizes=self._inputs, mapped=True).graph
+        self._loaded = load(self._model, sizes=self._inputs, mapped=True)
+        self._graph = self._loaded.graph
         check_weights(self._graph)
         self._prices = load_prices(settings.target)
         self._structure = find_structure(self._graph).with_whole_heads
@@ -117,6 +122,7 @@ class Pruner:
         self._curves: dict[int, Curves] = {}
         self._timer = Timer(self._model, settings.runs, self._inputs)
         self._source, self._stack = samples, contextlib.ExitStack()
+        self._digest = begin_digest(model, self._loaded)
 
     def __enter__(self) -> Pruner:
         count, workers, ray = self._set.count, self._set.workers, self._set.ray
@@ -152,7 +158,8 @@ class Pruner:
         score = evaluation.score(model, "the original")
         if least is not None and score < least.value:
             raise UsageError(
-                f"{least}: cannot be reached: the original has {score:.6g}; give that or less"
+                f"{least}: cannot be reached: the original has "
+                f"{within(score, up=False, digits=6)}; give that or less"
             )
         return score
 
@@ -225,7 +232,25 @@ class Pruner:
             return self._nearest(goal)
         if goal.name == "latency":
             return Candidate(self, self._measured_choice(goal))
-        return Candidate(self, self.chosen(goal.value, goal.name))
+        return self._counted(goal)
+
+    def _counted(self, goal: Goal) -> Candidate:
+        """A choice of which as much is emitted as was asked for: readers that are repaired change.
+
+        Raises:
+            UsageError: None is found.
+        """
+        asked, left = goal.value, 1.0
+        for _ in range(_CORRECTIONS):
+            found = Candidate(self, self.chosen(asked, goal.name))
+            left = found.left(goal.name)
+            if left <= _OVER * goal.value:
+                return found
+            asked *= goal.value / left
+        raise UsageError(
+            f"{goal}: cannot be reached: {within(left, up=True)} is left of the nearest model that "
+            "was tried; give that or more"
+        )
 
     def chosen(self, share: float, measure: str = "latency") -> Choice:
         """What leaves for a predicted share of the latency, the multiply-adds or the weights.
@@ -315,6 +340,19 @@ class Pruner:
         self._tell("Optimizing and verifying" if verify else "Optimizing", 0, 1)
         target = self._set.target
         return optimize(model, masks, target=target, inputs=self._inputs, verify=verify)
+
+    def emitted(self, recovered: Recovered) -> Result:
+        """What the optimizer makes of a repaired model, reported beside the model as it was."""
+        result = self.optimized(recovered.stored, None)
+        before = weight_of(
+            self._given,
+            self._loaded,
+            self._inputs,
+            True,
+            lambda: recovered.stored.model,
+            self._digest,
+        )
+        return replace(result, done=replace(result.done, input=before))
 
     def evaluated(self, model: ModelSource) -> float | None:
         """Its score, if there is a measure."""

@@ -23,6 +23,7 @@ from onnx_upscale.prices import Prices
 from onnx_upscale.pruning.curves import Curves
 from onnx_upscale.pruning.families import Family
 from onnx_upscale.pruning.gauge import gauge_of
+from onnx_upscale.pruning.goals import within
 from onnx_upscale.pruning.moves import Move, best_move, levels_of
 from onnx_upscale.pruning.state import Depth, State, Stock
 
@@ -146,7 +147,8 @@ class _Search:
                 least = min(self._known.values()) / self._before
                 raise UsageError(
                     f"`{self._measure}` {goal:g}: cannot be reached: with all channels gone that "
-                    f"may go, {least:.3f} of the unpruned model is left; give that or more"
+                    f"may go, {within(least, up=True)} of the unpruned model is left; give that "
+                    "or more"
                 )
         return self._choice(goal, *self._refined(wanted))
 

@@ -136,6 +136,7 @@ def _run(graph: Graph, cuts: Sequence[_Cut], samples: Iterable[Inputs], shelf: S
     count = 0
     for sample in samples:
         made = {**sample, **session.run({n: v for n, v in sample.items() if n in read})}
+        made |= {name: _whole(made, name) for name in outputs}
         if not all(shelf.put(name, made[name]) for name in names if name in made):
             break
         count += 1
@@ -160,7 +161,7 @@ def _sensitivity(graph: Graph, cut: _Cut, shelf: Shelf, count: int, seed: Sequen
         if session is not None:
             moved |= session.run({name: given[name] for name in cut.reads if name in read})
         amount += _power(given[cut.made].astype(np.float64) - clean)
-        changes += sum(_change(shelf.get(name, number), moved[name]) for name in cut.ends)
+        changes += sum(_change(shelf.get(name, number), _whole(moved, name)) for name in cut.ends)
     return changes / amount if amount else 0.0
 
 
@@ -178,6 +179,14 @@ def _noises(
     wanted, power = (sum(_power(v.astype(np.float64)) for v in each) for each in (made, noises))
     size = _SIZE * np.sqrt(wanted / power) if power else 0.0
     return [size * noise for noise in noises]
+
+
+def _whole(made: Mapping[str, Array], name: str) -> Array:
+    """An output as one array; the tensors of a sequence one after the other."""
+    if name in made:
+        return made[name]
+    parts = [value.ravel() for part, value in made.items() if part.startswith(f"{name}[")]
+    return np.concatenate(parts) if parts else np.zeros(0)
 
 
 def _change(clean: Array, moved: Array) -> float:

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import onnx
 
+from onnx_upscale.arguments import check_seed
+from onnx_upscale.blame import blaming_the_model
 from onnx_upscale.choices import RECOVERED, STRENGTH
 from onnx_upscale.emitted import Emitted
 from onnx_upscale.errors import DataError, UsageError, VerifySetupError
@@ -46,6 +48,7 @@ class Recovered(Emitted):
     warnings: tuple[str, ...]
 
 
+@blaming_the_model
 def recover(
     model: ModelSource,
     masks: MaskSource,
@@ -86,6 +89,7 @@ def recover(
         raise UsageError(f"`count` {count}: must be at least 1")
     if not 0 <= strength < float("inf"):
         raise UsageError(f"`strength` {strength}: must be 0 or more")
+    check_seed(seed)
     read = read_files(model, mapped=True)
     opened = open_source(samples, read.model, count)
     fitting, _ = split(opened.count, count, seed)

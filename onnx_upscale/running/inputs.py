@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import Any, TypeAlias, TypeVar
@@ -55,7 +56,8 @@ def input_sizes(
         UsageError: A chosen shape names no input or does not fit it, or no input takes the batch.
         VerifySetupError: An input has no known rank.
     """
-    chosen, inputs = dict(sizes or {}), model_inputs(model)
+    chosen = {name: _chosen(name, shape) for name, shape in (sizes or {}).items()}
+    inputs = model_inputs(model)
     unknown = chosen.keys() - {value.name for value in inputs}
     if unknown:
         names = ", ".join(value.name for value in inputs)
@@ -75,6 +77,17 @@ def input_sizes(
             "export the model with a symbolic batch, or leave the option out"
         )
     return shapes
+
+
+def _chosen(name: str, shape: Sequence[int]) -> tuple[int, ...]:
+    """A shape that a caller chose, whatever kind of numbers it holds."""
+    try:
+        sizes = tuple(map(operator.index, shape))
+    except TypeError:
+        raise UsageError(f"`inputs` {name}: expected sizes, found {shape!r}") from None
+    if min(sizes, default=0) < 0:
+        raise UsageError(f"`inputs` {name}={_text(sizes)}: sizes must be at least 0")
+    return sizes
 
 
 def _bind(value: onnx.ValueInfoProto, sizes: tuple[int, ...], named: dict[str, int]) -> None:

@@ -126,6 +126,7 @@ def _samples(arrays: Mapping[str, Array], where: str, model: onnx.ModelProto) ->
             f"{where}: expected one array per input ({', '.join(inputs)}), "
             f"found {', '.join(arrays) or 'none'}"
         )
+    arrays = {name: np.asanyarray(array) for name, array in arrays.items()}
     types = {
         name: checked_type(value, arrays[name], f"{where}: input '{name}'")
         for name, value in inputs.items()

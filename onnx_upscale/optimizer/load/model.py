@@ -11,7 +11,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import helper
 
-from onnx_upscale.errors import ModelError
+from onnx_upscale.errors import ModelError, UsageError
 from onnx_upscale.in_place import read_in_place
 from onnx_upscale.mapped import Place, embedded, load_or_map, refer
 from onnx_upscale.optimizer.load.inlining import inline_functions
@@ -85,7 +85,11 @@ def read_files(source: ModelSource, mapped: bool = False) -> Stored:
         inline_functions(model)
         sort_nodes(model.graph)
         return Stored(model)
-    path = Path(source)
+    try:
+        path = Path(source)
+    except TypeError:
+        kind = type(source).__name__
+        raise UsageError(f"the model: expected a path or a ModelProto, found {kind}") from None
     places: Mapping[str, Place] = {}
     try:
         in_place = read_in_place(path) if mapped and isinstance(source, InPlace) else None
@@ -146,6 +150,16 @@ def stored_or_path(source: ModelSource) -> Stored | str:
     if isinstance(source, onnx.ModelProto):
         return Stored(source)
     return source if isinstance(source, Stored) else os.fspath(source)
+
+
+def check_lasting(path: str) -> None:
+    """Sees to it that a file can be read more than once.
+
+    Raises:
+        ModelError: It is a pipe or the like.
+    """
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ModelError(f"{path}: can be read only once: write the model to a file first")
 
 
 def why_invalid(source: ModelSource) -> str | None:
