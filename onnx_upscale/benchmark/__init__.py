@@ -49,7 +49,7 @@ _LOADED_ONCE = frozenset({"tensorrt"})
 
 
 def bench(
-    models: Sequence[ModelSource],
+    models: ModelSource | Sequence[ModelSource],
     *,
     provider: str = "cpu",
     batch: int | None = None,

@@ -74,7 +74,7 @@ def prune(
 def prune_all(
     model: ModelSource,
     samples: SampleSource,
-    goals: Sequence[Goal | float | str],
+    goals: Goal | float | str | Sequence[Goal | float | str],
     *,
     evaluate: Evaluate | None = None,
     target: str | os.PathLike[str] = "cpu",

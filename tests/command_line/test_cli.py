@@ -146,6 +146,13 @@ class TestUsage:
             ("in.onnx masks.json out.onnx --fast", "--fast"),
             ("in.onnx masks.json out.onnx --strategy best", "'best' is not one of 'auto'"),
             ("in.onnx masks.json out.onnx --tune --tune-seconds 0", "--tune-seconds 0: must be"),
+            ("in.onnx masks.json out.onnx --tune-seconds 9", "has no meaning without --tune"),
+            (
+                "in.onnx masks.json out.onnx --tune --strategy gather",
+                "--tune: is for strategy",
+            ),
+            ("in.onnx masks.json -", "OUT -: results go to files"),
+            ("in.onnx masks.json out.onnx --report -", "--report -: results go to files"),
             ("in.onnx masks.json out.onnx --samples 0", "--samples"),
             ("in.onnx masks.json out.onnx --samples many", "'many'"),
             ("in.onnx masks.json out.onnx --rtol nan", "--rtol nan: must be a number from 0 on"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,45 @@ class TestBadModels:
         model.graph.node.add(op_type="Concat", name="c", input=["x"], output=["c"])
         onnx.save(model, "bad.onnx")
         refused("bad.onnx", "-", "out.onnx", saying=["bad.onnx: is not valid ONNX", "'axis'"])
+
+    @pytest.mark.parametrize(
+        "command",
+        [
+            "in.onnx masks.json out.onnx",
+            "in.onnx masks.json out.onnx --dry-run",
+            "analyze in.onnx masks.json",
+            "verify in.onnx masks.json good.onnx",
+            "mask in.onnx out.json --criterion l1 --amount 0.5",
+            "recover in.onnx masks.json out.onnx --data data.npy",
+            "prune in.onnx out.onnx --data data.npy --macs 0.9",
+        ],
+    )
+    def test_no_command_blames_itself_for_a_broken_model(self, command: str) -> None:
+        Path("in.onnx").rename("good.onnx")
+        np.save("data.npy", np.ones((4, 3, 6, 6), np.float32))
+        short, idle = onnx.load("good.onnx"), onnx.load("good.onnx")
+        (weight,) = [t for t in short.graph.initializer if t.name == "second.weight"]
+        weight.ClearField("raw_data")
+        weight.float_data.append(1.0)
+        idle.graph.node.add(op_type="Relu", input=["second.0"])
+        for broken in (short, idle):
+            onnx.save(broken, "in.onnx")
+            refused(*command.split(), saying="is not valid ONNX: ")
+
+    def test_a_pipe(self) -> None:
+        content = Path("in.onnx").read_bytes()
+        for command in ("{} masks.json out.onnx", "bench {}"):
+            end, start = os.pipe()
+            os.write(start, content)
+            os.close(start)
+            path = f"/dev/fd/{end}"
+            result = run(*command.format(path).split())
+            os.close(end)
+            assert result.exit_code == 2, result.output
+            assert result.stderr == (
+                f"onnx-upscale: error: {path}: can be read only once: write the model to a file "
+                "first\n"
+            )
 
     def test_a_model_that_onnxruntime_cannot_load(self) -> None:
         model = onnx.load("in.onnx")

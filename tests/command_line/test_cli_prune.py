@@ -48,7 +48,13 @@ def test_some_layers_only() -> None:
     options = ["--data", "data.npy", "--params", "0.97", "--masks-out", "m.json", *chosen]
     result = run("out.onnx", *options)
     assert result.exit_code == 0, result.output
-    assert set(json.loads(Path("m.json").read_text())["masks"]) == set(names[-2:])
+    masks = json.loads(Path("m.json").read_text())["masks"]
+    assert set(masks) == set(names[-2:])
+    result = run("out.onnx", *options, "--masks-out", "m.npz")
+    assert result.exit_code == 0, result.output
+    with np.load("m.npz") as arrays:
+        kept = {name: np.flatnonzero(~arrays[f"{name}.input"]).tolist() for name in masks}
+    assert kept == {name: sides["input"] for name, sides in masks.items()}
 
 
 @pytest.mark.parametrize(

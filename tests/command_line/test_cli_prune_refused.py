@@ -120,6 +120,7 @@ GOAL = ["--macs", "0.6"]
         ),
         # Results.
         (["--data", "data.npy", *GOAL, "--masks-out", "no/m.json"], "there is no directory"),
+        (["--data", "data.npy", *GOAL, "--masks-out", "m.txt"], "written as .json or .npz"),
         (["--data", "data.npy", *GOAL, "--recovered-out", "images"], "is a directory"),
         (["--data", "data.npy", *GOAL, "--report", "no/r.json"], "there is no directory"),
         (["--data", "data.npy", *GOAL, "--report", "out.onnx"], "is OUT as well"),

@@ -82,6 +82,13 @@ class TestReplacing:
         assert Path("w").read_bytes() == before
         assert not Path("out.onnx").exists()
 
+    def test_a_link_to_itself_is_no_place(self) -> None:
+        Path("loop.onnx").symlink_to("loop.onnx")
+        result = run("in.onnx", "masks.json", "loop.onnx")
+        assert result.exit_code == 2
+        assert "loop.onnx: is a symbolic link that leads back to itself" in result.stderr
+        assert Path("loop.onnx").is_symlink()
+
     def test_a_pipe_is_left_to_whoever_reads_the_model(self) -> None:
         end, start = os.pipe()
         os.write(start, b"a model")

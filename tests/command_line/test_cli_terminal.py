@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 
 from command import run, shell, small
 from onnx_upscale import main_job
+from onnx_upscale.making import make
 
 
 @pytest.mark.usefixtures("here")
@@ -111,8 +113,10 @@ class TestNamesThatSteerTheTerminal:
             raise ValueError(HOSTILE)
 
         monkeypatch.setattr(main_job, "apply", fail)
-        for verbose in ([], ["-v"]):
-            result = run("in.onnx", "masks.json", "out.onnx", *verbose)
+        monkeypatch.setattr(make, "find_sites", fail)
+        job, making = "in.onnx masks.json out.onnx", "mask in.onnx m.json --criterion l1 --amount 1"
+        for command, verbose in itertools.product((job, making), ([], ["-v"])):
+            result = run(*command.split(), *verbose)
             assert result.exit_code == 1
             assert ("Traceback" in result.stderr) == bool(verbose)
             assert "internal error" in result.stderr

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from onnx_upscale.errors import UsageError
-from onnx_upscale.pruning.goals import Goal, loosened, read_goals
+from onnx_upscale.pruning.goals import Goal, loosened, read_goals, within
 
 
 @pytest.mark.parametrize(
@@ -69,3 +71,10 @@ def test_what_chance_may_have_taken(goal: Goal, least: float) -> None:
     loose = loosened(goal, 100, 0.8)
     assert loose.name == goal.name
     assert loose.value == pytest.approx(least)
+
+
+@given(st.floats(-1e9, 1e9, allow_subnormal=False), st.booleans(), st.integers(2, 6))
+def test_what_is_told_of_a_limit_can_be_kept_to(value: float, up: bool, digits: int) -> None:
+    told = float(within(value, up, digits))
+    assert told >= value if up else told <= value
+    assert told == pytest.approx(value, rel=10.0 ** (1 - digits))

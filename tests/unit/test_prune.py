@@ -108,6 +108,8 @@ def test_what_was_not_learned_is_left_alone_and_named() -> None:
         ({"macs": 0.5, "latency": 0.5}, "exactly one goal"),
         ({"latency": "0.5,0.7"}, "several values"),
         ({"macs": 0.5, "count": 1}, "`count` 1: must be at least 2"),
+        ({"macs": 0.5, "seed": -1}, "`seed` -1: must be at least 0"),
+        ({"macs": 0.5, "runs": 0}, "`runs` 0: must be at least 1"),
     ],
 )
 def test_goals_that_cannot_be_meant(options: dict[str, Any], saying: str) -> None:
