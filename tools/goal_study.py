@@ -27,8 +27,9 @@ from onnx_upscale.errors import UsageError
 from onnx_upscale.pruning.candidates import Candidate
 from onnx_upscale.pruning.evaluation import Evaluation
 from onnx_upscale.pruning.goals import Goal
-from onnx_upscale.pruning.pruner import Pruner, Settings
+from onnx_upscale.pruning.pruner import Pruner
 from onnx_upscale.pruning.search import Choice
+from onnx_upscale.pruning.settings import Settings
 from onnx_upscale.recovery import Recovered
 
 if TYPE_CHECKING:

@@ -15,8 +15,9 @@ from onnx_upscale.optimizer.load import ModelSource
 from onnx_upscale.options import Sizes
 from onnx_upscale.pruning.evaluation import Evaluate, Evaluation
 from onnx_upscale.pruning.goals import Asked, Goal, read_goals
-from onnx_upscale.pruning.pruner import Progress, Pruner, Settings
+from onnx_upscale.pruning.pruner import Progress, Pruner
 from onnx_upscale.pruning.results import Pruned, Sweep
+from onnx_upscale.pruning.settings import Settings
 from onnx_upscale.samples import SampleSource
 
 

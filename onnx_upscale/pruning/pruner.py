@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from onnx_upscale.api import optimize
 from onnx_upscale.benchmark import Comparison
-from onnx_upscale.choices import LIMITS, PRUNED, STRENGTH
+from onnx_upscale.choices import LIMITS
 from onnx_upscale.errors import DataError, UsageError, VerifySetupError
 from onnx_upscale.optimizer.analyze import find_structure
 from onnx_upscale.optimizer.load import ModelSource, load
@@ -24,7 +23,6 @@ from onnx_upscale.prices import load_prices
 from onnx_upscale.pruning.aim import aim, fastest, good_enough
 from onnx_upscale.pruning.candidates import Candidate, out_of_reach
 from onnx_upscale.pruning.curves import Curves, find_curves
-from onnx_upscale.pruning.evaluation import Evaluation
 from onnx_upscale.pruning.goals import Goal, loosened, within
 from onnx_upscale.pruning.report import Asked, Change, Predicted, PruneReport
 from onnx_upscale.pruning.results import Pruned
@@ -32,6 +30,7 @@ from onnx_upscale.pruning.search import Choice, search
 from onnx_upscale.pruning.second import SecondMoments
 from onnx_upscale.pruning.selection import Scope, select
 from onnx_upscale.pruning.sensitivity import sensitivities
+from onnx_upscale.pruning.settings import Settings
 from onnx_upscale.pruning.timing import Timer
 from onnx_upscale.recovery import Recovered
 from onnx_upscale.recovery.recover import repair_model, repair_share
@@ -48,37 +47,6 @@ Progress = Callable[[str, int, int], None]
 _CORRECTIONS = 4
 _OVER = 1.001  # What is left of weights or multiply-adds within this share of the goal will do.
 _PROBED = 8  # Samples on which the sensitivity of every reader is found.
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a model is pruned, whatever the goal.
-
-    Attributes:
-        target: Whose costs are planned for.
-        mode: Whether readers that read the same channels must agree.
-        layers: Patterns of the layers to prune; none for all.
-        count: How many samples to use at most.
-        strength: How much weights are pulled to what they were.
-        seed: Which samples are used.
-        inputs: Shapes of model inputs by name, where dimensions are symbolic; a sample's otherwise.
-        runs: How often each model is timed at least.
-        evaluation: The user's own measure.
-        workers: Over how many processes the samples are divided.
-        ray: On which Ray cluster.
-    """
-
-    target: str | os.PathLike[str] = "cpu"
-    mode: str = "joint"
-    layers: Sequence[str] = ()
-    count: int = PRUNED
-    strength: float = STRENGTH
-    seed: int = 0
-    inputs: Sizes | None = None
-    runs: int = 30
-    evaluation: Evaluation | None = None
-    workers: int | None = None
-    ray: str | None = None
 
 
 class Pruner:
