@@ -210,7 +210,12 @@ class Pruner:
         """
         asked, left = goal.value, 1.0
         for _ in range(_CORRECTIONS):
-            found = Candidate(self, self.chosen(asked, goal.name))
+            try:
+                found = Candidate(self, self.chosen(asked, goal.name))
+            except UsageError:
+                if asked == goal.value:
+                    raise
+                break
             left = found.left(goal.name)
             if left <= _OVER * goal.value:
                 return found
