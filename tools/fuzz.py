@@ -27,6 +27,7 @@ from strategies import (
     cases,
     with_fused,
     with_heads,
+    with_parted_axes,
     with_readers_apart,
     with_recurrent,
     with_split_attention,
@@ -71,6 +72,7 @@ def main() -> None:
             cases(with_heads()),
             cases(with_split_attention()),
             cases(with_readers_apart()),
+            cases(with_parted_axes()),
         ),
         st.lists(
             st.sampled_from(list(TARGETS)),

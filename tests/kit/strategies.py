@@ -11,7 +11,18 @@ from hypothesis import strategies as st
 
 from builder import Builder, Part
 from case import Case, Dims, Masks
-from parts import bodies, compounds, fused, heads, layers, movement, recurrent, space, values
+from parts import (
+    bodies,
+    compounds,
+    fused,
+    heads,
+    layers,
+    movement,
+    parted,
+    recurrent,
+    space,
+    values,
+)
 
 
 def chain(b: Builder, *parts: Part) -> None:
@@ -113,6 +124,13 @@ def with_heads() -> st.SearchStrategy[list[Part]]:
     """Attention in a row and side by side, with other parts around it."""
     around = (layers.matmul, values.activation, compounds.products, values.norm, movement.slice_)
     return st.lists(st.sampled_from([*[heads.attention] * 4, *around]), min_size=2, max_size=6)
+
+
+def with_parted_axes() -> st.SearchStrategy[list[Part]]:
+    """Axes that are split, shuffled and picked from, while the others lose channels as well."""
+    around: tuple[Part, ...] = (layers.some_conv, values.activation, movement.sequence)
+    own = st.lists(st.sampled_from(around), max_size=2)
+    return own.map(lambda parts: [*parts, parted.between_layers])
 
 
 def with_recurrent() -> st.SearchStrategy[list[Part]]:

@@ -20,7 +20,14 @@ from build import Net, assert_close, named_outputs
 from case import Case
 from masked import masked
 from several import emitted
-from strategies import cases, with_fused, with_heads, with_recurrent, with_split_attention
+from strategies import (
+    cases,
+    with_fused,
+    with_heads,
+    with_parted_axes,
+    with_recurrent,
+    with_split_attention,
+)
 from targets import TARGETS
 
 STRATEGIES = ("auto", "upscale", "gather", "constrained")
@@ -109,7 +116,13 @@ def test_generated_with_recurrent_layers(case: Case, ways: list[tuple[str, str]]
     check(case, ways)
 
 
-# Counterexamples found by long runs.
+@pytest.mark.slow
+@some
+@given(
+    cases(with_parted_axes()), st.lists(st.sampled_from(WAYS), min_size=4, max_size=4, unique=True)
+)
+def test_generated_with_parted_axes(case: Case, ways: list[tuple[str, str]]) -> None:
+    check(case, ways)
 
 
 @pytest.mark.slow
@@ -117,6 +130,9 @@ def test_generated_with_recurrent_layers(case: Case, ways: list[tuple[str, str]]
 @given(cases(with_heads()), st.lists(st.sampled_from(WAYS), min_size=4, max_size=4, unique=True))
 def test_generated_with_heads(case: Case, ways: list[tuple[str, str]]) -> None:
     check(case, ways)
+
+
+# Counterexamples found by long runs.
 
 
 def zeros_of_other_shape() -> onnx.ModelProto:

@@ -119,13 +119,14 @@ def matmul(b: Builder, data: str | None = None, outs: int = 0) -> str | None:
     return out
 
 
-def left_matmul(b: Builder) -> None:
-    data = b.pick(3)
+def left_matmul(b: Builder, data: str | None = None, outs: int = 0) -> str | None:
+    data = data or b.pick(3)
     if data is None:
-        return
+        return None
     n, ins, width = b.shapes[data]
     assert isinstance(ins, int)
-    outs = b.draw(st.integers(1, 6))
+    outs = outs or b.draw(st.integers(1, 6))
     weight = b.weight((outs, ins), share=False)
     out = b.one("MatMul", [weight[0], data], (n, outs, width))
     b.layer(weight, data, -2, out, -2)
+    return out
