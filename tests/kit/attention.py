@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import onnx
 
 from build import Net
+from mask_document import Masks
 
 HEADS, WIDTH, TOKENS, CHANNELS = 3, 4, 5, 8
 FLAT = HEADS * WIDTH
@@ -32,8 +33,6 @@ _EINSUMS = {
     "einsum, tokens first": ("bihd,bjhd->bhij", "bhij,bjhd->bihd"),
 }
 _SEPARATE = ("separate", "dynamic", "merged", *_EINSUMS)
-
-Masks = Mapping[str, Sequence[int]]
 
 
 def head(*heads: int) -> list[int]:
@@ -159,14 +158,6 @@ class Attention(Net):
 
 def attention(form: str, masks: Masks) -> onnx.ModelProto:
     return Attention(form, masks).attention()
-
-
-def document(masks: Masks) -> dict[str, object]:
-    found: dict[str, dict[str, list[int]]] = {}
-    for key, channels in masks.items():
-        name, side = key.split(".")
-        found.setdefault(name, {})[side] = list(channels)
-    return {"version": 1, "masks": found}
 
 
 def writers(form: str) -> dict[str, tuple[str, int]]:

@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto
 
-from bodies_net import Masks
 from build import Array, assert_close, run
 
 YES, NO = "choice/then_branch", "choice/else_branch"
 """Paths of the branches of `choice` and `lent`."""
-
-
-def document(masks: Masks) -> dict[str, Any]:
-    """Masks in the form of a mask file."""
-    found: dict[str, dict[str, list[int]]] = {}
-    for key, channels in masks.items():
-        name, _, side = key.rpartition(".")
-        found.setdefault(name, {})[side] = list(channels)
-    return {"version": 1, "masks": found}
 
 
 def inputs(model: onnx.ModelProto) -> Iterator[dict[str, Array]]:

@@ -14,8 +14,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from build import Array, Floats
+from mask_document import Masks
 
-Masks = Mapping[str, Sequence[int]]
 Shape = Sequence[int | str]
 
 

@@ -5,7 +5,7 @@ Packed by hand, with Python's whole numbers, so that nothing of the package tell
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,10 @@ import ml_dtypes
 import numpy as np
 
 from build import Array, Net, run
+from mask_document import Masks
 
 BLOCK = 16
 MICROSOFT = "com.microsoft"
-Masks = Mapping[str, Sequence[int]]
 KINDS: dict[str, Any] = {
     "uint4": ml_dtypes.uint4,
     "int4": ml_dtypes.int4,

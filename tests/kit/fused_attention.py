@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,11 +13,11 @@ from onnx import TensorProto, helper
 
 import onnx_upscale
 from build import Floats, Net, assert_close, input_values, run, weight_shape
+from mask_document import Masks
 
 MICROSOFT = "com.microsoft"
 HEADS, WIDTH, TOKENS, CHANNELS = 4, 16, 5, 8
 
-Masks = Mapping[str, Sequence[int]]
 """Channels that are zero, by `q`, `k` and `v` (what is made) and `o` (what is read)."""
 
 

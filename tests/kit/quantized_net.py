@@ -9,7 +9,8 @@ import onnx
 from onnx import TensorProto, helper
 
 from build import Array, Net, input_values, run
-from rule_cases import SIZE, Masks
+from mask_document import Masks
+from rule_cases import SIZE
 
 MICROSOFT = "com.microsoft"
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import onnx
 
+from mask_document import Masks
 from recurrent_net import BATCH, READ, STEPS, UNITS, RecurrentNet
-from rule_cases import Masks
 
 PRUNED = (1, 4)
 LEFT = UNITS - len(PRUNED)

@@ -17,6 +17,7 @@ import pytest
 
 import onnx_upscale
 from build import Floats, Net, assert_close, input_values, run, weight_shape
+from mask_document import Masks, document
 from several import Way, emitted
 
 STRATEGIES = ("auto", "upscale", "gather", "constrained")
@@ -39,8 +40,6 @@ CHANNELS = 8
 SIZE = 6
 PRUNED = (1, 4, 5)
 IDENTITY = tuple(range(CHANNELS))
-
-Masks = Mapping[str, Sequence[int]]
 
 
 class MaskedNet(Net):
@@ -230,15 +229,6 @@ def runs(cases: Iterable[Case], few: bool = False) -> list[Any]:
             opsets = [o for o in opsets if o in (opsets[0], 13, opsets[-1])]
         found += [pytest.param(case, o, id=f"{case.name}-{o}") for o in opsets]
     return found
-
-
-def document(masks: Masks) -> dict[str, Any]:
-    """Masks in the form of a mask file."""
-    result: dict[str, Any] = {}
-    for key, channels in masks.items():
-        name, side = key.split(".")
-        result.setdefault(name, {})[side] = [int(channel) for channel in channels]
-    return {"version": 1, "masks": result}
 
 
 def assert_same(expected: onnx.ModelProto, made: onnx.ModelProto, what: str) -> None:

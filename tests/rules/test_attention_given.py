@@ -19,13 +19,13 @@ from fused_attention import (
     TOKENS,
     WIDTH,
     FusedNet,
-    Masks,
     columns,
     lengths,
     of_each,
     of_heads,
     optimized,
 )
+from mask_document import Masks
 
 STRATEGIES = ("auto", "gather")
 

@@ -10,7 +10,8 @@ import pytest
 
 import onnx_upscale
 from build import weight_shape
-from rule_cases import SIZE, MaskedNet, Masks, assert_same, document
+from mask_document import Masks, document
+from rule_cases import SIZE, MaskedNet, assert_same
 from targets import TARGETS
 
 HALF = 8

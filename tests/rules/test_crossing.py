@@ -9,19 +9,9 @@ import onnx
 import pytest
 
 import onnx_upscale
-from attention import (
-    CHANNELS,
-    FLAT,
-    HEADS,
-    TOKENS,
-    WIDTH,
-    Attention,
-    Masks,
-    document,
-    head,
-    masked,
-)
+from attention import CHANNELS, FLAT, HEADS, TOKENS, WIDTH, Attention, head, masked
 from build import assert_close, input_values, run, weight_shape
+from mask_document import Masks, document
 
 
 class TwoProducts(Attention):

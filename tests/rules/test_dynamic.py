@@ -19,7 +19,8 @@ from onnx.reference import ReferenceEvaluator
 
 import onnx_upscale
 from build import Array, input_values, run, weight_shape
-from rule_cases import CHANNELS, PRUNED, SIZE, MaskedNet, Masks, document
+from mask_document import Masks, document
+from rule_cases import CHANNELS, PRUNED, SIZE, MaskedNet
 from targets import TARGETS
 
 PROFILES = ("as built in", "copies free", "blocks of 8", "copies free, align 2")

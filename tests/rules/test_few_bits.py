@@ -17,13 +17,13 @@ from onnx import numpy_helper
 
 import onnx_upscale
 from build import Array, assert_close, input_values, node, run, weight_shape
-from few_bits import BLOCK, KINDS, BitsNet, Form, Masks, packed, runs
+from few_bits import BLOCK, KINDS, BitsNet, Form, packed, runs
+from mask_document import Masks, document
 from onnx_upscale.optimizer.analyze import find_structure
 from onnx_upscale.optimizer.load import load
 from onnx_upscale.optimizer.load.layers import layers
 from onnx_upscale.optimizer.plan import Costs
 from onnx_upscale.prices import Counts
-from rule_cases import document
 from several import emitted
 from targets import TARGETS
 

@@ -17,15 +17,14 @@ from attention import (
     TOKENS,
     WIDTH,
     Attention,
-    Masks,
     attention,
-    document,
     head,
     masked,
     of_each,
     writers,
 )
 from build import Net, assert_close, input_values, run, weight_shape
+from mask_document import Masks, document
 from onnx_upscale.optimizer.analyze import find_structure
 from onnx_upscale.optimizer.load import load
 from onnx_upscale.optimizer.plan.layout import Layout, misfits

@@ -9,8 +9,9 @@ import onnx
 import pytest
 
 import onnx_upscale
-from attention import CHANNELS, FLAT, HEADS, TOKENS, WIDTH, Masks, head, of_each
+from attention import CHANNELS, FLAT, HEADS, TOKENS, WIDTH, head, of_each
 from build import Net, assert_close, input_values, run, weight_shape
+from mask_document import Masks
 
 BATCH = 2
 

@@ -26,10 +26,10 @@ from fused_attention import (
     TOKENS,
     WIDTH,
     FusedNet,
-    Masks,
     of_each,
     of_heads,
 )
+from mask_document import Masks
 from masked import masked
 from onnx_upscale.criteria.neighbours import follow
 from onnx_upscale.errors import MaskError, UsageError

@@ -18,11 +18,12 @@ import pytest
 
 import onnx_upscale
 from build import Array, input_values, run, weight_shape
+from mask_document import Masks, document
 from onnx_upscale.optimizer.analyze.facts import Concatenation
 from onnx_upscale.optimizer.analyze.rules.quantized import _fit_concat
 from quantized_net import MICROSOFT, QNet
 from quantized_reference import by_reference
-from rule_cases import CHANNELS, PRUNED, SIZE, Masks, document
+from rule_cases import CHANNELS, PRUNED, SIZE
 from several import emitted
 
 PROFILES = ("as built in", "copies free", "copies dear", "blocks of 8", "copies free, align 2")

@@ -17,12 +17,13 @@ from onnx.reference import ReferenceEvaluator
 
 import onnx_upscale
 from build import assert_close, input_values, node, shape_of, weight_shape
+from mask_document import Masks, document
 from onnx_upscale.optimizer.load import load
 from onnx_upscale.optimizer.load.layers import layers, multiply_adds
 from onnx_upscale.stats import measure
 from recurrent_cases import CASES, LEFT, PRUNED, Case, merged, squeezed
 from recurrent_net import BATCH, GATES, READ, STEPS, UNITS, RecurrentNet, hidden_size
-from rule_cases import NEWEST, STRATEGIES, Masks, assert_all_same, assert_same, document
+from rule_cases import NEWEST, STRATEGIES, assert_all_same, assert_same
 from several import emitted
 from targets import TARGETS
 

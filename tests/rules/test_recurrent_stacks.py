@@ -11,9 +11,10 @@ import pytest
 
 import onnx_upscale
 from build import weight_shape
+from mask_document import Masks, document
 from recurrent_cases import CASES, LEFT, PRUNED, Case, computed, merged, squeezed
 from recurrent_net import GATES, READ, UNITS, RecurrentNet, hidden_size
-from rule_cases import Masks, assert_all_same, assert_same, document
+from rule_cases import assert_all_same, assert_same
 from several import emitted
 
 WAYS = (("auto", "as built in"), ("gather", "as built in"))

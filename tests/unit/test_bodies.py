@@ -11,9 +11,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import onnx_upscale
-from bodies_checks import NO, YES, all_names, assert_equal, bodies, document, inputs, weights
-from bodies_net import FLAG, IMAGE, Masks, Part, choice, lent, looped, nested, recalled, scanned
+from bodies_checks import NO, YES, all_names, assert_equal, bodies, inputs, weights
+from bodies_net import FLAG, IMAGE, Part, choice, lent, looped, nested, recalled, scanned
 from build import assert_close, run
+from mask_document import Masks, document
 from onnx_upscale.running import input_sizes, random_inputs
 from targets import TARGETS
 

@@ -10,8 +10,9 @@ import pytest
 from onnx import numpy_helper
 
 import onnx_upscale
-from bodies_checks import NO, YES, assert_equal, bodies, document
-from bodies_net import IMAGE, Masks, choice, lent, looped
+from bodies_checks import NO, YES, assert_equal, bodies
+from bodies_net import IMAGE, choice, lent, looped
+from mask_document import Masks, document
 from onnx_upscale import tables
 from onnx_upscale.errors import MaskError, VerifyError
 from onnx_upscale.optimizer.load import load

@@ -11,6 +11,7 @@ import pytest
 import attention
 import onnx_upscale
 from build import Net
+from mask_document import document
 from onnx_upscale import page, tables, text
 from targets import TARGETS
 
@@ -78,7 +79,7 @@ def test_the_report_tells_copies_in_place_of_others_from_more(
     # Queries and keys lose a channel of every head, so that packed parts differ in width.
     masks = attention.masked(form, "qk", attention.of_each(2))
     model = attention.attention(form, masks)
-    made = onnx_upscale.optimize(model, attention.document(masks), strategy="gather")
+    made = onnx_upscale.optimize(model, document(masks), strategy="gather")
     copies = made.report.copies
     assert (copies.replaced, copies.count) == (before, after)
     (row,) = [line.split() for line in text.plain(tables.summary(made.report)) if "copies" in line]

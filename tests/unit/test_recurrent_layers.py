@@ -10,6 +10,7 @@ import pytest
 
 import onnx_upscale
 from build import assert_close, input_values, node, run, weight_shape
+from mask_document import Masks, document
 from onnx_upscale.exporter.zeros import found_masks
 from onnx_upscale.optimizer.analyze import analyze
 from onnx_upscale.optimizer.load import load
@@ -20,7 +21,6 @@ from onnx_upscale.pruning.families import find_families
 from onnx_upscale.pruning.gauge import gauge_of
 from onnx_upscale.stats import measure
 from recurrent_net import BATCH, GATES, READ, STEPS, UNITS, RecurrentNet, hidden_size
-from rule_cases import Masks, document
 from targets import TARGETS
 
 SIZES = {"x": (STEPS, BATCH, 3)}

@@ -12,12 +12,12 @@ from onnx import numpy_helper
 
 import onnx_upscale
 from build import Net
+from mask_document import document
 from onnx_upscale.optimizer.analyze import analyze
 from onnx_upscale.optimizer.load import load
 from onnx_upscale.optimizer.plan import plan
 from onnx_upscale.prices import load_prices
 from onnx_upscale.pruning.gauge import gauge_of
-from rule_cases import document
 
 SAMPLES = {"x": np.random.default_rng(1).standard_normal((48, 16)).astype(np.float32)}
 COUNT = 6
