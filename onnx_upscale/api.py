@@ -6,8 +6,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from onnx_upscale.arguments import check_known
 from onnx_upscale.blame import blaming_the_model
-from onnx_upscale.choices import TUNE_SECONDS
+from onnx_upscale.choices import STRATEGIES, TUNE_SECONDS
 from onnx_upscale.main_job import optimize_with, raise_if_different
 from onnx_upscale.optimizer.analyze import Analysis
 from onnx_upscale.optimizer.analyze import analyze as analyze_graph
@@ -16,7 +17,7 @@ from onnx_upscale.optimizer.load import Loaded, MaskSource, ModelSource, load
 from onnx_upscale.optimizer.load.formats import format_warnings
 from onnx_upscale.optimizer.plan import Plan, plan
 from onnx_upscale.optimizer.verify import Tolerance, Verification
-from onnx_upscale.options import Options, Sizes, check_strategy
+from onnx_upscale.options import Options, Sizes
 from onnx_upscale.prices import load_prices
 from onnx_upscale.proof import prove
 from onnx_upscale.result import Result
@@ -42,13 +43,13 @@ class Analyzed:
 
     def plan(self, strategy: str, target: str = "cpu") -> Plan:
         """What a strategy would do."""
-        check_strategy(strategy)
+        check_known("strategy", strategy, STRATEGIES)
         analysis, _ = grown_analysis(self.analysis, strategy)
         return plan(analysis, strategy, load_prices(target))
 
     def plan_bodies(self, strategy: str, target: str = "cpu") -> tuple[PlannedBody, ...]:
         """What a strategy would do in the bodies of If, Loop and Scan."""
-        check_strategy(strategy)
+        check_known("strategy", strategy, STRATEGIES)
         return plan_bodies(self.loaded.bodies, strategy, load_prices(target))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TypeVar
 
 from onnx_upscale.errors import UsageError
@@ -16,6 +16,16 @@ def several(given: _T | Iterable[_T]) -> tuple[_T, ...]:
     if isinstance(given, str | bytes | os.PathLike) or not isinstance(given, Iterable):
         return (given,)
     return tuple(given)
+
+
+def check_known(what: str, value: str, known: Collection[str]) -> None:
+    """Refuses what is none of some names.
+
+    Raises:
+        UsageError: It is not.
+    """
+    if value not in known:
+        raise UsageError(f"unknown {what} '{value}' (known: {', '.join(known)})")
 
 
 def check_seed(seed: int) -> None:

@@ -8,23 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from onnx_upscale.arguments import check_seed, several
+from onnx_upscale.arguments import check_known, check_seed, several
 from onnx_upscale.choices import STRATEGIES, TUNE_SECONDS
 from onnx_upscale.errors import UsageError
 from onnx_upscale.optimizer.verify import Tolerance
 from onnx_upscale.samples import SampleSource
 
 Sizes: TypeAlias = "Mapping[str, tuple[int, ...]]"
-
-
-def check_strategy(strategy: str) -> None:
-    """Refuses what is no strategy.
-
-    Raises:
-        UsageError: There is none of that name.
-    """
-    if strategy not in STRATEGIES:
-        raise UsageError(f"unknown strategy '{strategy}' (known: {', '.join(STRATEGIES)})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +57,7 @@ class Options:
 
     def __post_init__(self) -> None:
         """Refuses what cannot be meant."""
-        check_strategy(self.strategy)
+        check_known("strategy", self.strategy, STRATEGIES)
         if not 0 < self.tune_seconds < math.inf:
             raise UsageError(f"`tune_seconds` {self.tune_seconds:g}: must be more than 0")
         check_seed(self.seed)

@@ -69,13 +69,12 @@ def read_subjects(
     Raises:
         UpscaleError: One cannot be read, or their inputs differ.
     """
-    for path in map(stored_or_path, models):
-        if isinstance(path, str):
-            check_lasting(path)
-    stored = [read_files(model, mapped=True) for model in models]
-    read = [each.model for each in stored]
     held = map(stored_or_path, models)
     paths = [each if isinstance(each, str) else None for each in held]
+    for path in filter(None, paths):
+        check_lasting(path)
+    stored = [read_files(model, mapped=True) for model in models]
+    read = [each.model for each in stored]
     names = _names(paths, names)
     aligned = _aligned(names, read)
     known = {name for one in aligned for name in one}

@@ -31,8 +31,8 @@ _OF_CRITERIA = (
     *("data", "mean", "std", "size"),
 )
 """Options that have no meaning with --from."""
-_OF_ALL = ("side", "scope", "seed", "batch_size", "target")
-"""More of these, which have defaults."""
+_OF_CRITERIA_BY_DEFAULT = ("side", "scope", "seed", "batch_size", "target")
+"""More of these, which always have a value."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,7 +211,7 @@ def _imported(
 
     chosen = [
         *(name for name in _OF_CRITERIA if getattr(options, name) not in (None, False, ())),
-        *(name for name in _OF_ALL if is_typed(name)),
+        *(name for name in _OF_CRITERIA_BY_DEFAULT if is_typed(name)),
     ]
     if chosen:
         option = chosen[0].replace("_", "-")

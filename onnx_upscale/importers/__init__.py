@@ -6,8 +6,8 @@ import os
 import warnings
 from typing import Any
 
+from onnx_upscale.arguments import check_known
 from onnx_upscale.blame import blaming_the_model
-from onnx_upscale.errors import UsageError
 from onnx_upscale.importers.elements import Imported
 from onnx_upscale.importers.formats import FORMATS
 from onnx_upscale.importers.sources import read_source
@@ -53,8 +53,7 @@ def read_imported(format: str, source: Any, model: ModelSource | None = None) ->
     Returns:
         The masks and the warnings.
     """
-    if format not in FORMATS:
-        raise UsageError(f"unknown format '{format}' (known: {', '.join(FORMATS)})")
+    check_known("format", format, FORMATS)
     graph = None if model is None else build_graph(read_files(model, mapped=True).model)
     if isinstance(source, (str, os.PathLike)):
         imported = FORMATS[format](read_source(source), str(source), graph)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from onnx_upscale.arguments import check_seed, several
+from onnx_upscale.arguments import check_known, check_seed, several
 from onnx_upscale.blame import blaming_the_model
 from onnx_upscale.choices import CRITERIA, SCOPES, SIDES
 from onnx_upscale.criteria import MOST_SAMPLES, Subject, find_sites, score
@@ -104,9 +104,9 @@ def mask(
     Raises:
         UpscaleError: One of its subclasses says what is wrong with the input.
     """
-    _check("criterion", criterion, CRITERIA)
-    _check("side", side, SIDES)
-    _check("scope", scope, SCOPES)
+    check_known("criterion", criterion, CRITERIA)
+    check_known("side", side, SIDES)
+    check_known("scope", scope, SCOPES)
     if (amount is None) == (budget is None):
         raise UsageError("give either `amount`, the share of channels to prune, or `budget`")
     if budget is not None and not 0 < budget < 1:
@@ -199,11 +199,6 @@ def _compared(
     except VerifySetupError as error:
         raise DataError(f"the model does not run on the samples: {error}") from None
     return found, len(used)
-
-
-def _check(what: str, value: str, known: Sequence[str]) -> None:
-    if value not in known:
-        raise UsageError(f"unknown {what} '{value}' (known: {', '.join(known)})")
 
 
 def _check_rebuilt(side: str, scope: str, data: SampleSource | None) -> None:

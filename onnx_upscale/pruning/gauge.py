@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnx_upscale.errors import UsageError
+from onnx_upscale.arguments import check_known
 from onnx_upscale.optimizer.analyze import Structure
 from onnx_upscale.optimizer.load.attention import attention_work
 from onnx_upscale.optimizer.load.layers import Layer, multiply_adds
@@ -145,6 +145,5 @@ def gauge_of(name: str, structure: Structure, prices: Prices) -> Gauge:
     Raises:
         UsageError: There is none.
     """
-    if name not in GAUGES:
-        raise UsageError(f"unknown goal '{name}' (known: {', '.join(GAUGES)})")
+    check_known("goal", name, GAUGES)
     return GAUGES[name](structure, prices)

@@ -79,6 +79,7 @@ class Pruner:
             raise DataError("one sample is not enough: give at least 2, better some hundreds")
         self._inputs = self._sizes()
         self._loaded = load(self._model, sizes=self._inputs, mapped=True)
+        self._digest = begin_digest(model, self._loaded)
         self._graph = self._loaded.graph
         check_weights(self._graph)
         self._prices = load_prices(settings.target)
@@ -90,7 +91,6 @@ class Pruner:
         self._curves: dict[int, Curves] = {}
         self._timer = Timer(self._model, settings.runs, self._inputs)
         self._source, self._stack = samples, contextlib.ExitStack()
-        self._digest = begin_digest(model, self._loaded)
 
     def __enter__(self) -> Pruner:
         count, workers, ray = self._set.count, self._set.workers, self._set.ray

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from onnx_upscale.arguments import check_known
 from onnx_upscale.choices import MODES
 from onnx_upscale.errors import UsageError
 from onnx_upscale.optimizer.analyze import Structure, analyze
@@ -101,8 +102,7 @@ def search(
     for goal in goals:
         if not 0 < goal <= 1:
             raise UsageError(f"`{measure}` {goal:g}: must be above 0 and at most 1")
-    if mode not in MODES:
-        raise UsageError(f"unknown mode '{mode}' (known: {', '.join(MODES)})")
+    check_known("mode", mode, MODES)
     stocks = [Stock(family, curves[family.id]) for family in families]
     searching = _Search(structure, stocks, prices, measure, mode, layers)
     for goal in sorted(goals, reverse=True):

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
-import numpy as np
-
 from onnx_upscale.optimizer.analyze import Structure
 from onnx_upscale.optimizer.analyze.facts import Facts
-from onnx_upscale.optimizer.load.graph import Graph, IntArray, Node, Use
+from onnx_upscale.optimizer.apply.weights import Cut, collect_cuts
+from onnx_upscale.optimizer.load.graph import Graph, Node, Use
 from onnx_upscale.optimizer.plan import Plan, is_empty
 from onnx_upscale.stats import count_weights
 
@@ -71,21 +70,32 @@ class WeightCount:
 
     def left(self, plan: Plan) -> int:
         """How many weights there are when a plan is carried out."""
-        graph, facts = plan.analysis.graph, self._structure.facts
+        graph, cuts = plan.analysis.graph, dict[Use, Cut]()
         versions = {name: dict(whole) for name, whole in self._stays.items()}
-        for (index, slot), constant in self._read.items():
-            if is_empty(facts[index], plan.layout):
-                continue
-            kept = dict(_kept(plan, facts[index], slot, constant.shape))
-            places = sorted(
-                (constant.order[axis], each.tobytes())
-                for axis, each in kept.items()
-                if not np.array_equal(each, np.arange(constant.shape[axis]))
-            )
-            own = (index,) if _is_masked(graph, (index, slot)) else ()
-            lengths = [len(kept.get(axis, range(n))) for axis, n in enumerate(constant.shape)]
-            versions.setdefault(constant.name, {})[(*own, *places)] = math.prod(lengths)
+        live = {f.node.index for f in self._structure.facts if not is_empty(f, plan.layout)}
+        for index in live:
+            collect_cuts(plan, index, cuts)
+        for use, constant in self._read.items():
+            if use[0] in live:
+                cut = cuts.get(use, Cut())
+                places = sorted(
+                    (constant.order[axis], p.tobytes()) for axis, p in cut.takes.items()
+                )
+                by_group = () if cut.own is None else (cut.own.tobytes(),)
+                whose = (use[0],) if _is_masked(graph, use) else ()
+                versions.setdefault(constant.name, {})[(*whose, *places, *by_group)] = math.prod(
+                    _left_of(constant.shape, cut)
+                )
         return self._others + sum(sum(each.values()) for each in versions.values())
+
+
+def _left_of(shape: tuple[int, ...], cut: Cut) -> Iterator[int]:
+    """The lengths of the axes that a cut leaves."""
+    for axis, length in enumerate(shape):
+        if axis in cut.takes:
+            yield len(cut.takes[axis])
+        else:
+            yield length if axis != 1 or cut.own is None else cut.own.shape[1]
 
 
 def _slots(structure: Structure, facts: Facts) -> set[int]:
@@ -118,24 +128,3 @@ def _is_masked(graph: Graph, use: Use) -> bool:
     return override is not None and (
         override.stays is not None or any(len(places) for _, places in override.zeroed)
     )
-
-
-def _kept(
-    plan: Plan, facts: Facts, slot: int, shape: tuple[int, ...]
-) -> Iterator[tuple[int, IntArray]]:
-    """By axis of a constant that loses something, the places that it keeps."""
-    index = facts.node.index
-    for param in facts.params:
-        axis = param.axis if param.axis >= 0 else param.axis + len(shape)
-        if param.slot == slot and axis >= 0 and shape[axis] == len(param.labels):
-            yield axis, param.kept(plan.layout.positions)
-    reader = plan.readers.get(index)
-    layer = plan.analysis.structure.layers.get(index)
-    if layer is None or slot != layer.weight_slot:
-        return
-    if reader is not None:
-        yield layer.weight_input_axis, reader.positions
-    elif facts.grouped is not None:
-        kept = plan.layout.positions(facts.grouped.inputs)
-        groups = np.unique(kept // (layer.inputs // layer.groups))
-        yield layer.weight_input_axis, kept[: len(kept) // max(len(groups), 1)]

@@ -57,7 +57,7 @@ def cut_weights(surgery: Surgery, plan: Plan, live: Iterable[int]) -> None:
     live = set(live)
     for facts in plan.analysis.structure.facts:
         if facts.node.index in live:
-            _collect(plan, facts.node.index, cuts)
+            collect_cuts(plan, facts.node.index, cuts)
     cuts = {use: cut for use, cut in cuts.items() if use[0] in live}
     for edits in plan.edits.values():
         for edit in edits:
@@ -76,7 +76,14 @@ def cut_weights(surgery: Surgery, plan: Plan, live: Iterable[int]) -> None:
     write_constants(surgery, {use: cut for use, cut in cuts.items() if use not in gated})
 
 
-def _collect(plan: Plan, index: int, cuts: dict[Use, Cut]) -> None:
+def collect_cuts(plan: Plan, index: int, cuts: dict[Use, Cut]) -> None:
+    """Finds what a plan leaves of the constants that a node reads.
+
+    Args:
+        plan: The plan.
+        index: Of a node that remains.
+        cuts: Those that lose something are added.
+    """
     graph, layout = plan.analysis.graph, plan.layout
     facts = plan.analysis.structure.facts[index]
     writer, reader = plan.writers.get(index), plan.readers.get(index)

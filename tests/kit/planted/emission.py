@@ -119,7 +119,7 @@ def _() -> Any:
             cut = cuts[index, 1]
             cut.takes = {axis: np.arange(len(p)) for axis, p in cut.takes.items()}
 
-    return wrapped(weights, "_collect", change)
+    return wrapped(weights, "collect_cuts", change)
 
 
 @error("weights: all uses of a weight get the same cut of it")
@@ -148,7 +148,7 @@ def _() -> Any:
             if axis in takes:
                 takes[axis] = np.arange(len(takes[axis]))
 
-    return wrapped(weights, "_collect", change)
+    return wrapped(weights, "collect_cuts", change)
 
 
 @error("biases: what a channel of known value adds is subtracted")
