@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
+from itertools import chain
 
 from onnx_upscale.prices.kernels import BLOCKED, Kernel, byte_convolution, convolution
 from onnx_upscale.prices.program import Program, Shape, Step
@@ -121,7 +122,7 @@ class _Lowering:
     def __init__(self, program: Program, block: int, on_bytes: bool) -> None:
         self.kernels: list[Kernel] = []
         self._shapes, self._block = program.shapes, block
-        self._uses = Counter(name for step in program.steps for name in step.inputs)
+        self._uses = Counter(chain.from_iterable(step.inputs for step in program.steps))
         self._blocked: set[str] = set()
         self._reordered: set[str] = set()
         self._convolved: set[str] = set()
@@ -181,7 +182,7 @@ class _Lowering:
             return self._product_kernel("bytes_product", step)
         source, made = step.inputs[0], step.outputs[0]
         return byte_convolution(
-            self._channels(source), self._channels(made), self._places(made),
+            self._size(source)[0], *self._size(made),
             step.window, step.stride, step.groups, step.op != "ConvInteger",
         )  # fmt: skip
 
@@ -189,13 +190,12 @@ class _Lowering:
         if kernel.family != "gather":
             return kernel._replace(family="slice_last")
         for name, family in ((source, "reorder_out"), (made, "reorder_in")):
-            channels = self._channels(name)
-            self.kernels.append(Kernel(family, channels, channels, self._places(name)))
+            self.kernels.append(self._passing(family, name))
         return kernel
 
     def _decode(self, step: Step) -> None:
         """Has what is bytes made into real numbers for a node that must have these."""
-        for name in step.inputs:
+        for name in step.inputs if self._bytes else ():
             if name not in self._bytes:
                 continue
             self._bytes.discard(name)
@@ -204,7 +204,7 @@ class _Lowering:
     def _convolution(self, step: Step) -> None:
         source, made = step.inputs[0], step.outputs[0]
         kernel = convolution(
-            self._channels(source), self._channels(made), self._places(made),
+            self._size(source)[0], *self._size(made),
             step.window, step.stride, step.groups, self._block,
         )  # fmt: skip
         blocked = kernel.family in (*BLOCKED, "scale")
@@ -259,20 +259,17 @@ class _Lowering:
         # ones do Relu as they go, and anything else in one more pass.
         free = {"Relu"} if own in self._blocked else {"Relu", *BOUNDS}
         if step.op in _ACTIVATIONS - free:
-            channels = self._channels(made)
-            self.kernels.append(Kernel("fused", channels, channels, self._places(made)))
+            self.kernels.append(self._passing("fused", made))
 
     def _pool(self, step: Step) -> None:
         source, made = step.inputs[0], step.outputs[0]
-        channels = self._channels(source)
+        channels, window = self._size(source)
         blocked = channels % self._block == 0
-        window = step.window
-        if step.op.startswith("Global"):
-            window = self._places(source)
+        if not step.op.startswith("Global"):
+            window = step.window
         self._read(source, blocked)
-        family = "pool" if blocked else "pool_plain"
-        kernel = Kernel(family, channels, channels, self._places(made), window, step.stride)
-        self._emit(kernel, made, blocked)
+        family, places = "pool" if blocked else "pool_plain", self._size(made)[1]
+        self._emit(Kernel(family, channels, channels, places, window, step.stride), made, blocked)
 
     def _elementwise(self, step: Step) -> None:
         names, op = step.inputs, step.op
@@ -286,9 +283,7 @@ class _Lowering:
         blocked &= op not in _BINARY or len(names) > 1
         for name in names:
             self._read(name, blocked)
-        family = passing_family(op, len(names))
-        channels = self._channels(made)
-        self._emit(Kernel(family, channels, channels, self._places(made)), made, blocked)
+        self._emit(self._passing(passing_family(op, len(names)), made), made, blocked)
         if op == "BatchNormalization" and blocked:
             self._convolved.add(made)  # It is a convolution there, and takes over what follows.
 
@@ -303,13 +298,11 @@ class _Lowering:
     def _concat(self, step: Step) -> None:
         made = step.outputs[0]
         blocked = step.axis == 1 and all(
-            name in self._blocked and self._channels(name) % self._block == 0
-            for name in step.inputs
+            name in self._blocked and self._size(name)[0] % self._block == 0 for name in step.inputs
         )
         for name in step.inputs:
             self._read(name, blocked)
-        channels = self._channels(made)
-        self._emit(Kernel("concat", channels, channels, self._places(made)), made, blocked)
+        self._emit(self._passing("concat", made), made, blocked)
 
     def _plain(self, step: Step) -> None:
         """Anything else: copies, reductions, and what there are no prices of its own for."""
@@ -328,9 +321,7 @@ class _Lowering:
         if (name in self._blocked) == blocked or name in self._reordered:
             return
         self._reordered.add(name)
-        channels = self._channels(name)
-        family = "reorder_in" if blocked else "reorder_out"
-        self.kernels.append(Kernel(family, channels, channels, self._places(name)))
+        self.kernels.append(self._passing("reorder_in" if blocked else "reorder_out", name))
 
     def _shape(self, name: str) -> Shape:
         return self._shapes.get(name) or (1,)
@@ -338,12 +329,16 @@ class _Lowering:
     def _rank(self, name: str) -> int:
         return len(self._shape(name))
 
-    def _channels(self, name: str) -> int:
+    def _size(self, name: str) -> tuple[int, int]:
+        """The channels of a tensor, and the positions of each."""
         shape = self._shape(name)
-        return shape[1] if len(shape) > 1 else 1
+        channels = shape[1] if len(shape) > 1 else 1
+        return channels, max(math.prod(shape) // max(channels, 1), 1)
 
-    def _places(self, name: str) -> int:
-        return max(math.prod(self._shape(name)) // max(self._channels(name), 1), 1)
+    def _passing(self, family: str, name: str) -> Kernel:
+        """A kernel that does the same to every channel of a tensor."""
+        channels, places = self._size(name)
+        return Kernel(family, channels, channels, places)
 
 
 def lower(program: Program, block: int, on_bytes: bool = True) -> tuple[Kernel, ...]:

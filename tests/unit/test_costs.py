@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from build import Net
+from onnx_upscale.grain import Grain
 from onnx_upscale.optimizer.analyze import find_structure
 from onnx_upscale.optimizer.load import load
 from onnx_upscale.optimizer.plan import Costs
@@ -39,3 +40,13 @@ def test_convolutions_are_dearer_where_blocks_leave_bounds_to_another_pass(
     )
     assert (in_blocks > 0) == bounded
     assert any_count == 0
+
+
+def test_counts_are_those_of_the_prices_whatever_was_asked_before() -> None:
+    net = Net(17, x=[1, 4, 6, 6])
+    prices = load_prices("cpu-avx512")
+    costs = Costs(find_structure(load(net.model(net("Relu", "x"))).graph), prices)
+    for _ in range(2):
+        assert [costs.counts(9, grain) for grain in Grain] == [
+            prices.counts(9, grain) for grain in Grain
+        ]

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnx_upscale.optimizer.analyze.labels import LabelPool
+from onnx_upscale.optimizer.analyze.labels import LabelPool, Tally
 
 
 def pool_of(labels: int) -> LabelPool:
@@ -140,3 +140,17 @@ def test_roots_are_those_of_sets_joined_one_by_one(calls: list[list[tuple[int, i
             for label in joined:
                 sets[label] = joined
         assert roots(pool) == [min(own) for own in sets]
+
+
+class TestTally:
+    def test_what_is_marked_on_each_axis(self) -> None:
+        tally = Tally([np.array([0, 1, 2]), np.array([], np.int64), np.array([4, 2])])
+        flags = np.array([True, False, True, True, False])
+        assert tally.counts(flags) == [2, 0, 1]
+        assert tally.counts(~flags) == [1, 0, 1]
+
+    def test_a_channel_counts_as_often_as_it_is_there(self) -> None:
+        assert Tally([np.array([1, 1, 0])]).counts(np.array([False, True])) == [2]
+
+    def test_no_axes(self) -> None:
+        assert Tally([]).counts(np.array([True])) == []

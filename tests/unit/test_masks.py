@@ -135,6 +135,15 @@ class TestKeys:
         only = gate(model, one, 1, [0], "two")
         check(model, {"version": 1, "masks": {"two": {"input": [0]}}}, only)
 
+    def test_a_name_of_several_nodes(self) -> None:
+        net = Net(17, x=(1, 2, 4, 4))
+        one = net("Conv", "x", net.random(2, 2, 1, 1))
+        other = net("Conv", one, net.random(2, 2, 1, 1))
+        model = net.model(other)
+        for node in model.graph.node:
+            node.name = "twin"
+        assert targets(model, "twin") == ["twin", "twin"]
+
     def test_a_weight_behind_other_constants(self) -> None:
         net = Net(17, x=[2, 3])
         weight = net("Transpose", net.constant(net.random(4, 3), "stored"), perm=[1, 0])

@@ -20,9 +20,9 @@ from channel_sets import (
     reached,
     segments,
 )
-from onnx_upscale.optimizer.plan.order import _hopeless, contiguous, perfect_order
+from onnx_upscale.optimizer.plan.order import _hopeless, contiguous, first_alike, perfect_order
 from onnx_upscale.optimizer.plan.paths import membership, overlap, path_order
-from onnx_upscale.optimizer.plan.pq_tree import PQTree
+from onnx_upscale.optimizer.plan.pq_tree import PQTree, _Check
 
 relaxed = settings(deadline=None)
 
@@ -194,13 +194,13 @@ class TestPerfectOrder:
 
     def test_trivial_and_repeated_sets_are_free(self, monkeypatch: pytest.MonkeyPatch) -> None:
         torn: list[list[int]] = []
-        original = PQTree._full
+        original = PQTree._bring_together
 
-        def counting(self: PQTree, channels: list[int]) -> dict[int, list[int]]:
-            torn.append(channels)
-            return original(self, channels)
+        def counting(self: PQTree, check: _Check) -> int:
+            torn.append(check.full)
+            return original(self, check)
 
-        monkeypatch.setattr(PQTree, "_full", counting)
+        monkeypatch.setattr(PQTree, "_bring_together", counting)
         readers = arrays([[], [2], range(5), [1, 0, 2], [0, 1, 2], [2, 1, 0], range(5)])
         _, taken = perfect_order(5, [], readers, [1.0] * len(readers))
         assert all(taken)
@@ -271,3 +271,11 @@ class TestContiguous:
     def test_examples(self, channels: list[int], expected: bool) -> None:
         order = np.array([1, 3, 0, 2])
         assert contiguous(order, np.array(channels, dtype=np.int64)) == expected
+
+
+def test_one_set_comes_first_or_last_and_nothing_else_moves() -> None:
+    flags = np.array([False, True, False, True, True])
+    assert first_alike(flags).tolist() == [0, 2, 1, 3, 4]
+    assert first_alike(~flags).tolist() == [0, 2, 1, 3, 4]
+    assert first_alike(flags[1:]).tolist() == [0, 2, 3, 1]
+    assert first_alike(flags[:0]).tolist() == []

@@ -224,3 +224,21 @@ def test_what_nobody_wants_goes_with_outputs_that_nobody_reads(
     for strategy in STRATEGIES:
         result = onnx_upscale.optimize(net.model(net("Relu", trunk)), strategy=strategy)
         assert not {node.name for node in result.model.graph.node} & {"idle", "last"}
+
+
+def test_for_a_single_reader_channels_stay_in_their_order() -> None:
+    pruned = list(range(0, WIDTH, 3))
+    plan = onnx_upscale.analyze(branched(2), masks_of({"r0": pruned})).plan("auto", "cpu-avx512")
+    rest = [channel for channel in range(WIDTH) if channel not in pruned]
+    assert plan.readers[2].here.tolist() == pruned + rest
+
+
+def test_the_program_reads_no_part_of_a_concat_that_is_empty() -> None:
+    net = Net(17, x=(1, 8, 4, 4))
+    made = net("Conv", "x", net.random(8, 8, 1, 1))
+    one, other = net.nodes_of("Split", made, net.ints(4, 4), outputs=2, axis=1)
+    whole = net("Concat", net("Relu", one), other, axis=1)
+    model = net.model(net("Conv", whole, net.constant(net.random(4, 8, 1, 1), "w")))
+    plan = onnx_upscale.analyze(model, masks_of({"w": [4, 5, 6, 7]})).plan("gather", "cpu-avx512")
+    (concat,) = (step for step in plan.program.steps if step.op == "Concat")
+    assert len(concat.inputs) == 1

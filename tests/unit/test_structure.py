@@ -16,7 +16,7 @@ from onnx_upscale.optimizer.apply import apply
 from onnx_upscale.optimizer.load import load
 from onnx_upscale.optimizer.load.layers import layers
 from onnx_upscale.optimizer.load.masking import mask_graph
-from onnx_upscale.optimizer.plan import plan
+from onnx_upscale.optimizer.plan import Costs, plan
 from onnx_upscale.prices import load_prices
 from strategies import cases
 
@@ -157,3 +157,47 @@ def test_pairs_are_the_same_however_they_are_kept(
             np.testing.assert_array_equal(weights.connected(layer), wanted)
         assert weights.is_dense(layer) == wanted.all()
         assert Weights(graph).is_dense(layer) == wanted.all()
+
+
+@settings(max_examples=30)
+@given(cases())
+def test_what_is_around_a_segment_is_counted_as_it_is_kept(case: Case) -> None:
+    plan = onnx_upscale.analyze(case.model, case.document).plan("auto", "cpu-avx512")
+    structure, kept = plan.analysis.structure, plan.kept.labels
+    counts = structure.across.tally.counts(kept)
+    around = zip(
+        structure.segments, structure.across.writers, structure.across.readers, strict=True
+    )
+    for segment, writers, readers in around:
+        made = [
+            (layer, layer.inputs if axis is None else np.count_nonzero(kept[axis]))
+            for layer, axis in segment.writing_layers
+        ]
+        read = [
+            (each.layer, each.layer.outputs if each.outputs is None else kept[each.outputs].sum())
+            for each in segment.readers
+        ]
+        for found, wanted in ((writers, made), (readers, read)):
+            assert [
+                (each.layer, each.channels if each.number < 0 else counts[each.number])
+                for each in found
+            ] == wanted
+    growing, tally = structure.growing
+    assert [each for each in structure.segments if not each.in_grid] == list(growing)
+    assert tally.counts(kept) == [
+        np.count_nonzero(kept[each.roots[own.places]]) for each in growing for own in each.sets
+    ]
+
+
+@settings(max_examples=20)
+@given(cases())
+def test_costs_that_remember_other_masks_plan_as_new_ones_do(case: Case) -> None:
+    loaded = load(case.model, case.document)
+    graph = loaded.graph.masked({})
+    structure = find_structure(graph)
+    costs = Costs(structure, PRICES)
+    for masks in (loaded.masks[::2], loaded.masks, ()):
+        analysis = analyze(mask_graph(graph, masks), structure)
+        again, fresh = plan(analysis, "auto", costs), plan(analysis, "auto", PRICES)
+        assert again.seconds == fresh.seconds
+        assert apply(again).model == apply(fresh).model

@@ -80,14 +80,23 @@ class LabelPool:
         return self.roots(np.arange(self.count, dtype=np.int64))
 
 
-def count_on(axes: Sequence[IntArray], flags: npt.NDArray[np.bool_]) -> list[int]:
-    """How many channels of each of some axes are marked.
+class Tally:
+    """Counts how many channels of each of some axes are marked.
 
     Args:
         axes: The labels of each.
-        flags: Per label whether it is marked.
     """
-    ends = np.cumsum([0, *map(len, axes)])
-    marked = flags[np.concatenate([np.zeros(0, np.int64), *axes])]
-    found: list[int] = np.diff(np.append(0, np.cumsum(marked))[ends]).tolist()
-    return found
+
+    def __init__(self, axes: Sequence[IntArray]) -> None:
+        self._labels = np.concatenate([np.zeros(0, np.int64), *axes])
+        self._ends = np.cumsum([0, *map(len, axes)])
+
+    def counts(self, flags: npt.NDArray[np.bool_]) -> list[int]:
+        """How many of each axis are.
+
+        Args:
+            flags: Per label whether it is marked.
+        """
+        marked = np.append(0, np.cumsum(flags[self._labels]))
+        found: list[int] = np.diff(marked[self._ends]).tolist()
+        return found

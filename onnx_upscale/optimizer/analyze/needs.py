@@ -72,10 +72,10 @@ def find_needs(
             if live_before.get(use) == count:
                 continue  # What is needed only grows, so that equal counts are equal sets.
             live_before[use] = count
-            columns[use] = _needed_inputs(read, live, values, weights)
-            if columns[use].any():
-                needed[inputs[columns[use]]] = True
-            elif live.any() and not needed[inputs].any():
+            columns[use] = own = _needed_inputs(read, live, values, weights)
+            if own.any():
+                needed[inputs[own]] = True
+            elif count and not needed[inputs].any():
                 needed[inputs[0]] = True  # ONNX has no useful tensors of width zero.
             changed = True
         for grid in structure.grids:

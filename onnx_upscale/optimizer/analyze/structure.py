@@ -11,6 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
+from onnx_upscale.optimizer.analyze.across import Across, find_across
 from onnx_upscale.optimizer.analyze.approaches import Approach, find_approaches
 from onnx_upscale.optimizer.analyze.bands import Band
 from onnx_upscale.optimizer.analyze.context import Context, UnclearError
@@ -27,15 +28,17 @@ from onnx_upscale.optimizer.analyze.groups import Together, find_together
 from onnx_upscale.optimizer.analyze.heads import nodes_in_heads
 from onnx_upscale.optimizer.analyze.idioms import Idioms, find_idioms
 from onnx_upscale.optimizer.analyze.in_step import free_bands
-from onnx_upscale.optimizer.analyze.labels import LabelPool
+from onnx_upscale.optimizer.analyze.labels import LabelPool, Tally
 from onnx_upscale.optimizer.analyze.poolings import find_poolings
 from onnx_upscale.optimizer.analyze.rules import NO_RULE, RULES, UNRULED
 from onnx_upscale.optimizer.analyze.segments import Segment, find_segments
 from onnx_upscale.optimizer.analyze.sizes import Sizes, trace_sizes
+from onnx_upscale.optimizer.analyze.steps import step_of
 from onnx_upscale.optimizer.analyze.weights import BoolArray, Weights
 from onnx_upscale.optimizer.load.graph import Graph, IntArray, Node
 from onnx_upscale.optimizer.load.layers import Layer, layers
 from onnx_upscale.optimizer.load.values import Array
+from onnx_upscale.prices.program import Step
 
 _OLDEST_OPSET = 7
 
@@ -154,14 +157,30 @@ class Structure:
         return find_poolings(self.graph, self.layers)
 
     @cached_property
-    def running(self) -> tuple[tuple[Facts, tuple[str, ...]], ...]:
-        """The nodes that run, and what each reads that is not constant."""
+    def growing(self) -> tuple[tuple[Segment, ...], Tally]:
+        """The segments that can keep a channel more, and the sets of one after the other.
+
+        In a grid one more channel would be a whole slice more.
+        """
+        found = tuple(each for each in self.segments if not each.in_grid)
+        return found, Tally([each.roots[own.places] for each in found for own in each.sets])
+
+    @cached_property
+    def across(self) -> Across:
+        """What is on the other side of the layers around each segment."""
+        return find_across(self.segments)
+
+    @cached_property
+    def running(self) -> tuple[tuple[Facts, Step], ...]:
+        """The nodes that run, each as it does where no channel leaves."""
+        found: list[tuple[Facts, Step]] = []
         constants = self.graph.constants
-        return tuple(
-            (facts, tuple(name for name in facts.node.inputs if name not in constants))
-            for facts in self.facts
-            if not all(name in constants for name in facts.node.outputs if name)
-        )
+        for facts in self.facts:
+            node = facts.node
+            if not all(name in constants for name in node.outputs if name):
+                reads = tuple(name for name in node.inputs if name not in constants)
+                found.append((facts, step_of(node, self.layers.get(node.index), reads)))
+        return tuple(found)
 
     @cached_property
     def ties(self) -> tuple[Tie, ...]:
@@ -204,7 +223,7 @@ class Structure:
         return tuple((read, self.roots[read.inputs]) for read in found if read is not None)
 
     @cached_property
-    def different_axes(self) -> tuple[tuple[IntArray, ...], Mapping[str, Mapping[int, int]]]:
+    def different_axes(self) -> tuple[Tally, Mapping[str, Mapping[int, int]]]:
         """The axes that hold different channels, and which of these each axis is like."""
         number: dict[bytes, int] = {}
         found: list[IntArray] = []
@@ -214,7 +233,7 @@ class Structure:
                 like[name][axis] = number.setdefault(self.roots[labels].tobytes(), len(found))
                 if len(number) > len(found):
                     found.append(labels)
-        return tuple(found), like
+        return Tally(found), like
 
     @cached_property
     def named_axes(self) -> Mapping[bytes, tuple[tuple[str, int], ...]]:

@@ -161,6 +161,15 @@ class Graph:
         return {name: node for node in self.nodes for name in node.outputs if name}
 
     @cached_property
+    def named(self) -> Mapping[str, tuple[Node, ...]]:
+        """The nodes of each name; more than one where names are not unique."""
+        found: dict[str, list[Node]] = {}
+        for node in self.nodes:
+            if node.proto.name:
+                found.setdefault(node.proto.name, []).append(node)
+        return {name: tuple(nodes) for name, nodes in found.items()}
+
+    @cached_property
     def overridable(self) -> frozenset[str]:
         """Initializers that are graph inputs too, and so, from IR version 4 on, only defaults."""
         return _overridable(self.model)

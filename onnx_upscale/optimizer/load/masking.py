@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,11 +79,7 @@ class Names:
     """
 
     def __init__(self, graph: Graph, others: Callable[[], Iterable[str]] = tuple) -> None:
-        self._graph, self._others = graph, others
-        self._by_name: dict[str, list[Node]] = {}
-        for node in graph.nodes:
-            if node.proto.name:
-                self._by_name.setdefault(node.proto.name, []).append(node)
+        self._graph, self._others, self._by_name = graph, others, graph.named
 
     @property
     def hint(self) -> str:
@@ -99,7 +95,7 @@ class Names:
         """Whether anything has this name."""
         return self.is_weight(name) or name in self._by_name or name in self._graph.producers
 
-    def nodes(self, mask: Mask) -> list[Node]:
+    def nodes(self, mask: Mask) -> Sequence[Node]:
         """The nodes that a mask speaks of.
 
         Raises:

@@ -174,7 +174,8 @@ def _parse_side(key: str, side: Side, value: Any) -> Mask:
         value = value.tolist()
     if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
         raise MaskError(f"{where}: expected a list of whole numbers, found {reprlib.repr(value)}")
-    for entry in value if set(map(type, value)) != {int} else (min(value), max(value)):
+    numbers = _numbers(value)
+    for entry in value if numbers is None else (numbers.min(), numbers.max()):
         flag = isinstance(entry, (bool, np.bool_))
         if not isinstance(entry, (int, np.integer, np.bool_)) or (flag and form != "mask"):
             raise MaskError(f"{where}: expected whole numbers, found {reprlib.repr(entry)}")
@@ -182,7 +183,15 @@ def _parse_side(key: str, side: Side, value: Any) -> Mask:
             raise MaskError(f"{where}: mask entries are 0 or 1, found {entry}")
         if abs(int(entry)) >= 2**31:
             raise MaskError(f"{where}: channel {entry} is out of range")
-    return Mask(key, side, form, np.array(value, np.int64))
+    return Mask(key, side, form, np.array(value, np.int64) if numbers is None else numbers)
+
+
+def _numbers(value: Sequence[Any]) -> IntArray | None:
+    """Entries that are whole numbers, all at once; None where each must be looked at."""
+    try:
+        return np.array(value, np.int64) if set(map(type, value)) == {int} else None
+    except OverflowError:
+        return None
 
 
 def _fields(content: Any, where: str, known: Sequence[str] = ()) -> dict[str, Any]:

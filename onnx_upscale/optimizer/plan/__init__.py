@@ -299,7 +299,7 @@ def _absorbed(analysis: Analysis, reading: Reading, writing: Writing) -> tuple[E
     values = read.seen(analysis.values)
     lost = ~np.isnan(values)
     lost[reading.positions] = False
-    if not lost.any():
+    if not np.count_nonzero(lost):
         return ()
     amounts = analysis.weights.contribution(read.layer, np.where(lost, values, 0.0))
     return (Shift(read.layer, writing.positions, amounts),) if amounts.any() else ()

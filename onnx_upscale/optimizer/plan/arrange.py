@@ -9,7 +9,7 @@ import numpy as np
 from onnx_upscale.optimizer.analyze import Needs, Segment, Structure
 from onnx_upscale.optimizer.analyze.weights import BoolArray
 from onnx_upscale.optimizer.load.graph import IntArray
-from onnx_upscale.optimizer.plan.order import perfect_order
+from onnx_upscale.optimizer.plan.order import first_alike, perfect_order
 from onnx_upscale.optimizer.plan.paths import path_order
 from onnx_upscale.optimizer.plan.strategy import Strategy
 
@@ -28,36 +28,45 @@ def arrange(structure: Structure, kept: Needs, segment: Segment, strategy: Strat
         All roots of the segment in their order.
     """
     there = kept.labels[segment.roots]
-    original = segment.unchanged if there.all() else segment.original
+    original = segment.unchanged if np.count_nonzero(there) == len(there) else segment.original
     wanted = _reader_sets(kept, segment, there)
     ordered = strategy in (Strategy.AUTO, Strategy.UPSCALE) and not segment.in_grid
     if not ordered or not wanted:
         return segment.roots[original]
-    stay = original[there[original]]
-    number = np.full(len(original), -1)
-    number[stay] = np.arange(len(stay))
-    readers = [number[places] for places in wanted]
-    parts = _parts(segment, number)
-    if strategy is Strategy.UPSCALE:
-        order = _grouped(path_order(len(stay), readers), parts)
+    staying = there[original]
+    stay = original[staying]
+    if len(wanted) == 1 and not segment.parts and strategy is Strategy.AUTO:
+        order = first_alike(wanted[0][stay])  # As most segments are: no need for a tree.
     else:
         try:
-            order, _ = perfect_order(len(stay), parts, readers, [float(len(r)) for r in readers])
+            order = _ordered(segment, stay, [each[stay].nonzero()[0] for each in wanted], strategy)
         except ValueError:  # Parts that overlap without nesting: no order keeps each together.
             return segment.roots[original]
-    arranged = np.concatenate([stay[order], original[~there[original]]])
+    arranged = np.concatenate([stay[order], original[~staying]])
     return _restore(structure, segment, segment.roots[arranged])
 
 
-def _reader_sets(kept: Needs, segment: Segment, there: BoolArray) -> list[IntArray]:
-    """What each reader needs, as places in the segment, if it needs some but not all there is."""
-    found: list[IntArray] = []
+def _ordered(
+    segment: Segment, stay: IntArray, readers: Sequence[IntArray], strategy: Strategy
+) -> IntArray:
+    """The order of what stays, as places in it; raises ValueError where parts forbid any."""
+    number = np.full(len(segment.original), -1)
+    number[stay] = np.arange(len(stay))
+    parts = _parts(segment, number)
+    if strategy is Strategy.UPSCALE:
+        return _grouped(path_order(len(stay), readers), parts)
+    return perfect_order(len(stay), parts, readers, [float(len(each)) for each in readers])[0]
+
+
+def _reader_sets(kept: Needs, segment: Segment, there: BoolArray) -> list[BoolArray]:
+    """What each reader needs of the segment, if it needs some but not all there is."""
+    found: list[BoolArray] = []
     for read, places in zip(segment.readers, segment.reads, strict=True):
         needed = kept.reads[read.layer.node.index]
         if 0 < np.count_nonzero(needed) < np.count_nonzero(there[places]):
             chosen = np.zeros(len(there), bool)
             chosen[places[needed]] = True
-            found.append(chosen.nonzero()[0])
+            found.append(chosen)
     return found
 
 

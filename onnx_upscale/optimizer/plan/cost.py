@@ -19,6 +19,7 @@ from onnx_upscale.prices import (
     BOUNDS,
     REORDERS,
     CopyWork,
+    Counts,
     Kernel,
     LayerWork,
     Prices,
@@ -59,6 +60,7 @@ class Costs:
         self._layers: dict[tuple[int, int, int, bool], float] = {}
         self._sites: dict[int, tuple[int, int, int]] = {}
         self._tensors: dict[tuple[str, int], tuple[int, bool, int]] = {}
+        self._counts: dict[tuple[int, Grain], Counts] = {}
 
     def layer(self, layer: Layer, inputs: int, outputs: int, plain: bool = False) -> float:
         """One ungrouped layer with given channel counts.
@@ -73,33 +75,36 @@ class Costs:
             Seconds.
         """
         key = layer.node.index, inputs, outputs, plain
-        if key not in self._layers:
-            if layer.node.index not in self._sites:
-                self._sites[layer.node.index] = self._site(layer)
-            places, item_bytes, stride = self._sites[layer.node.index]
-            window = layer.window
-            if layer.recurrence is not None:  # One product with all gates, units read units.
-                inputs, outputs, window = inputs + outputs, outputs * window, 1
-            bounded = layer.node.index in self._bounded
-            work = LayerWork(
-                layer.product,
-                inputs,
-                outputs,
-                places,
-                window,
-                item_bytes,
-                stride,
-                plain,
-                bounded,
-                layer.grain,
-                layer.in_bytes,
-            )
-            pool = self.structure.poolings.get(layer.node.index)
-            if pool is None:
-                self._layers[key] = self.prices.layer(work)
-            else:
-                self._layers[key] = min(self._either_first(layer, pool, work))
-        return self._layers[key]
+        found = self._layers.get(key)
+        if found is None:
+            found = self._layers[key] = self._layer(layer, inputs, outputs, plain)
+        return found
+
+    def _layer(self, layer: Layer, inputs: int, outputs: int, plain: bool) -> float:
+        index = layer.node.index
+        if index not in self._sites:
+            self._sites[index] = self._site(layer)
+        places, item_bytes, stride = self._sites[index]
+        window = layer.window
+        if layer.recurrence is not None:  # One product with all gates, units read units.
+            inputs, outputs, window = inputs + outputs, outputs * window, 1
+        work = LayerWork(
+            layer.product,
+            inputs,
+            outputs,
+            places,
+            window,
+            item_bytes,
+            stride,
+            plain,
+            index in self._bounded,
+            layer.grain,
+            layer.in_bytes,
+        )
+        pool = self.structure.poolings.get(index)
+        if pool is None:
+            return self.prices.layer(work)
+        return min(self._either_first(layer, pool, work))
 
     def depthwise(self, layer: Layer, channels: int) -> float:
         """A depthwise convolution of 8-bit numbers with some of its channels.
@@ -119,9 +124,17 @@ class Costs:
         behind, before = self._either_first(layer, self.structure.poolings[layer.node.index], work)
         return before < behind
 
+    def counts(self, least: int, grain: Grain) -> Counts:
+        """Counts that layers like (`Prices.counts`)."""
+        key = least, grain
+        found = self._counts.get(key)
+        if found is None:
+            found = self._counts[key] = self.prices.counts(least, grain)
+        return found
+
     def liked(self, layer: Layer, needed: int) -> tuple[int, ...]:
         """How many channels a layer had better read that needs so many."""
-        counts = self.prices.counts(needed, layer.grain)
+        counts = self.counts(needed, layer.grain)
         pools = layer.node.index in self.structure.poolings
         liked = (counts.aligned, counts.whole) if pools else (counts.aligned,)
         return tuple(count + -count % layer.together for count in liked)
@@ -140,7 +153,7 @@ class Costs:
             math.prod(pool.attributes.get(name, ())) for name in ("kernel_shape", "strides")
         )
         reorders = self.reorders(source)
-        blocked = not reorders or self.prices.counts(channels, Grain.BLOCK).whole == channels
+        blocked = not reorders or self.counts(channels, Grain.BLOCK).whole == channels
         family, price = "pool" if blocked else "pool_plain", self.prices.kernel
         seconds = price(Kernel(family, channels, channels, places, window, stride))
         if reorders and blocked == plain:
@@ -204,7 +217,7 @@ class Costs:
 
         That is so if it is made plain, or somebody who reads it wants it plain.
         """
-        return tensor in self._plain and self.reorders(tensor)
+        return tensor in self._plain
 
     @cached_property
     def _bounded(self) -> frozenset[int]:
@@ -218,12 +231,12 @@ class Costs:
 
     @cached_property
     def _plain(self) -> set[str]:
-        """The tensors that nodes touch which do not work on blocks."""
+        """The tensors with two layouts that nodes touch which do not work on blocks."""
         found: set[str] = set()
         for node in self._graph.nodes:
             if not self._blockable(node):
                 found.update(node.inputs, node.outputs)
-        return found
+        return set(filter(self.reorders, found))
 
     def _blockable(self, node: Node) -> bool:
         graph = self._graph

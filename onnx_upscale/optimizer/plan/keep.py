@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
 import numpy as np
 
 from onnx_upscale.grain import Grain
 from onnx_upscale.optimizer.analyze import Analysis, Needs, Segment
+from onnx_upscale.optimizer.analyze.across import Across, Far
 from onnx_upscale.optimizer.analyze.facts import Grid
-from onnx_upscale.optimizer.analyze.labels import count_on
 from onnx_upscale.optimizer.load.graph import IntArray
 from onnx_upscale.optimizer.load.layers import Layer
 from onnx_upscale.optimizer.plan.cost import Costs
@@ -33,16 +34,18 @@ def align(analysis: Analysis, costs: Costs) -> Needs:
         What is needed, and more.
     """
     kept, wanted = analysis.needs, np.zeros(0, np.int64)
-    segments, facts = analysis.structure.segments, analysis.structure.facts
+    growing, tally = analysis.structure.growing
     groups = [
         (grid, each.grouped.layer.grain)
-        for each in facts
+        for each in analysis.structure.facts
         if each.grouped is not None
         for grid in each.grids
     ]
+    across = analysis.structure.across
     for _ in range(_ROUNDS):
-        beside = _beside(kept, segments, costs)
-        extra = [_extra(kept, *each, costs) for each in zip(segments, beside, strict=True)]
+        beside = _Beside(across, across.tally.counts(kept.labels), costs)
+        counts = iter(tally.counts(kept.labels))
+        extra = [_extra(kept, each, [*islice(counts, len(each.sets))], beside) for each in growing]
         extra += [_extra_places(kept, *each, costs) for each in groups]
         more = np.concatenate([*extra, np.zeros(0, np.int64)])
         if not more.size:
@@ -52,25 +55,34 @@ def align(analysis: Analysis, costs: Costs) -> Needs:
     return kept
 
 
-def _extra(kept: Needs, segment: Segment, beside: _Beside, costs: Costs) -> IntArray:
-    before = kept.labels[segment.roots]
-    if before.all() or segment.in_grid:  # There one more channel would be a whole slice more.
-        return np.zeros(0, np.int64)
-    after = before.copy()
-    for each in segment.sets:
-        there = after[each.places]
-        count = int(np.count_nonzero(there))
-        counts = costs.prices.counts(count * each.times, segment.grain)
+def _extra(kept: Needs, segment: Segment, counted: Sequence[int], beside: _Beside) -> IntArray:
+    """Roots of a segment to keep as well.
+
+    Args:
+        kept: What is kept.
+        segment: The segment.
+        counted: How many channels of each of its sets are kept.
+        beside: What is around it.
+    """
+    none, after = np.zeros(0, np.int64), None
+    for each, count in zip(segment.sets, counted, strict=True):
+        size = len(each.places)
+        if after is not None:
+            count = int(np.count_nonzero(after[each.places]))
+        if count == size:
+            continue
+        counts = beside.costs.counts(count * each.times, segment.grain)
         if each.in_blocks and segment.grain is Grain.BLOCK:
             wanted = counts.whole
-        elif len(there) < len(after):
+        elif size < len(segment.roots):
             wanted = counts.aligned
         else:
-            wanted = _fastest(beside, segment, costs, len(there) * each.times, counts)
+            wanted = _fastest(beside, segment, size * each.times, counts)
         missing = -(-wanted // each.times) - count
         if missing > 0:
-            after[each.places[~there][:missing]] = True
-    return segment.roots[after & ~before]
+            after = kept.labels[segment.roots] if after is None else after
+            after[each.places[~after[each.places]][:missing]] = True
+    return none if after is None else segment.roots[after & ~kept.labels[segment.roots]]
 
 
 def _extra_places(kept: Needs, grid: Grid, grain: Grain, costs: Costs) -> IntArray:
@@ -80,7 +92,7 @@ def _extra_places(kept: Needs, grid: Grid, grain: Grain, costs: Costs) -> IntArr
     """
     groups, there = (kept.labels[factor] for factor in grid.factors)
     counted, needed = int(np.count_nonzero(groups)), int(np.count_nonzero(there))
-    counts = partial(costs.prices.counts, grain=grain)
+    counts = partial(costs.counts, grain=grain)
     blocks = counts(len(there)).whole == len(there)
 
     def suits(each: int) -> bool:
@@ -91,7 +103,7 @@ def _extra_places(kept: Needs, grid: Grid, grain: Grain, costs: Costs) -> IntArr
     return grid.factors[1][~there][: wanted - needed]
 
 
-def _fastest(beside: _Beside, segment: Segment, costs: Costs, channels: int, counts: Counts) -> int:
+def _fastest(beside: _Beside, segment: Segment, channels: int, counts: Counts) -> int:
     """How many channels of a segment to keep: those needed, or more for faster kernels."""
     candidates = [counts.aligned]
     if counts.whole <= channels:
@@ -103,54 +115,47 @@ def _fastest(beside: _Beside, segment: Segment, costs: Costs, channels: int, cou
     distinct = dict.fromkeys(candidates)
     if len(distinct) == 1:
         return counts.aligned
-
-    def seconds(count: int) -> float:
-        before = [costs.layer(layer, there, count) for layer, there in beside.writers]
-        before += [costs.depthwise(layer, count) for layer in beside.depthwise]
-        behind = [costs.layer(layer, count, there) for layer, there in beside.readers]
-        return math.fsum([*before, *behind])
-
-    return min(distinct, key=seconds)
+    return min(distinct, key=beside.seconds_of(segment))
 
 
 @dataclass(frozen=True)
 class _Beside:
-    """What is around a segment.
+    """What is around segments; channels there will be aligned if they can be.
 
     Attributes:
-        writers: The ungrouped layers that make it, with the channels on their other sides.
-        readers: Those that read it.
-        depthwise: The depthwise ones in it whose time any count changes: others pad it.
+        across: The layers around each.
+        kept: How many channels are kept on each axis that is across.
+        costs: What work costs on the target.
     """
 
-    writers: tuple[tuple[Layer, int], ...]
-    readers: tuple[tuple[Layer, int], ...]
-    depthwise: tuple[Layer, ...]
+    across: Across
+    kept: list[int]
+    costs: Costs
 
+    def seconds_of(self, segment: Segment) -> Callable[[int], float]:
+        """What the layers of a segment take, by the count of its channels."""
+        layer = self.costs.layer
+        writers = [(each.layer, self._count(each)) for each in self.across.writers[segment.id]]
+        readers = [(each.layer, self._count(each)) for each in self.across.readers[segment.id]]
+        in_bytes = tuple(_depthwise_in_bytes(segment)) if segment.grain is Grain.BYTES else ()
 
-def _beside(kept: Needs, segments: Sequence[Segment], costs: Costs) -> Iterator[_Beside]:
-    """What is beside each segment; channels there will be aligned if they can be."""
-    sides = [
-        (segment.writing_layers, [(read.layer, read.outputs) for read in segment.readers])
-        for segment in segments
-    ]
-    axes = [axis for each in sides for side in each for _, axis in side if axis is not None]
-    counts = iter(count_on(axes, kept.labels))
+        def seconds(count: int) -> float:
+            before = [layer(writer, there, count) for writer, there in writers]
+            before += [self.costs.depthwise(each, count) for each in in_bytes]
+            behind = [layer(reader, count, there) for reader, there in readers]
+            return math.fsum([*before, *behind])
 
-    def count(layer: Layer, axis: IntArray | None, otherwise: int) -> int:
-        if axis is None:
-            return otherwise
-        return min(costs.prices.counts(next(counts), layer.grain).aligned, len(axis))
+        return seconds
 
-    for segment, (writers, readers) in zip(segments, sides, strict=True):
-        yield _Beside(
-            tuple((layer, count(layer, axis, layer.inputs)) for layer, axis in writers),
-            tuple((layer, count(layer, axis, layer.outputs)) for layer, axis in readers),
-            tuple(_depthwise_in_bytes(segment)) if segment.grain is Grain.BYTES else (),
-        )
+    def _count(self, far: Far) -> int:
+        if far.number < 0:
+            return far.channels
+        counts = self.costs.counts(self.kept[far.number], far.layer.grain)
+        return min(counts.aligned, far.channels)
 
 
 def _depthwise_in_bytes(segment: Segment) -> Iterator[Layer]:
+    """The depthwise layers in a segment whose time any count changes: others pad it."""
     for writer in segment.writers:
         layer = writer.write.layer
         if layer is not None and layer.in_bytes and layer.groups == layer.inputs == layer.outputs:

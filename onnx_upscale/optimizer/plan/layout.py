@@ -8,7 +8,6 @@ import numpy as np
 
 from onnx_upscale.optimizer.analyze import Structure
 from onnx_upscale.optimizer.analyze.facts import Facts, Grid, Tie
-from onnx_upscale.optimizer.analyze.labels import count_on
 from onnx_upscale.optimizer.analyze.weights import BoolArray
 from onnx_upscale.optimizer.load.graph import IntArray
 
@@ -56,17 +55,18 @@ class Layout:
             return np.arange(len(labels))
         rank = self._rank[roots]
         # Ranks are places in a segment, so that there is nothing to sort where none comes twice.
-        place = np.full(rank.max(initial=-1) + 1, -1)
-        place[rank] = np.arange(len(rank))
-        order = place[place >= 0]
+        place = np.zeros(np.maximum.reduce(rank, initial=-1) + 1, np.int64)
+        place[rank] = np.arange(1, len(rank) + 1)
+        order = place[place.nonzero()[0]] - 1
         if len(order) < len(rank):
             order = np.lexsort((rank, stretches(roots)))
-        return order[self._kept[labels[order]]]
+        found: IntArray = order[self._kept[labels[order]]]
+        return found
 
     def counts(self, structure: Structure) -> dict[str, dict[int, int]]:
         """How many channels each labelled axis of each tensor keeps."""
         different, like = structure.different_axes
-        kept = count_on(different, self._kept)
+        kept = different.counts(self._kept)
         found = {name: {axis: kept[i] for axis, i in axes.items()} for name, axes in like.items()}
         for labels, positions in self._narrow.items():
             for name, axis in structure.named_axes.get(labels, ()):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from onnx_upscale.optimizer.plan.paths import as_bits, membership, path_order
+from onnx_upscale.optimizer.plan.paths import as_bits, membership, order_of
 from onnx_upscale.optimizer.plan.pq_tree import PQTree
 
 IntArray = npt.NDArray[np.int64]
@@ -21,8 +21,14 @@ def contiguous(order: IntArray, channels: IntArray) -> bool:
         order: Position -> channel, shape (size,).
         channels: Distinct channels, shape (n,), in any order.
     """
-    at = np.flatnonzero(np.isin(order, channels))
-    return at.size == channels.size and (at.size == 0 or int(at[-1] - at[0]) + 1 == at.size)
+    inside = np.isin(order, channels)
+    return np.count_nonzero(inside) == channels.size and _adjoin(inside)
+
+
+def _adjoin(inside: BoolArray) -> bool:
+    """Return whether positions stand side by side."""
+    at = inside.nonzero()[0]
+    return at.size == 0 or int(at[-1] - at[0]) + 1 == at.size
 
 
 def perfect_order(
@@ -57,7 +63,7 @@ def perfect_order(
         raise ValueError(f"{len(wanted)} wanted sets, but {len(value)} values")
     member = membership(size, [*mandatory, *wanted])
     if len(member) < 2:
-        return _apart(member), [True] * len(wanted)
+        return first_alike(np.any(member, axis=0)), [True] * len(wanted)
     part, parts = _parts(member)
     must, want = parts[: len(mandatory)], parts[len(mandatory) :]
     hopeless = _hopeless(*np.split(member, [len(mandatory)]))
@@ -65,8 +71,8 @@ def perfect_order(
     ranking = [index for index in ranking if not hopeless[index]]
     frontier, taken = _take(part, must, want, ranking)
     if sum(taken) < len(ranking):
-        by_path = path_order(size, wanted)
-        laid = [contiguous(by_path, np.unique(channels)) for channels in wanted]
+        by_path = order_of(member[len(mandatory) :])
+        laid = [_adjoin(inside[by_path]) for inside in member[len(mandatory) :]]
         ranking.sort(key=lambda index: not laid[index])
         other = _take(part, must, want, ranking)
         if _total(value, other[1]) > _total(value, taken):
@@ -76,9 +82,12 @@ def perfect_order(
     return np.argsort(rank[part], kind="stable"), taken
 
 
-def _apart(member: BoolArray) -> IntArray:
-    """Return the order for at most one set: it or the others, whichever have the first channel."""
-    inside = np.any(member, axis=0).reshape(member.shape[1])
+def first_alike(inside: BoolArray) -> IntArray:
+    """Return the order for one set: it or the others, whichever have the first channel.
+
+    Args:
+        inside: Whether the set holds a channel, shape (size,).
+    """
     return np.argsort(inside != inside[:1], kind="stable")
 
 
@@ -92,6 +101,8 @@ def _hopeless(mandatory: BoolArray, wanted: BoolArray) -> list[bool]:
         mandatory: Which mandatory set holds which channel, shape (sets, size).
         wanted: Which wanted set holds which channel, likewise.
     """
+    if not len(mandatory):
+        return [False] * len(wanted)
     apart: list[int] = []
     held = 0
     for each in sorted(as_bits(mandatory), key=int.bit_count):
@@ -120,7 +131,7 @@ def _parts(member: BoolArray) -> tuple[IntArray, list[IntArray]]:
     rows = signature.view(f"V{signature.shape[1]}").ravel().tolist()
     number = {row: part for part, row in enumerate(dict.fromkeys(rows))}
     part = np.array([number[row] for row in rows], dtype=np.int64)
-    _, first = np.unique(part, return_index=True)
+    first = np.diff(np.maximum.accumulate(part), prepend=-1).nonzero()[0]
     return part, [row.nonzero()[0] for row in member[:, first]]
 
 

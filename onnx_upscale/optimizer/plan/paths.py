@@ -55,7 +55,11 @@ def path_order(size: int, readers: Sequence[IntArray]) -> IntArray:
     Raises:
         IndexError: If a channel is not in 0..size-1.
     """
-    member = membership(size, readers)
+    return order_of(membership(size, readers))
+
+
+def order_of(member: npt.NDArray[np.bool_]) -> IntArray:
+    """Return the same of readers whose `membership` is known."""
     shared = overlap(member)
     sizes = shared.diagonal()
     # Subsets are smaller, so their order is there when a reader asks for it.
@@ -63,7 +67,8 @@ def path_order(size: int, readers: Sequence[IntArray]) -> IntArray:
     for reader in np.argsort(sizes, kind="stable").tolist():
         subsets = np.flatnonzero((shared[reader] == sizes) & (sizes < sizes[reader]))
         inner[reader] = _lay_out(member, shared, subsets, np.flatnonzero(member[reader]), inner)
-    return _lay_out(member, shared, np.arange(len(sizes)), np.arange(size), inner)
+    everything = np.arange(member.shape[1])
+    return _lay_out(member, shared, np.arange(len(sizes)), everything, inner)
 
 
 def as_bits(member: npt.NDArray[np.bool_]) -> list[int]:

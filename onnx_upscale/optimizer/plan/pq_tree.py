@@ -107,6 +107,9 @@ class PQTree:
             raise IndexError(f"channels {wanted[0]}..{wanted[-1]} in a tree of {self._size}")
         if len(wanted) in (0, 1, self._size):
             return True
+        if self._kids[self._size].keys() >= set(wanted):  # As sets without anything in common are.
+            self._bring_together(_Check(self._size, wanted, []))
+            return True
         check = self._check(self._full(wanted))
         if check is None:
             return False
@@ -341,7 +344,7 @@ class PQTree:
         """Return one node for all: themselves if single, else below a new P-node."""
         if len(nodes) == 1:
             return nodes[0]
-        group = self._new(sum(self._count[node] for node in nodes))
+        group = self._new(sum(map(self._count.__getitem__, nodes)))
         self._adopt(group, nodes)
         return group
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 from onnx_upscale.optimizer.analyze import Analysis, Structure
 from onnx_upscale.optimizer.analyze.facts import Facts
-from onnx_upscale.optimizer.load.fused import runs_as
+from onnx_upscale.optimizer.analyze.steps import step_of
 from onnx_upscale.optimizer.load.graph import Node
 from onnx_upscale.optimizer.load.layers import Layer
 from onnx_upscale.optimizer.plan.edits import (
@@ -33,6 +32,8 @@ class _Program:
         self._copies: dict[tuple[str, int, bytes], str] = {}
         self._done: set[int] = set()  # Nodes that were taken before their turn.
         self._counts = layout.counts(structure)
+        # What is not in it is constant, or has no channel left: nobody reads it.
+        self._there: set[str] = set()
         self._empty = {name for name, own in self._counts.items() if 0 in own.values()}
 
     def is_empty(self, facts: Facts) -> bool:
@@ -51,36 +52,39 @@ class _Program:
             for axis, count in counts.items():
                 sizes[axis] = count
             shape = tuple(sizes)
-        self.shapes[name] = shape
+        self._take(name, shape)
 
-    def add(
-        self, facts: Facts, reads: Sequence[str], writing: Writing | None, edits: Sequence[Edit]
-    ) -> None:
+    def _take(self, name: str, shape: tuple[int, ...]) -> None:
+        self.shapes[name] = shape
+        if 0 not in shape:
+            self._there.add(name)
+
+    def add(self, facts: Facts, step: Step, writing: Writing | None, edits: Sequence[Edit]) -> None:
         """Takes one more node, with the copies before and behind it."""
         node, layer = facts.node, self._layers.get(facts.node.index)
         if node.index in self._done:
             return
-        # What has no shape is constant, or has no channel left: nobody reads it.
-        inputs = [name for name in reads if math.prod(self.shapes.get(name, (0,)))]
-        outputs = tuple(name for name in node.outputs if name)
+        outputs, inputs = step.outputs, step.inputs
+        if not self._there.issuperset(inputs):
+            inputs = tuple(name for name in inputs if name in self._there)
         for name in outputs:
             self.known(name)
         for edit in edits:
             if isinstance(edit, Select):
                 source = node.inputs[edit.slot]
                 copy = self._copy(source, edit)
-                inputs = [copy if name == source else name for name in inputs]
-        runs = layer is not None and node.inputs[layer.data_slot] in reads  # Else it is constant.
+                inputs = tuple(copy if name == source else name for name in inputs)
+        runs = layer is not None and node.inputs[layer.data_slot] in step.inputs
         if layer is not None and layer.is_inside and writing is not None and runs:
             inputs = self._inside(layer, inputs, outputs[0], len(writing.positions))
         narrow = outputs
         if writing is not None and any(isinstance(edit, Widen) for edit in edits):
             assert layer is not None
             narrow = self._narrowed(outputs[0], layer, len(writing.positions))
-        groups = 1 if layer is None else layer.groups
+        if inputs is not step.inputs or narrow is not outputs:
+            step = step._replace(inputs=inputs, outputs=narrow)
         if facts.group_labels is not None:
-            groups = len(self._layout.positions(facts.group_labels))
-        step = _step(node, layer, tuple(inputs), narrow, groups)
+            step = step._replace(groups=len(self._layout.positions(facts.group_labels)))
         for edit in edits:
             if isinstance(edit, Unblock):
                 step = step._replace(axis=step.axis - edit.rank)
@@ -90,7 +94,7 @@ class _Program:
             elif isinstance(edit, PoolFirst):
                 step = self._pooled(step, edit.pool)
         self.steps.append(step)
-        if narrow != outputs:
+        if narrow is not outputs:
             assert layer is not None
             self.steps.append(Step("Pad", narrow, outputs, axis=layer.output_axis or 0))
 
@@ -101,20 +105,22 @@ class _Program:
         self._done.add(pool.index)
         batch, _, *places = self.shapes[result]
         name = f"{source}.pooled"
-        self.shapes[name] = (batch, self.shapes[source][1], *places)
-        self.steps.append(_step(pool, None, (source,), (name,), 1))
+        self._take(name, (batch, self.shapes[source][1], *places))
+        self.steps.append(step_of(pool, None, (source,))._replace(outputs=(name,)))
         return step._replace(inputs=(name,), outputs=(result,))
 
-    def _inside(self, layer: Layer, inputs: Sequence[str], result: str, columns: int) -> list[str]:
+    def _inside(
+        self, layer: Layer, inputs: tuple[str, ...], result: str, columns: int
+    ) -> tuple[str, ...]:
         """Takes what a node makes inside as a product; gives what the node goes on with."""
         source, *others = inputs
         name, axis = f"{result}.inside", layer.data_axis
         shape = list(self.shapes[source])
         shape[axis] = columns
-        self.shapes[name] = tuple(shape)
+        self._take(name, tuple(shape))
         step = Step("MatMul", (source,), (name,), axis=axis, made_axis=axis, weighted=True)
         self.steps.append(step)
-        return [name, *others]
+        return (name, *others)
 
     def _copy(self, source: str, select: Select) -> str:
         axis = select.axis
@@ -123,7 +129,8 @@ class _Program:
             name = f"{source}.copy{len(self._copies)}"
             shape = list(self.shapes[source])
             shape[axis] = len(select.chosen)
-            self.shapes[name], self._copies[key] = tuple(shape), name
+            self._take(name, tuple(shape))
+            self._copies[key] = name
             op = "Slice" if select.contiguous else "Gather"
             self.steps.append(Step(op, (source,), (name,), axis=axis))
         return self._copies[key]
@@ -131,34 +138,8 @@ class _Program:
     def _narrowed(self, output: str, layer: Layer, channels: int) -> tuple[str, ...]:
         shape = list(self.shapes[output])
         shape[layer.output_axis or 0] = channels
-        self.shapes[f"{output}.narrow"] = tuple(shape)
+        self._take(f"{output}.narrow", tuple(shape))
         return (f"{output}.narrow",)
-
-
-def _step(
-    node: Node,
-    layer: Layer | None,
-    inputs: tuple[str, ...],
-    outputs: tuple[str, ...],
-    groups: int,
-) -> Step:
-    stride = math.prod(node.attributes.get("strides", ()))
-    if layer is None:
-        window = math.prod(node.attributes.get("kernel_shape", ()))
-        axis = int(node.attributes.get("axis", 1))
-        return Step(runs_as(node), inputs, outputs, axis=axis, window=window, stride=stride)
-    return Step(
-        "MatMul" if node.op == "Einsum" else runs_as(node),
-        inputs,
-        outputs,
-        axis=layer.data_axis,
-        made_axis=layer.output_axis or 0,
-        weighted=True,
-        window=layer.window,
-        stride=stride,
-        groups=groups,
-        in_bytes=layer.in_bytes,
-    )
 
 
 def program(
@@ -183,8 +164,8 @@ def program(
     made = _Program(structure, layout)
     for value in graph.model.graph.input:
         made.known(value.name)
-    for facts, reads in structure.running:
+    for facts, step in structure.running:
         index = facts.node.index
         if not made.is_empty(facts):
-            made.add(facts, reads, writers.get(index), edits.get(index, ()))
+            made.add(facts, step, writers.get(index), edits.get(index, ()))
     return Program(tuple(made.steps), made.shapes)

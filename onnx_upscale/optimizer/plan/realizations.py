@@ -365,7 +365,7 @@ class Pad(Writing):
         if layer.scale_blocks is not None and layer.scale_blocks.axis == layer.weight_output_axis:
             return  # A part of a block would be no longer quantized.
         start, end = int(wanted[0]), int(wanted[-1]) + 1
-        width = min(costs.prices.counts(end - start, layer.grain).aligned, size)
+        width = min(costs.counts(end - start, layer.grain).aligned, size)
         start = min(start, size - width)
         if width < size:
             yield cls(write, here[start : start + width], start, size - start - width)

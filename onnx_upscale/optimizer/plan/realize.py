@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
@@ -27,6 +28,8 @@ from onnx_upscale.optimizer.plan.realizations import (
     copied,
 )
 from onnx_upscale.optimizer.plan.strategy import Strategy
+
+_W = TypeVar("_W", Reading, Writing)
 
 
 @dataclass(frozen=True)
@@ -101,13 +104,14 @@ def realize_reader(
     if not len(here) or not made:
         return None
     needs = kept.reads[read.layer.node.index][here]
-    if needs.all():
+    count = np.count_nonzero(needs)
+    if count == len(here):
         return Whole(read, here, needs, np.arange(len(here)))
-    if strategy is Strategy.CONSTRAINED or not needs.any():
+    if strategy is Strategy.CONSTRAINED or not count:
         return ZeroFill(read, here, needs, np.arange(len(here)))
     if strategy is Strategy.AUTO:
         ways = ways_to_read(read, here, needs, costs)
-        return min(ways, key=lambda each: (each.way != preferred, each.seconds(costs, made)))
+        return _cheapest(ways, preferred, lambda each: each.seconds(costs, made))
     wanted = np.flatnonzero(needs)
     if strategy is Strategy.UPSCALE:
         return copied(read, here, needs, wanted)
@@ -137,12 +141,17 @@ def realize_writer(
     """
     here, layer = layout.positions(write.outputs), write.layer
     zero = analysis.values[write.outputs[here]] == 0
-    if not zero.any():
+    if not np.count_nonzero(zero):
         return WriteWhole(write, here)
     if strategy is not Strategy.AUTO or layer is None:
         return WriteZeros(write, here)
     inputs = layer.inputs if write.inputs is None else len(layout.positions(write.inputs))
     ways = ways_to_write(write, here, zero, costs)
-    if len(ways) == 1:
-        return ways[0]
-    return min(ways, key=lambda each: (each.way != preferred, each.seconds(costs, inputs)))
+    return _cheapest(ways, preferred, lambda each: each.seconds(costs, inputs))
+
+
+def _cheapest(ways: list[_W], preferred: Way | None, seconds: Callable[[_W], float]) -> _W:
+    """The one that is preferred, or else takes the least; a single one has no need of a price."""
+    if preferred is not None:
+        ways = [each for each in ways if each.way == preferred] or ways
+    return min(ways, key=seconds) if len(ways) > 1 else ways[0]
