@@ -7,7 +7,7 @@ FOLDER holds, per model, NAME.onnx (unpruned) and NAME.AMOUNT.json (random input
 weight; without it they are made here), and for --time the exports of the paper's own
 implementation, NAME.AMOUNT.peer.onnx (its order) and NAME.AMOUNT.peerbase.onnx (its baseline).
 Random output masks are made here. Every strategy is compared with the masked model in onnxruntime;
-times are paired medians on one thread.
+times are medians on one thread, and their ratios are taken round by round (`onnx-upscale bench`).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import numpy as np
 import onnx
 
 import onnx_upscale
+from onnx_upscale.benchmark import Measured
 from onnx_upscale.optimizer.load import load
 from onnx_upscale.optimizer.load.layers import layers
 
@@ -44,6 +45,7 @@ MODELS = (
     "alexnet",
     "vgg16",
 )
+PEERS = ("peerbase", "peer")
 STRATEGIES = ("auto", "upscale", "gather", "constrained")
 LARGEST_DIFFERENCE = 1e-4
 
@@ -101,22 +103,23 @@ def check(path: Path, masks: Mapping[str, Any], kind: str) -> Iterator[list[str]
         ]
 
 
-def timings(folder: Path, name: str, amount: str, target: str, runs: int) -> dict[str, float]:
-    """Median milliseconds of all versions of one model, run in turn."""
+def timings(folder: Path, name: str, amount: str, target: str, runs: int) -> dict[str, Measured]:
+    """All versions of one model, run in turn; ratios are those to `auto`."""
     path, masks = folder / f"{name}.onnx", input_masks(folder, name, amount)
-    versions = {"unpruned": onnx.load(path)}
-    for peer in ("peerbase", "peer"):
-        export = folder / f"{name}.{amount}.{peer}.onnx"
-        if export.exists():
-            versions[peer] = onnx.load(export)
-    for strategy in ("gather", "upscale", "auto"):
+    versions = {}
+    for strategy in ("auto", "upscale", "gather"):
         versions[strategy] = onnx_upscale.optimize(
             path, masks, strategy=strategy, target=target, verify=False
         ).model
+    versions["unpruned"] = onnx.load(path)
+    for peer in PEERS:
+        export = folder / f"{name}.{amount}.{peer}.onnx"
+        if export.exists():
+            versions[peer] = onnx.load(export)
     found = onnx_upscale.bench(
         list(versions.values()), names=list(versions), runs=runs, memory=False
     )
-    return {measured.name: measured.latency.median * 1e3 for measured in found.models}
+    return {measured.name: measured for measured in found.models}
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -125,16 +128,16 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def time_table(folder: Path, names: Sequence[str], amount: str, target: str, runs: int) -> str:
-    columns = ("unpruned", "peerbase", "peer", "gather", "upscale", "auto")
+    columns = ("unpruned", *PEERS, "gather", "upscale", "auto")
     rows, ratios = [], []
     for name in names:
         found = timings(folder, name, amount, target, runs)
-        peers = [found[peer] for peer in ("peerbase", "peer") if peer in found]
-        others = min(found[other] for other in ("unpruned", "gather", "upscale"))
-        row = [name, *(f"{found[c]:.2f}" if c in found else "" for c in columns)]
-        row.append(f"{found['auto'] / others:.3f}")
+        peers = [found[peer].ratio.median for peer in PEERS if peer in found]
+        others = min(found[other].ratio.median for other in ("unpruned", "gather", "upscale"))
+        times = (f"{found[c].latency.median * 1e3:.2f}" if c in found else "" for c in columns)
+        row = [name, *times, f"{1 / others:.3f}"]
         if peers:
-            ratios.append(found["auto"] / min(peers))
+            ratios.append(1 / min(peers))
             row.append(f"{ratios[-1]:.3f}")
         rows.append(row)
         print(*row, file=sys.stderr, flush=True)
