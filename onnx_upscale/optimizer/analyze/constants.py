@@ -60,7 +60,7 @@ def _written(
     inputs = write.seen(values)
     variable = inputs != 0 if write.padded else np.isnan(inputs)
     unknown = weights.reached(layer, variable)
-    bias = None if unknown.all() else layer_bias(graph, layer)
+    bias = None if np.count_nonzero(unknown) == len(unknown) else layer_bias(graph, layer)
     if bias is None:
         return None
     total = bias + weights.contribution(layer, np.where(variable, 0.0, inputs))

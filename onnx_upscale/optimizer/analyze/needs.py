@@ -73,7 +73,7 @@ def find_needs(
                 continue  # What is needed only grows, so that equal counts are equal sets.
             live_before[use] = count
             columns[use] = own = _needed_inputs(read, live, values, weights)
-            if own.any():
+            if np.count_nonzero(own):
                 needed[inputs[own]] = True
             elif count and not needed[inputs].any():
                 needed[inputs[0]] = True  # ONNX has no useful tensors of width zero.
@@ -110,6 +110,6 @@ def _close(grid: Grid, needed: BoolArray) -> bool:
 def _needed_inputs(
     read: Read, live: BoolArray, values: Values, weights: MaskedWeights
 ) -> BoolArray:
-    known = read.seen(values)
-    absorbed = ~np.isnan(known) if read.absorbs else known == 0
-    return read.layer.with_whole_blocks(weights.reaching(read.layer, live) & ~absorbed)
+    seen = read.seen(values)
+    varying = np.isnan(seen) if read.absorbs else seen != 0
+    return read.layer.with_whole_blocks(weights.reaching(read.layer, live) & varying)

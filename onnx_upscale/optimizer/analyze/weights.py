@@ -142,7 +142,7 @@ class MaskedWeights:
         groups = layer.groups
         if stays.pairs is None and self._weights.is_dense(layer):
             if groups == 1:
-                return others if side.any() else np.zeros(len(others), bool)
+                return others if np.count_nonzero(side) else np.zeros(len(others), bool)
             return others & side.reshape(groups, -1).any(1).repeat(len(others) // groups)
         connected = self._weights.connected(layer)
         if stays.pairs is not None:

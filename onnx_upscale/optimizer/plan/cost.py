@@ -61,6 +61,7 @@ class Costs:
         self._sites: dict[int, tuple[int, int, int]] = {}
         self._tensors: dict[tuple[str, int], tuple[int, bool, int]] = {}
         self._counts: dict[tuple[int, Grain], Counts] = {}
+        self._liked: dict[tuple[int, int], tuple[int, ...]] = {}
 
     def layer(self, layer: Layer, inputs: int, outputs: int, plain: bool = False) -> float:
         """One ungrouped layer with given channel counts.
@@ -134,10 +135,15 @@ class Costs:
 
     def liked(self, layer: Layer, needed: int) -> tuple[int, ...]:
         """How many channels a layer had better read that needs so many."""
-        counts = self.counts(needed, layer.grain)
-        pools = layer.node.index in self.structure.poolings
-        liked = (counts.aligned, counts.whole) if pools else (counts.aligned,)
-        return tuple(count + -count % layer.together for count in liked)
+        key = layer.node.index, needed
+        found = self._liked.get(key)
+        if found is None:
+            counts = self.counts(needed, layer.grain)
+            pools = layer.node.index in self.structure.poolings
+            liked = (counts.aligned, counts.whole) if pools else (counts.aligned,)
+            found = tuple(count + -count % layer.together for count in liked)
+            self._liked[key] = found
+        return found
 
     def _either_first(self, layer: Layer, pool: Node, work: LayerWork) -> tuple[float, float]:
         """Seconds of a pointwise convolution and the average behind it, and of these in turn."""

@@ -102,12 +102,13 @@ class PQTree:
         Raises:
             IndexError: If a channel is not in 0..size-1.
         """
-        wanted = sorted(set(channels.tolist()))
+        chosen = set(channels.tolist())
+        wanted = sorted(chosen)
         if wanted and not 0 <= wanted[0] <= wanted[-1] < self._size:
             raise IndexError(f"channels {wanted[0]}..{wanted[-1]} in a tree of {self._size}")
         if len(wanted) in (0, 1, self._size):
             return True
-        if self._kids[self._size].keys() >= set(wanted):  # As sets without anything in common are.
+        if self._kids[self._size].keys() >= chosen:  # As sets without anything in common are.
             self._bring_together(_Check(self._size, wanted, []))
             return True
         check = self._check(self._full(wanted))
