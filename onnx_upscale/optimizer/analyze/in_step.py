@@ -70,8 +70,13 @@ class _Seen:
 
     def on(self, labels: IntArray) -> list[int]:
         """The bands on an axis."""
-        found = self.band_of[self.structure.roots[labels]]
-        return [int(each) for each in np.unique(found) if each != _NONE]
+        return _numbers(self.band_of[self.structure.roots[labels]])
+
+
+def _numbers(found: IntArray) -> list[int]:
+    """The different numbers among some, in ascending order, without those that stand for none."""
+    some = found[found != _NONE]
+    return np.unique(some).tolist() if some.size else []
 
 
 def _beside_heads(seen: _Seen) -> None:
@@ -98,12 +103,11 @@ def _heads_on(seen: _Seen, axes: Axes) -> Mapping[int, int]:
     """By family, the one axis of a tensor that is its heads, all of them, in their order."""
     roots, found, others = seen.structure.roots, dict[int, int](), set[int]()
     for axis, labels in axes.items():
-        for family in np.unique(seen.heads_of[roots[labels]]).tolist():
-            if family != _NONE:
-                heads = seen.families[family].heads
-                if family in found or not any(np.array_equal(roots[labels], own) for own in heads):
-                    others.add(family)
-                found[family] = axis
+        for family in _numbers(seen.heads_of[roots[labels]]):
+            heads = seen.families[family].heads
+            if family in found or not any(np.array_equal(roots[labels], own) for own in heads):
+                others.add(family)
+            found[family] = axis
     return {family: axis for family, axis in found.items() if family not in others}
 
 
@@ -165,8 +169,7 @@ def _in_flat_axes(seen: _Seen) -> None:
     for segment in seen.structure.segments:
         if segment.concatenations or any(demand.ordered for demand in segment.demands):
             fixed[segment.roots] = True
-    for number, band in enumerate(seen.bands):
-        for member in band.family.members:
-            stands = np.isin(band.roots[0], roots[member.grid.factors[-1]])
-            if stands and fixed[roots[member.grid.flat]].any():
-                seen.barred.add(number)
+    for family in seen.families:
+        for member in family.members:
+            if fixed[roots[member.grid.flat]].any():
+                seen.barred.update(seen.on(member.grid.factors[-1]))
