@@ -12,7 +12,7 @@ import pytest
 
 import onnx_upscale
 from build import Net, assert_close, run
-from onnx_upscale import DataError, Pruned, UsageError
+from onnx_upscale import DataError, Pruned, Sweep, UsageError
 from onnx_upscale.pruning.goals import Goal
 from onnx_upscale.pruning.prune import prune_all
 
@@ -28,8 +28,14 @@ def samples() -> npt.NDArray[np.float32]:
 
 
 @pytest.fixture(scope="module")
-def half(samples: npt.NDArray[np.float32]) -> Pruned:
-    return onnx_upscale.prune(MODEL, samples, macs=0.5, target="cpu-avx512", runs=2)
+def swept(samples: npt.NDArray[np.float32]) -> Sweep:
+    goals = [Goal("macs", 0.5), Goal("params", 0.7), Goal("agreement", 0.9)]
+    return prune_all(MODEL, samples, goals, target="cpu-avx512", runs=2)
+
+
+@pytest.fixture(scope="module")
+def half(swept: Sweep) -> Pruned:
+    return swept[0]
 
 
 @pytest.mark.slow
@@ -59,9 +65,8 @@ def test_what_is_emitted_is_the_recovered_model(
 
 
 @pytest.mark.slow
-def test_several_goals_and_the_nearest_model(samples: npt.NDArray[np.float32]) -> None:
-    goals = [Goal("params", 0.7), Goal("agreement", 0.9)]
-    first, second = prune_all(MODEL, samples, goals, target="cpu-avx512", runs=2)
+def test_several_goals_and_the_nearest_model(swept: Sweep) -> None:
+    _, first, second = swept
     params = first.report["params"]
     assert params["after"] <= 0.72 * params["before"]
     assert second.report["recovered"]["outputs"][0]["agreement_after"] >= 0.9
