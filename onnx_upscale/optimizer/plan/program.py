@@ -74,6 +74,7 @@ class _Program:
                 source = node.inputs[edit.slot]
                 copy = self._copy(source, edit)
                 inputs = tuple(copy if name == source else name for name in inputs)
+        # Else it is constant.
         runs = layer is not None and node.inputs[layer.data_slot] in step.inputs
         if layer is not None and layer.is_inside and writing is not None and runs:
             inputs = self._inside(layer, inputs, outputs[0], len(writing.positions))
