@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 import tempfile
@@ -71,13 +72,23 @@ FORMS: Mapping[str, Quantizer] = {
 }
 
 
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """The quantizer logs advice, to the root of all loggers."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(disabled)
+
+
 def quantized(source: Path, form: str, folder: Path) -> Path:
     """The path of a quantized form of a model, which is made where it is not there yet."""
     made = folder / f"{source.stem}.{form.replace(' ', '_')}.onnx"
     if not made.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        logging.disable(logging.WARNING)
-        with tempfile.TemporaryDirectory() as scratch:
+        with _without_warnings(), tempfile.TemporaryDirectory() as scratch:
             prepared = Path(scratch) / "prepared.onnx"
             quant_pre_process(source, prepared, skip_symbolic_shape=True)
             model = onnx.load(prepared)

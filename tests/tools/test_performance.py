@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,7 @@ def test_every_version_is_measured(folder: Path, criterion: str, batch: int, for
     assert row["models"].keys() == {"unpruned", "gather", "upscale", "auto", "tune"} | peers
     assert all(each["ms"] > 0 for each in row["models"].values())
     assert row["job"] == job.name
+    assert not logging.root.manager.disable, "whatever runs next would log nothing"
 
 
 def measurement(model: str, **ms: float) -> dict[str, Any]:
