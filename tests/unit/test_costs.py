@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 
@@ -49,4 +51,16 @@ def test_counts_are_those_of_the_prices_whatever_was_asked_before() -> None:
     for _ in range(2):
         assert [costs.counts(9, grain) for grain in Grain] == [
             prices.counts(9, grain) for grain in Grain
+        ]
+
+
+def test_copies_cost_the_same_whatever_was_asked_before() -> None:
+    net = Net(17, x=[1, 64, 6, 6])
+    structure = find_structure(load(net.model(net("MatMul", "x", net.random(6, 4)))).graph)
+    prices = load_prices("cpu-avx512")
+    known = Costs(structure, prices)
+    asked = [*product(("x",), (1, 3), (64, 60), (20, 32), (True, False), (None, 0, 20))]
+    for _ in range(2):
+        assert [known.copy(*each) for each in asked] == [
+            Costs(structure, prices).copy(*each) for each in asked
         ]

@@ -94,6 +94,23 @@ class TestForms:
             else:
                 assert all(isinstance(mask, Mask) for mask in masks)
 
+    @pytest.mark.parametrize("form", ["prune", "keep", "mask"])
+    @pytest.mark.parametrize("entry", [2**31, -(2**31) - 1, 2**70, True, 1.0, "1", None])
+    def test_what_is_no_channel_is_refused_among_channels(self, form: str, entry: Any) -> None:
+        source = masks_of(input={form: [0, 1, entry]})
+        if form == "mask" and entry is True:
+            (mask,) = read_masks(source)
+            assert mask.pruned(3).tolist() == [0]
+            return
+        with pytest.raises(MaskError, match=f"mask 'layer', side 'input': .*{entry}"):
+            read_masks(source)
+
+    @pytest.mark.parametrize("entry", [2**31 - 1, -(2**31), -1])
+    def test_numbers_of_32_bits_are_channels_of_a_layer_or_not(self, entry: int) -> None:
+        (mask,) = read_masks(masks_of(input=[0, entry]))
+        with pytest.raises(MaskError, match=f"channel {entry} is (negative|out of range)"):
+            mask.pruned(4)
+
     def test_indices_on_both_sides_of_the_range(self) -> None:
         (mask,) = read_masks(masks_of(input=[0, 3]))
         assert mask.pruned(4).tolist() == [0, 3]

@@ -20,7 +20,13 @@ from channel_sets import (
     reached,
     segments,
 )
-from onnx_upscale.optimizer.plan.order import _hopeless, contiguous, first_alike, perfect_order
+from onnx_upscale.optimizer.plan.order import (
+    _hopeless,
+    _parts,
+    contiguous,
+    first_alike,
+    perfect_order,
+)
 from onnx_upscale.optimizer.plan.paths import membership, overlap, path_order
 from onnx_upscale.optimizer.plan.pq_tree import PQTree, _Check
 
@@ -209,6 +215,17 @@ class TestPerfectOrder:
     def test_alike_channels_stay_in_original_order(self) -> None:
         order, _ = perfect_order(6, [], arrays([[5, 1, 3]]), [3])
         assert order.tolist() in ([0, 2, 4, 1, 3, 5], [1, 3, 5, 0, 2, 4])
+
+    @given(st.integers(1, 200), st.integers(0, 12), st.integers(0, 2**32 - 1))
+    def test_parts_are_channels_in_the_same_sets(self, sets: int, size: int, seed: int) -> None:
+        member = np.random.default_rng(seed).random((sets, size)) < 1 / sets
+        columns = [bytes(column) for column in member.T]
+        distinct = list(dict.fromkeys(columns))
+        part, parts = _parts(member)
+        assert part.tolist() == [distinct.index(column) for column in columns]
+        assert [own.tolist() for own in parts] == [
+            [at for at, column in enumerate(distinct) if column[row]] for row in range(sets)
+        ]
 
     def test_nothing_wanted(self) -> None:
         order, taken = perfect_order(3, [], [], [])

@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from onnx_upscale.optimizer.analyze.across import Across, find_across
+from onnx_upscale.optimizer.analyze.all_axes import AllAxes, find_all_axes
 from onnx_upscale.optimizer.analyze.approaches import Approach, find_approaches
 from onnx_upscale.optimizer.analyze.bands import Band
 from onnx_upscale.optimizer.analyze.context import Context, UnclearError
@@ -234,6 +235,12 @@ class Structure:
                 if len(number) > len(found):
                     found.append(labels)
         return Tally(found), like
+
+    @cached_property
+    def all_axes(self) -> AllAxes:
+        """The axes of all tensors, one behind the other."""
+        axes = (labels for own in self.axes.values() for labels in own.values())
+        return find_all_axes(self.roots, self.segments, axes)
 
     @cached_property
     def named_axes(self) -> Mapping[bytes, tuple[tuple[str, int], ...]]:

@@ -175,6 +175,8 @@ def _parse_side(key: str, side: Side, value: Any) -> Mask:
     if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
         raise MaskError(f"{where}: expected a list of whole numbers, found {reprlib.repr(value)}")
     numbers = _numbers(value)
+    if numbers is not None and form != "mask":
+        return Mask(key, side, form, numbers)
     for entry in value if numbers is None else (numbers.min(), numbers.max()):
         flag = isinstance(entry, (bool, np.bool_))
         if not isinstance(entry, (int, np.integer, np.bool_)) or (flag and form != "mask"):
@@ -187,9 +189,11 @@ def _parse_side(key: str, side: Side, value: Any) -> Mask:
 
 
 def _numbers(value: Sequence[Any]) -> IntArray | None:
-    """Entries that are whole numbers, all at once; None where each must be looked at."""
+    """Entries that are numbers of 32 bits, all at once; None where each must be looked at."""
+    if set(map(type, value)) != {int}:
+        return None
     try:
-        return np.array(value, np.int64) if set(map(type, value)) == {int} else None
+        return np.fromiter(value, np.int32, len(value)).astype(np.int64)
     except OverflowError:
         return None
 

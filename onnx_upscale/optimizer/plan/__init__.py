@@ -230,8 +230,7 @@ def as_it_is(analysis: Analysis, prices: Prices) -> Plan:
     """
     structure, costs = analysis.structure, Costs(analysis.structure, prices)
     every = np.ones(len(structure.roots), bool)
-    rank = np.arange(len(structure.roots))
-    layout = Layout(structure.roots, every, rank, np.zeros_like(every))
+    layout = Layout(structure.roots, every, np.zeros(len(every), np.int64), frozen=every)
     writers = {
         writer.node.index: realize_writer(analysis, layout, costs, writer.write, Strategy.GATHER)
         for segment in structure.segments
@@ -344,7 +343,9 @@ def lay_out(
     segment_of = segment_of[roots]
     frozen = np.zeros(len(segments), bool)
     while True:
-        layout = Layout(roots, kept.labels, rank, frozen[segment_of])
+        still = frozen[segment_of]
+        laid = structure.all_axes.laid_out(kept.labels, rank, still)
+        layout = Layout(roots, kept.labels, rank, still, laid)
         wrong = misfits(structure, layout)
         if wrong:
             frozen[np.unique(segment_of[np.concatenate(wrong)])] = True

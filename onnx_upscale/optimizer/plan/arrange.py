@@ -9,8 +9,8 @@ import numpy as np
 from onnx_upscale.optimizer.analyze import Needs, Segment, Structure
 from onnx_upscale.optimizer.analyze.weights import BoolArray
 from onnx_upscale.optimizer.load.graph import IntArray
-from onnx_upscale.optimizer.plan.order import first_alike, perfect_order
-from onnx_upscale.optimizer.plan.paths import path_order
+from onnx_upscale.optimizer.plan.order import first_alike, perfect_order_of
+from onnx_upscale.optimizer.plan.paths import membership, order_of
 from onnx_upscale.optimizer.plan.strategy import Strategy
 
 
@@ -39,23 +39,22 @@ def arrange(structure: Structure, kept: Needs, segment: Segment, strategy: Strat
         order = first_alike(wanted[0][stay])  # As most segments are: no need for a tree.
     else:
         try:
-            order = _ordered(segment, stay, [each[stay].nonzero()[0] for each in wanted], strategy)
+            order = _ordered(segment, stay, np.array([each[stay] for each in wanted]), strategy)
         except ValueError:  # Parts that overlap without nesting: no order keeps each together.
             return segment.roots[original]
     arranged = np.concatenate([stay[order], original[~staying]])
     return _restore(structure, segment, segment.roots[arranged])
 
 
-def _ordered(
-    segment: Segment, stay: IntArray, readers: Sequence[IntArray], strategy: Strategy
-) -> IntArray:
+def _ordered(segment: Segment, stay: IntArray, wanted: BoolArray, strategy: Strategy) -> IntArray:
     """The order of what stays, as places in it; raises ValueError where parts forbid any."""
     number = np.full(len(segment.original), -1)
     number[stay] = np.arange(len(stay))
     parts = _parts(segment, number)
     if strategy is Strategy.UPSCALE:
-        return _grouped(path_order(len(stay), readers), parts)
-    return perfect_order(len(stay), parts, readers, [float(len(each)) for each in readers])[0]
+        return _grouped(order_of(wanted), parts)
+    sizes = np.count_nonzero(wanted, axis=1).tolist()
+    return perfect_order_of(membership(len(stay), parts), wanted, sizes)[0]
 
 
 def _reader_sets(kept: Needs, segment: Segment, there: BoolArray) -> list[BoolArray]:

@@ -59,7 +59,7 @@ class Costs:
         self.structure, self._graph, self.prices = structure, structure.graph, prices
         self._layers: dict[tuple[int, int, int, bool], float] = {}
         self._sites: dict[int, tuple[int, int, int]] = {}
-        self._tensors: dict[tuple[str, int], tuple[int, bool, int]] = {}
+        self._copies: dict[tuple[str, int, int, int, bool, int | None], float] = {}
         self._counts: dict[tuple[int, Grain], Counts] = {}
         self._liked: dict[tuple[int, int], tuple[int, ...]] = {}
 
@@ -197,12 +197,24 @@ class Costs:
         Returns:
             Seconds.
         """
-        key = tensor, axis
-        if key not in self._tensors:
-            places = positions(self._graph, tensor, (axis,))
-            last = axis == len(self._graph.shapes.get(tensor, ())) - 1
-            self._tensors[key] = places, last, element_bytes(self._graph, tensor)
-        places, last, item_bytes = self._tensors[key]
+        key = tensor, axis, source, channels, contiguous, reordered
+        found = self._copies.get(key)
+        if found is None:
+            found = self._copies[key] = self._copy(*key)
+        return found
+
+    def _copy(
+        self,
+        tensor: str,
+        axis: int,
+        source: int,
+        channels: int,
+        contiguous: bool,
+        reordered: int | None,
+    ) -> float:
+        places = positions(self._graph, tensor, (axis,))
+        last = axis == len(self._graph.shapes.get(tensor, ())) - 1
+        item_bytes = element_bytes(self._graph, tensor)
         return self.prices.copy(
             CopyWork(source, channels, places, contiguous, last, item_bytes, reordered)
         )

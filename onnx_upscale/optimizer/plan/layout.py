@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 
@@ -20,12 +21,20 @@ class Layout:
         kept: Per label whether its channel is kept; equal for equal roots.
         rank: Per root where it goes; channels of one axis come in ascending rank.
         frozen: Per label whether its axes stay exactly as they are.
+        laid: What is known already, by the bytes of labels.
     """
 
-    def __init__(self, roots: IntArray, kept: BoolArray, rank: IntArray, frozen: BoolArray) -> None:
+    def __init__(
+        self,
+        roots: IntArray,
+        kept: BoolArray,
+        rank: IntArray,
+        frozen: BoolArray,
+        laid: Mapping[bytes, IntArray] = MappingProxyType({}),
+    ) -> None:
         self._roots, self._kept, self._rank, self._frozen = roots, kept, rank, frozen
         # By labels, and by roots: most axes of a segment hold the same channels.
-        self._known: dict[bytes, IntArray] = {}
+        self._known = dict(laid)
         self._laid: dict[bytes, IntArray] = {}
         self._narrow: Mapping[bytes, IntArray] = {}
 
@@ -53,13 +62,7 @@ class Layout:
     def _find(self, labels: IntArray, roots: IntArray) -> IntArray:
         if len(labels) and self._frozen[labels[0]]:
             return np.arange(len(labels))
-        rank = self._rank[roots]
-        # Ranks are places in a segment, so that there is nothing to sort where none comes twice.
-        place = np.zeros(np.maximum.reduce(rank, initial=-1) + 1, np.int64)
-        place[rank] = np.arange(1, len(rank) + 1)
-        order = place[place.nonzero()[0]] - 1
-        if len(order) < len(rank):
-            order = np.lexsort((rank, stretches(roots)))
+        order = np.lexsort((self._rank[roots], stretches(roots)))
         found: IntArray = order[self._kept[labels[order]]]
         return found
 
@@ -79,8 +82,9 @@ class Layout:
         Args:
             narrow: By the bytes of an axis's labels, the original positions that it keeps.
         """
-        other = Layout(self._roots, self._kept, self._rank, self._frozen)
-        other._known, other._laid = {**self._known, **narrow}, self._laid
+        known = {**self._known, **narrow}
+        other = Layout(self._roots, self._kept, self._rank, self._frozen, known)
+        other._laid = self._laid
         other._narrow = narrow
         return other
 

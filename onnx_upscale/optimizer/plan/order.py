@@ -61,18 +61,25 @@ def perfect_order(
     """
     if len(value) != len(wanted):
         raise ValueError(f"{len(wanted)} wanted sets, but {len(value)} values")
-    member = membership(size, [*mandatory, *wanted])
+    return perfect_order_of(membership(size, mandatory), membership(size, wanted), value)
+
+
+def perfect_order_of(
+    mandatory: BoolArray, wanted: BoolArray, value: Sequence[float]
+) -> tuple[IntArray, list[bool]]:
+    """Return the same of sets whose `membership` is known."""
+    member = np.concatenate([mandatory, wanted])
     if len(member) < 2:
         return first_alike(np.any(member, axis=0)), [True] * len(wanted)
     part, parts = _parts(member)
     must, want = parts[: len(mandatory)], parts[len(mandatory) :]
-    hopeless = _hopeless(*np.split(member, [len(mandatory)]))
+    hopeless = _hopeless(mandatory, wanted)
     ranking = sorted(range(len(wanted)), key=lambda index: -value[index])
     ranking = [index for index in ranking if not hopeless[index]]
     frontier, taken = _take(part, must, want, ranking)
     if sum(taken) < len(ranking):
-        by_path = order_of(member[len(mandatory) :])
-        laid = [_adjoin(inside[by_path]) for inside in member[len(mandatory) :]]
+        by_path = order_of(wanted)
+        laid = [_adjoin(inside[by_path]) for inside in wanted]
         ranking.sort(key=lambda index: not laid[index])
         other = _take(part, must, want, ranking)
         if _total(value, other[1]) > _total(value, taken):
@@ -127,12 +134,19 @@ def _parts(member: BoolArray) -> tuple[IntArray, list[IntArray]]:
         Channel -> part, shape (size,), parts numbered by their first channel; the parts of each
         set, in ascending order.
     """
-    signature = np.packbits(np.ascontiguousarray(member.T), axis=1)
-    rows = signature.view(f"V{signature.shape[1]}").ravel().tolist()
-    number = {row: part for part, row in enumerate(dict.fromkeys(rows))}
-    part = np.array([number[row] for row in rows], dtype=np.int64)
-    first = np.diff(np.maximum.accumulate(part), prepend=-1).nonzero()[0]
-    return part, [row.nonzero()[0] for row in member[:, first]]
+    sets, size = member.shape
+    bits = np.zeros((size, -(-sets // 64) * 64), np.bool_)
+    bits[:, :sets] = member.T
+    words = np.packbits(bits, axis=1).view(np.uint64)
+    order = np.lexsort(words.T)
+    ranked = words[order]
+    new = np.ones(size, np.bool_)
+    new[1:] = (ranked[1:] != ranked[:-1]).any(axis=1)
+    first = np.empty(size, np.int64)
+    first[order] = order[new][np.cumsum(new) - 1]
+    firsts = first == np.arange(size)
+    number = np.cumsum(firsts) - 1
+    return number[first], [row.nonzero()[0] for row in member[:, firsts]]
 
 
 def _take(
