@@ -64,3 +64,4 @@ def test_copies_cost_the_same_whatever_was_asked_before() -> None:
         assert [known.copy(*each) for each in asked] == [
             Costs(structure, prices).copy(*each) for each in asked
         ]
+    assert known.copy("x", 1, 64, 20, True, 0) < known.copy("x", 1, 64, 20, True, None)

@@ -105,6 +105,11 @@ class TestForms:
         with pytest.raises(MaskError, match=f"mask 'layer', side 'input': .*{entry}"):
             read_masks(source)
 
+    @pytest.mark.parametrize("entry", [2, -1, 2**20])
+    def test_flags_are_0_or_1(self, entry: int) -> None:
+        with pytest.raises(MaskError, match=f"mask entries are 0 or 1, found {entry}"):
+            read_masks(masks_of(input={"mask": [0, 1, entry]}))
+
     @pytest.mark.parametrize("entry", [2**31 - 1, -(2**31), -1])
     def test_numbers_of_32_bits_are_channels_of_a_layer_or_not(self, entry: int) -> None:
         (mask,) = read_masks(masks_of(input=[0, entry]))

@@ -16,6 +16,7 @@ from onnx_upscale.choices import STRATEGIES, TARGETS
 from onnx_upscale.errors import UsageError
 from onnx_upscale.optimizer.plan.layout import stretches
 from onnx_upscale.prices import load_prices
+from targets import TARGETS as PRICED_AS
 
 WIDTH = 24
 
@@ -181,6 +182,17 @@ def test_odd_counts_pay_on_large_maps_only(size: int, kept: int) -> None:
     masks = masks_of({"w1": list(range(31))})
     report = onnx_upscale.optimize(model, masks, target="cpu-avx512", verify=False).report
     assert report["segments"][0]["kept"] == kept
+
+
+def test_where_readers_contradict_each_other_the_largest_is_spared() -> None:
+    needed = [range(12), range(6, 18), [*range(6), *range(12, 24)]]
+    pruned = [sorted({*range(WIDTH)} - {*own}) for own in needed]
+    masks = masks_of({f"r{reader}": own for reader, own in enumerate(pruned)})
+    plan = onnx_upscale.analyze(branched(3), masks).plan(
+        "auto", PRICED_AS["copies free, blocks of 1"]
+    )
+    ways = sorted((each.way.channels, each.name) for each in plan.readers.values())
+    assert ways == [(12, "gather"), (12, "slice"), (18, "slice")]
 
 
 def test_stretches_cut_before_a_repeat() -> None:
