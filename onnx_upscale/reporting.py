@@ -130,9 +130,7 @@ def layer_reports(plan: Plan, bodies: Sequence[PlannedBody]) -> tuple[LayerRepor
 
 def _layer_reports(plan: Plan, path: str, first: int) -> Iterator[LayerReport]:
     structure = plan.analysis.structure
-    segment_of = np.zeros(len(structure.roots), np.int64)
-    for segment in structure.segments:
-        segment_of[segment.roots] = first + segment.id
+    segment_of = first + structure.segment_of
     for index, layer in structure.layers.items():
         facts, reading = structure.facts[index], plan.readers.get(index)
         read, made = facts.read or facts.write, facts.write
@@ -152,8 +150,8 @@ def _layer_reports(plan: Plan, path: str, first: int) -> Iterator[LayerReport]:
             read=len(taken),
             outputs=layer.outputs,
             made=len(makes),
-            reads=None if inputs is None else int(segment_of[structure.roots[inputs[0]]]),
-            makes=None if outputs is None else int(segment_of[structure.roots[outputs[0]]]),
+            reads=None if inputs is None else int(segment_of[inputs[0]]),
+            makes=None if outputs is None else int(segment_of[outputs[0]]),
             weight=layer.node.inputs[layer.weight_slot],
             read_channels=_unless_all(taken, layer.inputs),
             made_channels=_unless_all(makes, layer.outputs),

@@ -39,7 +39,7 @@ class Approach:
         edges: Where they read it.
         writers: The layers that make what else they read for them alone: one value per channel, as
             the gates of squeeze-and-excite.
-        axes: The labels of every axis with these channels that nodes and writers make.
+        axes: The bytes of the labels of every axis with these channels that nodes and writers make.
         concatenation: The Concat of channels (axis 1) that makes the source for them alone, if
             other Concats read some of the same tensors.
         fresh: The share of the source that falls to that Concat alone: of a tensor that n Concats
@@ -52,7 +52,7 @@ class Approach:
     source: str
     edges: tuple[Edge, ...]
     writers: tuple[Write, ...]
-    axes: tuple[IntArray, ...]
+    axes: tuple[bytes, ...]
     concatenation: Node | None
     fresh: float
 
@@ -92,7 +92,7 @@ class _Walk:
         # Tensors that are still to be looked at, with the edges that read them. Makers come from
         # the last to the first, so that all who read a tensor are known when it is looked at.
         ahead: dict[str, list[Edge]] = {layer.node.inputs[layer.data_slot]: [start]}
-        nodes, writers, axes = list[Facts](), list[Write](), list[IntArray]()
+        nodes, writers, axes = list[Facts](), list[Write](), list[bytes]()
         shared: dict[str, list[Edge]] = {}
         found: tuple[int, int, str, list[Edge]] | None = None
         size = math.prod(self._sizes(layer.node.inputs[layer.data_slot]))
@@ -107,10 +107,10 @@ class _Walk:
             elif self._writes(made, labels) and math.prod(self._sizes(tensor)) < size:
                 assert made.write is not None
                 writers.append(made.write)
-                axes.append(labels)
+                axes.append(labels.tobytes())
             elif (inputs := self._passes(made, labels)) is not None:
                 nodes.append(made)
-                axes.append(labels)
+                axes.append(labels.tobytes())
                 for edge in inputs:
                     ahead.setdefault(made.node.inputs[edge.slot], []).append(edge)
             else:
@@ -141,7 +141,7 @@ class _Walk:
         source: str,
         edges: list[Edge],
         writers: tuple[Write, ...],
-        axes: tuple[IntArray, ...],
+        axes: tuple[bytes, ...],
     ) -> Approach:
         constants = self._graph.constants
         operands = tuple(sum(name not in constants for name in node.inputs) for node in nodes)

@@ -115,6 +115,14 @@ class Structure:
         return find_segments(self.roots, self.axes, self.facts, self.demands)
 
     @cached_property
+    def segment_of(self) -> IntArray:
+        """Per label the number of its segment."""
+        found = np.zeros(len(self.roots), np.int64)
+        for segment in self.segments:
+            found[segment.roots] = segment.id
+        return found[self.roots]
+
+    @cached_property
     def with_whole_heads(self) -> Structure:
         """The same, where the channels of a head are coupled: what can leave only as one is one.
 

@@ -252,7 +252,7 @@ def _narrowed(layout: Layout, readers: Mapping[int, Reading]) -> Layout:
     narrow: dict[bytes, IntArray] = {}
     for reading in readers.values():
         if axes := reading.narrow():
-            narrow.update(dict.fromkeys((labels.tobytes() for labels in axes), reading.positions))
+            narrow.update(dict.fromkeys(axes, reading.positions))
     return layout.narrowed(narrow) if narrow else layout
 
 
@@ -334,13 +334,10 @@ def lay_out(
     """
     structure = analysis.structure
     roots, segments = structure.roots, structure.segments
-    rank = np.zeros(len(roots), np.int64)
-    segment_of = np.zeros(len(roots), np.int64)
+    segment_of, rank = structure.segment_of, np.zeros(len(roots), np.int64)
     for segment in segments:
         order = arrange(structure, kept, segment, strategy)
         rank[order] = np.arange(len(order))
-        segment_of[segment.roots] = segment.id
-    segment_of = segment_of[roots]
     frozen = np.zeros(len(segments), bool)
     while True:
         still = frozen[segment_of]

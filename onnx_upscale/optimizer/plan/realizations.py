@@ -75,8 +75,8 @@ class Reading:
         """What it changes on the edge to the reader."""
         return ()
 
-    def narrow(self) -> tuple[IntArray, ...]:
-        """The labels of axes that hold no more than what it reads, where their layout has more."""
+    def narrow(self) -> tuple[bytes, ...]:
+        """By the bytes of labels, axes that hold no more than it reads where others hold more."""
         return ()
 
     def seconds(self, costs: Costs, made: int) -> float:
@@ -234,7 +234,7 @@ class Moved(_Copy):
                 chosen = _window(start, count, size) if fits else _filled(needs, wanted, count)
                 yield cls(read, here, needs, chosen, approach, blocked, images)
 
-    def narrow(self) -> tuple[IntArray, ...]:
+    def narrow(self) -> tuple[bytes, ...]:
         """What the nodes make."""
         return self.approach.axes
 
