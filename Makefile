@@ -13,6 +13,8 @@ DOCS_STAMP := .venv/.docs
 demo: $(STAMP)
 	$(BIN)/python tools/demo.py
 
+# Tests run side by side already: threads inside of each would stand in each other's way.
+test: export OMP_NUM_THREADS := 1
 test: $(STAMP)
 	$(BIN)/python -m pytest -q -n auto --dist loadfile
 
