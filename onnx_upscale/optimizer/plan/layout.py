@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 
 import numpy as np
 
@@ -30,12 +29,10 @@ class Layout:
         kept: BoolArray,
         rank: IntArray,
         frozen: BoolArray,
-        laid: Mapping[bytes, IntArray] = MappingProxyType({}),
+        laid: Mapping[bytes, IntArray] | None = None,
     ) -> None:
         self._roots, self._kept, self._rank, self._frozen = roots, kept, rank, frozen
-        # By labels, and by roots: most axes of a segment hold the same channels.
-        self._known = dict(laid)
-        self._laid: dict[bytes, IntArray] = {}
+        self._known = dict(laid or {})
         self._narrow: Mapping[bytes, IntArray] = {}
 
     def positions(self, labels: IntArray) -> IntArray:
@@ -52,16 +49,13 @@ class Layout:
         """
         axis = labels.tobytes()
         if axis not in self._known:
-            roots = self._roots[labels]
-            channels = roots.tobytes()
-            if channels not in self._laid:
-                self._laid[channels] = self._find(labels, roots)
-            self._known[axis] = self._laid[channels]
+            self._known[axis] = self._find(labels)
         return self._known[axis]
 
-    def _find(self, labels: IntArray, roots: IntArray) -> IntArray:
+    def _find(self, labels: IntArray) -> IntArray:
         if len(labels) and self._frozen[labels[0]]:
             return np.arange(len(labels))
+        roots = self._roots[labels]
         order = np.lexsort((self._rank[roots], stretches(roots)))
         found: IntArray = order[self._kept[labels[order]]]
         return found
@@ -84,7 +78,6 @@ class Layout:
         """
         known = {**self._known, **narrow}
         other = Layout(self._roots, self._kept, self._rank, self._frozen, known)
-        other._laid = self._laid
         other._narrow = narrow
         return other
 
