@@ -97,6 +97,32 @@ class TestLayers:
         out = conv(made, data, [[1, 2], [1, 0], [0, 2], [1, 0]], [0, 1, 2, 3], group=2)
         assert known(made, out) == [9, 8, 8, None]
 
+    def test_of_weights_without_a_zero_too(self) -> None:
+        rows: Rows = [[1, 2], [3, 4]]
+        made = net()
+        assert known(made, conv(made, "x", rows, [5, 6])) == [None, None]
+        made = net()
+        out = conv(made, "x", rows, [5, 6], name="layer")
+        assert known(made, out, layer={"input": [0, 1]}) == [5, 6]
+        made = net()
+        out = conv(made, "x", rows, [5, 6], name="layer")
+        assert known(made, out, layer={"output": [1]}) == [None, 0]
+        made = net()
+        assert known(made, conv(made, writer(made, 7, 1), rows, [5, 6])) == [5 + 9, 6 + 25]
+
+    def test_of_groups_without_a_zero_too(self) -> None:
+        made = net()
+        data = conv(made, "x", [[1, 2], [3, 4], [5, 6], [7, 8]])
+        out = conv(made, data, [[1, 2], [3, 4], [5, 6]] * 2, [1, 2, 3] * 2, group=2, name="layer")
+        assert known(made, out, layer={"input": [2, 3]}) == [None, None, None, 1, 2, 3]
+
+    def test_a_hidden_unit_whose_gates_alone_read_is_zero(self) -> None:
+        made = Net(17, x=(3, 1, 2))
+        read, between = np.ones((1, 8, 2), np.float32), np.ones((1, 8, 2), np.float32)
+        read[:, 7] = between[:, 7] = 0  # What the second unit takes in, behind three gates.
+        out = made("LSTM", "x", read, between, hidden_size=2)
+        assert known(made, out, axis=3) == [None, 0]
+
     def test_a_scaled_product(self) -> None:
         made = Net(17, x=(5, 2))
         data = made("Gemm", "x", floats([[0, 1, 0], [0, 1, 0]]), floats([7, 0, -2]))

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
 
 from onnx_upscale.optimizer.analyze.constants import Values, find_constants
 from onnx_upscale.optimizer.analyze.head_order import with_own_orders
@@ -40,6 +43,11 @@ class Analysis:
     needs: Needs
     plain: Structure
     in_step: frozenset[int] = frozenset()
+
+    @cached_property
+    def any_known(self) -> bool:
+        """Whether the value of any channel is known."""
+        return not np.isnan(self.values).all()
 
     def masked(self, graph: Graph) -> Analysis:
         """The same of the graph under other masks."""

@@ -33,10 +33,12 @@ def find_constants(structure: Structure, graph: Graph, weights: MaskedWeights) -
     values = np.full(len(structure.roots), np.nan)
     known = False
     for facts in structure.facts:
-        if facts.write is not None and facts.write.layer is not None:
-            written = _written(graph, facts, facts.write, values, weights)
+        write = facts.write
+        layer = None if write is None else write.layer
+        if write and layer and (known or not weights.spreads(layer)):
+            written = _written(graph, facts, write, values, weights)
             if written is not None:
-                values[facts.write.outputs] = written
+                values[write.outputs] = written
                 known |= not np.isnan(written).all()
         for each in facts.passes:
             if isinstance(each, Grid):

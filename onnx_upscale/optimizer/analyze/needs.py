@@ -57,36 +57,37 @@ def find_needs(
             nonzero = labels[values[labels] != 0]
             labels = nonzero if nonzero.size else labels[:1]
         needed[roots[labels]] = True
+    known = None if np.isnan(values).all() else values
     live_before: dict[Use, int] = {}
     columns: dict[Use, BoolArray] = {}
-    backward = structure.backward
-    between_units = [(read, units, units) for read, units in structure.recurrences]
-    readers = (*between_units, *backward)
-    changed = True
-    while changed:
-        changed = False
-        for read, made, inputs in readers:
+    while True:
+        for read, made, inputs in (*structure.recurrences, *structure.backward):
             use = read.layer.weight
             live = np.ones(read.layer.outputs, bool) if made is None else needed[made]
             count = int(np.count_nonzero(live))
             if live_before.get(use) == count:
                 continue  # What is needed only grows, so that equal counts are equal sets.
             live_before[use] = count
-            columns[use] = own = _needed_inputs(read, live, values, weights)
+            columns[use] = own = _needed_inputs(read, live, known, weights)
             if np.count_nonzero(own):
                 needed[inputs[own]] = True
             elif count and not needed[inputs].any():
                 needed[inputs[0]] = True  # ONNX has no useful tensors of width zero.
-            changed = True
-        for grid in structure.grids:
-            changed |= _close(grid, needed)
-        if changed:
+        more = [_close(grid, needed) for grid in structure.grids]
+        more += [
+            int(np.count_nonzero(needed[made])) > live_before[read.layer.weight]
+            for read, made in structure.asked_early
+        ]
+        if any(more):
             continue
         # A tensor of which nobody wants more than its other sizes must be there all the same.
         for axis in structure.measured:
             if not needed[axis].any():
-                needed[axis[0]] = changed = True
-    reads = {read.layer.node.index: columns[read.layer.weight] for read, _, _ in backward}
+                needed[axis[0]] = True
+                more.append(True)
+        if not any(more):
+            break
+    reads = {read.layer.node.index: columns[read.layer.weight] for read, _, _ in structure.backward}
     return Needs(needed[roots], reads)
 
 
@@ -108,8 +109,11 @@ def _close(grid: Grid, needed: BoolArray) -> bool:
 
 
 def _needed_inputs(
-    read: Read, live: BoolArray, values: Values, weights: MaskedWeights
+    read: Read, live: BoolArray, values: Values | None, weights: MaskedWeights
 ) -> BoolArray:
-    seen = read.seen(values)
-    varying = np.isnan(seen) if read.absorbs else seen != 0
-    return read.layer.with_whole_blocks(weights.reaching(read.layer, live) & varying)
+    """Which inputs a reader needs, where some outputs are live; None if no value is known."""
+    reaching = weights.reaching(read.layer, live)
+    if values is not None:
+        seen = read.seen(values)
+        reaching = reaching & (np.isnan(seen) if read.absorbs else seen != 0)
+    return read.layer.with_whole_blocks(reaching)

@@ -226,10 +226,24 @@ class Structure:
         )
 
     @cached_property
-    def recurrences(self) -> tuple[tuple[Read, IntArray], ...]:
-        """How hidden units read each other, from the last layer to the first, with their roots."""
+    def recurrences(self) -> tuple[tuple[Read, IntArray, IntArray], ...]:
+        """How hidden units read each other, likewise."""
         found = (facts.recurrence for facts in reversed(self.facts))
-        return tuple((read, self.roots[read.inputs]) for read in found if read is not None)
+        own = ((read, self.roots[read.inputs]) for read in found if read is not None)
+        return tuple((read, units, units) for read, units in own)
+
+    @cached_property
+    def asked_early(self) -> tuple[tuple[Read, IntArray], ...]:
+        """The readers that make what they or others after them in `backward` read.
+
+        So it is where branches meet: more of it may be needed than was when they were asked.
+        """
+        read_after, found = np.zeros(len(self.roots), bool), []
+        for read, made, inputs in reversed((*self.recurrences, *self.backward)):
+            read_after[inputs] = True
+            if made is not None and read_after[made].any():
+                found.append((read, made))
+        return tuple(found)
 
     @cached_property
     def different_axes(self) -> tuple[Tally, Mapping[str, Mapping[int, int]]]:

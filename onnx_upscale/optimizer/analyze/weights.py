@@ -101,6 +101,16 @@ class MaskedWeights:
         self._weights, self._graph = weights, graph
         self._known: dict[Use, _Stays] = {}
 
+    def spreads(self, layer: Layer) -> bool:
+        """Whether every output channel depends on every input channel that masks leave, and on one.
+
+        False may mean that it would take longer to tell.
+        """
+        if layer.groups > 1 or layer.recurrence is not None or not self._weights.is_dense(layer):
+            return False
+        stays = self._stays(layer)
+        return bool(stays.inputs.any() and stays.outputs.all())
+
     def reached(self, layer: Layer, inputs: BoolArray) -> BoolArray:
         """Which output channels a non-zero weight connects with any of some input channels.
 

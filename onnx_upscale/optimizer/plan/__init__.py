@@ -293,7 +293,7 @@ def _poolings(
 def _absorbed(analysis: Analysis, reading: Reading, writing: Writing) -> tuple[Edit, ...]:
     """What channels of known value add, where they are no longer read."""
     read = reading.read
-    if not read.absorbs:
+    if not read.absorbs or not analysis.any_known:
         return ()
     values = read.seen(analysis.values)
     lost = ~np.isnan(values)

@@ -140,6 +140,8 @@ def realize_writer(
         The choice.
     """
     here, layer = layout.positions(write.outputs), write.layer
+    if not analysis.any_known:
+        return WriteWhole(write, here)
     zero = analysis.values[write.outputs[here]] == 0
     if not np.count_nonzero(zero):
         return WriteWhole(write, here)
