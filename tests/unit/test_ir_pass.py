@@ -188,7 +188,7 @@ def test_a_pass_manager_applies_masks_once() -> None:
     assert proto_of(again.model) == proto_of(result.model)
     assert again.model is not result.model
     # Other masks are those of the model that they are given.
-    more = document(head_weight={"input": [6, 7]})
+    more = document(head_weight={"input": [0, 1]})
     further = UpscalePass(more)(result)
     assert further.modified
     assert_masked(further.model, proto_of(result.model), more)
