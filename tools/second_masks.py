@@ -14,33 +14,20 @@ import gc
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from onnx_upscale.optimizer.analyze import analyze
 from onnx_upscale.optimizer.analyze.structure import find_structure
 from onnx_upscale.optimizer.load import load
-from onnx_upscale.optimizer.load.graph import Graph
-from onnx_upscale.optimizer.load.layers import layers
 from onnx_upscale.optimizer.load.masking import mask_graph, resolve_masks
 from onnx_upscale.optimizer.load.masks import read_masks
 from onnx_upscale.optimizer.plan import plan
 from onnx_upscale.optimizer.plan.cost import Costs
 from onnx_upscale.prices import load_prices
+from zoo import random_input_masks
 
 FIRST = 5  # Sets that fill what prices remember, and count for nothing.
-
-
-def random_masks(graph: Graph, amount: float, seed: int) -> dict[str, Any]:
-    """Random input masks on all ungrouped layers but one that reads an image."""
-    rng = np.random.default_rng(seed)
-    masks = {}
-    for layer in layers(graph):
-        if layer.groups == 1 and layer.inputs > 4:
-            pruned = rng.permutation(layer.inputs)[: int(layer.inputs * amount)]
-            masks[layer.node.outputs[0]] = {"input": sorted(pruned.tolist())}
-    return {"version": 1, "masks": masks}
 
 
 def milliseconds(path: Path, amount: float, sets: int, target: str) -> Iterator[float]:
@@ -48,7 +35,7 @@ def milliseconds(path: Path, amount: float, sets: int, target: str) -> Iterator[
     graph = load(path).graph
     structure = find_structure(graph)
     costs = Costs(structure, load_prices(target))
-    drawn = [random_masks(graph, amount, seed) for seed in range(FIRST + sets)]
+    drawn = [random_input_masks(graph, amount, seed) for seed in range(FIRST + sets)]
     gc.collect()
     for masks in drawn:
         started = time.perf_counter()

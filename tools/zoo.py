@@ -26,6 +26,7 @@ import onnx
 import onnx_upscale
 from onnx_upscale.benchmark import Measured
 from onnx_upscale.optimizer.load import load
+from onnx_upscale.optimizer.load.graph import Graph
 from onnx_upscale.optimizer.load.layers import layers
 
 MODELS = (
@@ -55,11 +56,16 @@ def input_masks(folder: Path, name: str, amount: str) -> dict[str, Any]:
     known = folder / f"{name}.{amount}.json"
     if known.exists():
         return dict(json.loads(known.read_text()))
-    rng = np.random.default_rng(0)
+    return random_input_masks(load(folder / f"{name}.onnx").graph, float(amount))
+
+
+def random_input_masks(graph: Graph, amount: float, seed: int = 0) -> dict[str, Any]:
+    """Random input masks on every ungrouped layer, but for one that reads an image."""
+    rng = np.random.default_rng(seed)
     masks = {}
-    for layer in layers(load(folder / f"{name}.onnx").graph):
+    for layer in layers(graph):
         if layer.groups == 1 and layer.inputs > 4:
-            pruned = rng.permutation(layer.inputs)[: int(layer.inputs * float(amount))]
+            pruned = rng.permutation(layer.inputs)[: int(layer.inputs * amount)]
             masks[layer.node.outputs[0]] = {"input": sorted(pruned.tolist())}
     return {"version": 1, "masks": masks}
 
