@@ -61,7 +61,7 @@ def find_needs(
     live_before: dict[Use, int] = {}
     columns: dict[Use, BoolArray] = {}
     while True:
-        for read, made, inputs in (*structure.recurrences, *structure.backward):
+        for read, made, inputs in structure.asked:
             use = read.layer.weight
             live = np.ones(read.layer.outputs, bool) if made is None else needed[made]
             count = int(np.count_nonzero(live))
@@ -111,7 +111,7 @@ def _close(grid: Grid, needed: BoolArray) -> bool:
 def _needed_inputs(
     read: Read, live: BoolArray, values: Values | None, weights: MaskedWeights
 ) -> BoolArray:
-    """Which inputs a reader needs, where some outputs are live; None if no value is known."""
+    """Which inputs a reader needs for outputs that are live; `values` is None if none is known."""
     reaching = weights.reaching(read.layer, live)
     if values is not None:
         seen = read.seen(values)

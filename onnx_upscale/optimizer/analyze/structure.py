@@ -226,20 +226,20 @@ class Structure:
         )
 
     @cached_property
-    def recurrences(self) -> tuple[tuple[Read, IntArray, IntArray], ...]:
-        """How hidden units read each other, likewise."""
+    def asked(self) -> tuple[tuple[Read, IntArray | None, IntArray], ...]:
+        """All readers in the order in which needs are asked: hidden units of each other first."""
         found = (facts.recurrence for facts in reversed(self.facts))
-        own = ((read, self.roots[read.inputs]) for read in found if read is not None)
-        return tuple((read, units, units) for read, units in own)
+        between = ((read, self.roots[read.inputs]) for read in found if read is not None)
+        return (*((read, units, units) for read, units in between), *self.backward)
 
     @cached_property
     def asked_early(self) -> tuple[tuple[Read, IntArray], ...]:
-        """The readers that make what they or others after them in `backward` read.
+        """The readers that make what they, or others that are asked after them, read.
 
         So it is where branches meet: more of it may be needed than was when they were asked.
         """
         read_after, found = np.zeros(len(self.roots), bool), []
-        for read, made, inputs in reversed((*self.recurrences, *self.backward)):
+        for read, made, inputs in reversed(self.asked):
             read_after[inputs] = True
             if made is not None and read_after[made].any():
                 found.append((read, made))
