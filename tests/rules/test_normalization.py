@@ -145,3 +145,14 @@ def test_an_output_mask_stops_at_parameters_of_every_position() -> None:
     model = net.model(net("Conv", made, net.random(4, CHANNELS, 1, 1)))
     masks = {"version": 1, "masks": {"first": {"output": [4, 5]}}}
     assert onnx_upscale.optimize(model, masks).report.verify.ok
+
+
+def test_the_norm_of_what_masks_make_zero_is_no_difference() -> None:
+    """Weights of whole numbers that stand for zero leave rounding noise, and that is normalized."""
+    net = Net(17, x=(1, 12, 2))
+    stored = np.array([[-9], [-50]], np.int8)
+    weight = net("DequantizeLinear", stored, np.float32(0.0135), np.int8(-3))
+    made = net("Add", net("MatMul", "x", weight, name="layer"), np.array([-0.3], np.float32))
+    model = net.model(net("LpNormalization", net("Add", made, np.float32(3)), axis=1))
+    masks = {"version": 1, "masks": {"layer": {"output": [0]}}}
+    assert onnx_upscale.optimize(model, masks).report.verify.ok

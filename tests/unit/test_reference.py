@@ -164,6 +164,25 @@ def test_types_other_than_float32() -> None:
     assert same(outputs(reference(model, masks)), outputs(expected))
 
 
+@pytest.mark.parametrize("kind", [TensorProto.FLOAT16, TensorProto.FLOAT, TensorProto.DOUBLE])
+def test_zeros_may_leak(kind: int) -> None:
+    """What is masked is as large as rounding then, everywhere another number."""
+    net: Any = Net(17, x=(5, 6, CHANNELS))
+    data = net("Cast", "x", to=kind)
+    layer = net.random(CHANNELS, 4).astype(helper.tensor_dtype_to_np_dtype(kind))
+    model = net.model(net("Cast", net("MatMul", data, layer, name="layer"), to=TensorProto.FLOAT))
+    masks = read_masks({"version": 1, "masks": {"layer": {"output": PRUNED}}})
+    exact, leaking = (
+        outputs(reference_model(model, masks, (), input_sizes(model), leak=leak))[0]
+        for leak in (0.0, 1e-4)
+    )
+    noise = leaking[..., PRUNED].ravel()
+    assert not exact[..., PRUNED].any()
+    assert len(np.unique(noise)) > 40
+    assert 1e-6 < np.abs(noise).max() < 1e-2
+    np.testing.assert_allclose(leaking, exact, atol=5e-3)
+
+
 def test_masks_on_a_node_that_its_names_do_not_mean() -> None:
     net: Any = Net(17, x=IMAGE)
     inner = net("Conv", "x", net.random(4, 4, 1, 1), name="w")

@@ -247,6 +247,28 @@ class TestSecondOpinion:
             assert verify(*zero, original=original, masks_matter=False).ok == ok
             assert not verify(*zero).ok
 
+    @pytest.mark.parametrize(("behind", "ok"), [("LpNormalization", True), ("Sigmoid", False)])
+    def test_rounding_of_what_masks_make_zero_may_be_normalized(
+        self, wrong_for: list[str], monkeypatch: pytest.MonkeyPatch, behind: str, ok: bool
+    ) -> None:
+        """A vector of rounding noise divided by its own norm is as large as any other."""
+        wrong_for.append("emitted")
+        monkeypatch.setattr(self, "factor", 1)
+        monkeypatch.setattr(self, "added", 0.25)
+
+        def model(name: str, leak: float = 0) -> onnx.ModelProto:
+            net: Any = Net(17, x=[1, 12, 2])
+            made = net("Mul", net("MatMul", "x", net.random(2, 1)), np.float32(leak))
+            normalized: onnx.ModelProto = net.model(net(behind, made))
+            normalized.graph.name = name
+            return normalized
+
+        masked, emitted = model("masked"), model("emitted")
+        found = verify(masked, emitted, leaking=lambda: model("leaking", 1e-6))
+        assert found.ok == ok
+        assert not ok or "rounding leaves" in found.warnings[-1]
+        assert not verify(masked, emitted).ok
+
     def test_a_real_difference_stays_one(self, wrong_for: list[str]) -> None:
         def change(values: Array) -> None:
             values[2, 1, 0, 0] += 0.01

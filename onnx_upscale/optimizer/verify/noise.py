@@ -12,8 +12,8 @@ from onnx_upscale.optimizer.load.values import Array
 from onnx_upscale.optimizer.verify.difference import Tolerance, Values, differences
 from onnx_upscale.running import Session
 
-# A few of the last bits of float32: a change of the inputs that rounding alone could make.
-_TINY = 1e-6
+# A few of the last bits of float32: a change that rounding alone could make.
+TINY = 1e-6
 _NOTHING = Tolerance(0.0, 0.0)
 
 
@@ -67,4 +67,4 @@ def _own_noise(model: onnx.ModelProto, inputs: Sequence[Values], seed: int) -> N
 def _nudged(value: Array, rng: np.random.Generator) -> Array:
     if value.dtype.kind != "f":
         return value
-    return (value * (1 + _TINY * rng.standard_normal(value.shape))).astype(value.dtype)
+    return (value * (1 + TINY * rng.standard_normal(value.shape))).astype(value.dtype)

@@ -77,6 +77,7 @@ def reference_model(
     grown: Iterable[NodeMask],
     sizes: Mapping[str, tuple[int, ...]],
     seed: int = 0,
+    leak: float = 0.0,
 ) -> onnx.ModelProto:
     """Makes the masked model.
 
@@ -87,6 +88,8 @@ def reference_model(
         sizes: A shape for each input of the original, a run of which shows the shapes of its
             tensors.
         seed: Seed of its inputs.
+        leak: Deviation of random numbers that are added to each 0 and 1 wherever it multiplies a
+            number: what rounding leaves of a channel whose weights are zero.
 
     Returns:
         The model with multiplications by 0 and 1; without masks the original itself.
@@ -114,7 +117,7 @@ def reference_model(
             factors[place] = _factors(wiring, own, shown)
     masked = onnx.ModelProto()
     masked.CopyFrom(model)
-    _multiply(masked.graph, (), factors, fresh)
+    _multiply(masked.graph, (), factors, fresh, leak)
     return masked
 
 
@@ -263,6 +266,7 @@ def _multiply(
     place: tuple[tuple[int, str], ...],
     everywhere: Mapping[tuple[tuple[int, str], ...], _Factors],
     fresh: Callable[[str], str],
+    leak: float,
 ) -> None:
     """Multiplies the masked tensors of a graph, and of the bodies in it, by 0 or 1."""
     factors = everywhere.get(place, _Factors({}, {}))
@@ -286,7 +290,7 @@ def _multiply(
         values = factor.flags if replaced else factor.flags.astype(factor.kind)
         store(values, name)
         if not replaced:
-            add("Mul", [tensor, name], result)
+            add("Mul", [tensor, leaking(tensor, name, factor.kind) if leak else name], result)
             return
         zero = factor.zero or fresh(f"{result}.zero")
         if not factor.zero:
@@ -298,12 +302,20 @@ def _multiply(
         chosen = add("Where", [name, *wide], fresh(f"{result}.chosen"))
         add("Cast", [chosen], result, to=helper.np_dtype_to_tensor_dtype(factor.kind))
 
+    def leaking(tensor: str, factors: str, kind: np.dtype[Any]) -> str:
+        float32, to = onnx.TensorProto.FLOAT, helper.np_dtype_to_tensor_dtype(kind)
+        drawn = fresh(f"{factors}.drawn")
+        add("RandomNormalLike", [tensor], drawn, scale=leak, seed=1.0, dtype=float32)
+        noise = add("Cast", [drawn], fresh(f"{factors}.noise"), to=to)
+        return add("Add", [factors, noise], fresh(f"{factors}.leaking"))
+
     for index, original in enumerate(originals):
         node = onnx.NodeProto()
         node.CopyFrom(original)
         for attribute in node.attribute:
             if attribute.HasField("g"):
-                _multiply(attribute.g, (*place, (index, attribute.name)), everywhere, fresh)
+                inside = (*place, (index, attribute.name))
+                _multiply(attribute.g, inside, everywhere, fresh, leak)
         for slot, name in enumerate(original.input):
             if (index, slot) in factors.before:
                 node.input[slot] = fresh(f"{name}.masked")
