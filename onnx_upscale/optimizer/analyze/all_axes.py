@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from onnx_upscale.optimizer.analyze.labels import distinct
 from onnx_upscale.optimizer.analyze.segments import Segment
 from onnx_upscale.optimizer.analyze.weights import BoolArray
 from onnx_upscale.optimizer.load.graph import IntArray
@@ -80,7 +81,7 @@ def find_all_axes(
     found: list[IntArray] = []
     for labels in axes:
         own = roots[labels]
-        if not len(own) or len(np.unique(own)) < len(own):
+        if not len(own) or len(distinct(own)) < len(own):
             continue
         number[labels.tobytes()] = known.setdefault(own.tobytes(), len(found))
         if len(known) > len(found):

@@ -19,6 +19,7 @@ from typing import TypeAlias
 import numpy as np
 
 from onnx_upscale.optimizer.analyze.facts import Axes, Demand, Facts, Grid, Read, same_axis
+from onnx_upscale.optimizer.analyze.labels import distinct
 from onnx_upscale.optimizer.load.graph import IntArray
 from onnx_upscale.optimizer.load.sides import Side
 
@@ -67,10 +68,10 @@ def find_together(
     found: set[tuple[int, Side]] = set()
     owner = np.full(len(roots), -1)
     for number, (side, flat, shape) in enumerate(grids):
-        others = [grids[other] for other in np.unique(owner[flat]).tolist() if other >= 0]
+        others = [grids[other] for other in _owners(owner, flat)]
         apart = [o for o in others if o[2] != shape or not np.array_equal(o[1], flat)]
         found.update(other[0] for other in apart)
-        if apart or len(np.unique(flat)) < len(flat):
+        if apart or len(distinct(flat)) < len(flat):
             found.add(side)
         owner[flat] = number
     arrays = [labels for each in axes.values() for labels in each.values()]
@@ -83,10 +84,17 @@ def find_together(
     fixed += [axis for each in laid for axis in (each.whole, *each.parts)]
     for labels, moves in [*((a, False) for a in arrays), *((a, True) for a in fixed)]:
         own = roots[labels]
-        for number in np.unique(owner[own]).tolist():
-            if number >= 0 and (moves or not np.array_equal(own, grids[number][1])):
+        for number in _owners(owner, own):
+            if moves or not np.array_equal(own, grids[number][1]):
                 found.add(grids[number][0])
     return Together(frozenset(found), alike)
+
+
+def _owners(owner: IntArray, roots: IntArray) -> list[int]:
+    """The numbers that some roots have, where they have one."""
+    numbers = owner[roots]
+    found: list[int] = distinct(numbers[numbers >= 0]).tolist()
+    return found
 
 
 def _side(read: Read, grid: Grid) -> Side:

@@ -51,7 +51,7 @@ class LabelPool:
         found = parent[labels]
         while True:
             above = parent[found]
-            if np.array_equal(above, found):
+            if (above == found).all():
                 break
             parent[labels] = above
             found = above
@@ -78,6 +78,13 @@ class LabelPool:
     def all_roots(self) -> IntArray:
         """The root of every label, shape (count,)."""
         return self.roots(np.arange(self.count, dtype=np.int64))
+
+
+def distinct(labels: IntArray) -> IntArray:
+    """The different ones of some labels, ascending; sorted only where they are not yet."""
+    if labels.ndim == 1 and bool((labels[1:] > labels[:-1]).all()):
+        return labels
+    return np.unique(labels)
 
 
 class Tally:

@@ -10,7 +10,7 @@ import numpy as np
 
 from onnx_upscale.grain import Grain
 from onnx_upscale.optimizer.analyze.facts import Axes, Concatenation, Demand, Facts, Read, Write
-from onnx_upscale.optimizer.analyze.labels import LabelPool
+from onnx_upscale.optimizer.analyze.labels import LabelPool, distinct
 from onnx_upscale.optimizer.analyze.sets import (
     ChannelSet,
     channel_sets,
@@ -108,8 +108,8 @@ def find_segments(
     pool = LabelPool()
     pool.fresh(len(roots))
     pool.couple(np.arange(len(roots)), roots)
-    for axis in arrays:
-        pool.couple(axis[:1], axis)
+    firsts = np.array([axis[0] for axis in arrays])
+    pool.couple(np.repeat(firsts, [*map(len, arrays)]), np.concatenate(arrays))
     group_of = pool.all_roots()
     # A rule that gave up may have made labels that are on no axis.
     own = np.unique(np.concatenate(arrays))
@@ -173,7 +173,7 @@ def _distinct_axes(
 def _parts(
     roots: IntArray, members: IntArray, concatenations: Sequence[Concatenation]
 ) -> tuple[IntArray, ...]:
-    own = (np.unique(roots[part]) for each in concatenations for part in each.parts if len(part))
+    own = (distinct(roots[part]) for each in concatenations for part in each.parts if len(part))
     return tuple({each.tobytes(): np.searchsorted(members, each) for each in own}.values())
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnx_upscale.optimizer.analyze.facts import Axes, Facts
+from onnx_upscale.optimizer.analyze.labels import distinct
 from onnx_upscale.optimizer.load.graph import IntArray
 
 # Besides Concat: what runs in the blocked layout, but on whole blocks only.
@@ -47,10 +48,10 @@ def channel_sets(
     Returns:
         The sets, smallest first.
     """
-    distinct = {roots.tobytes(): roots for roots in map(np.unique, axes)}
+    sets = {roots.tobytes(): roots for roots in map(distinct, axes)}
     return tuple(
         ChannelSet(np.searchsorted(members, roots), times.get(key, 1), key in in_blocks)
-        for key, roots in sorted(distinct.items(), key=lambda item: len(item[1]))
+        for key, roots in sorted(sets.items(), key=lambda item: len(item[1]))
     )
 
 
@@ -62,7 +63,7 @@ def sets_in_blocks(roots: IntArray, all_facts: Sequence[Facts]) -> frozenset[byt
             axes += facts.concatenation.parts
         if facts.node.op in _POOLS and 1 in facts.inputs.get(0, {}):
             axes.append(facts.inputs[0][1])
-    return frozenset(np.unique(roots[axis]).tobytes() for axis in axes)
+    return frozenset(distinct(roots[axis]).tobytes() for axis in axes)
 
 
 def roots_stand_for(
@@ -86,7 +87,7 @@ def roots_stand_for(
         for labels in axes:
             if not len(labels) or not tied[roots[labels[0]]]:
                 continue  # Elsewhere every root is one channel.
-            own = np.unique(roots[labels])
+            own = distinct(roots[labels])
             count = len(labels) // len(own)
             times[own.tobytes()] = min(times.get(own.tobytes(), count), count)
         return times

@@ -29,7 +29,7 @@ from onnx_upscale.optimizer.analyze.groups import Together, find_together
 from onnx_upscale.optimizer.analyze.heads import nodes_in_heads
 from onnx_upscale.optimizer.analyze.idioms import Idioms, find_idioms
 from onnx_upscale.optimizer.analyze.in_step import free_bands
-from onnx_upscale.optimizer.analyze.labels import LabelPool, Tally
+from onnx_upscale.optimizer.analyze.labels import LabelPool, Tally, distinct
 from onnx_upscale.optimizer.analyze.poolings import find_poolings
 from onnx_upscale.optimizer.analyze.rules import NO_RULE, RULES, UNRULED
 from onnx_upscale.optimizer.analyze.segments import Segment, find_segments
@@ -209,7 +209,7 @@ class Structure:
         laid = [facts.concatenation for facts in self.facts if facts.concatenation is not None]
         for each in sorted(laid, key=lambda each: -len(each.parts)):
             parts = frozenset(self.roots[part].tobytes() for part in each.parts)
-            once = len(np.unique(self.roots[each.whole])) == len(each.whole)
+            once = len(distinct(self.roots[each.whole])) == len(each.whole)
             if each.fixed or not once or not any(parts <= others for others in larger):
                 found.append(each)
                 larger += [parts] if once else []

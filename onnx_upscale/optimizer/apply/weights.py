@@ -202,8 +202,9 @@ class _Writer:
                 self._surgery.nodes[index].attrs.update(sizes)
 
     def _tensor(self, node: Node, slot: int, cut: Cut) -> gs.Tensor:
-        # Masked constants may differ from node to node, so their content is part of the key.
-        masked = (node.index, slot) in self._surgery.graph.overrides
+        # Masked constants may differ from reader to reader, so their content is part of the key.
+        graph = self._surgery.graph
+        masked = (node.index, slot) in graph.overrides and len(graph.readers[node.inputs[slot]]) > 1
         values = self._result(node, slot, cut) if masked else None
         key = (node.inputs[slot], cut.key() if values is None else _content(values))
         if key not in self._made:

@@ -8,11 +8,14 @@ import onnx
 from onnx import shape_inference
 
 from onnx_upscale.declared import Shape, shape_of
+from onnx_upscale.optimizer.load.subgraphs import subgraphs
 
 # Constants up to this many elements can hold shapes, axes and pads; larger ones are weights.
 _SHAPE_ELEMENTS = 1024
 # Longer than the largest vocabularies, which have a bias each.
 _LONG_VECTOR = 1 << 18
+NO_NAMES = frozenset({"None", "?", "-1", "unk", "unknown", "dynamic"})
+"""What some converters call every size that they do not know, so that two need not be equal."""
 
 
 def skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -66,11 +69,25 @@ def with_shapes(slim: onnx.ModelProto) -> onnx.ModelProto:
     """
     try:
         plain = shape_inference.infer_shapes(slim)
-        if _has_long_vector(plain.graph):
+        if _has_all_sizes(plain.graph) or _has_long_vector(plain.graph):
             return plain
         return shape_inference.infer_shapes(slim, data_prop=True)
     except (shape_inference.InferenceError, RuntimeError, ValueError):
         return slim
+
+
+def _has_all_sizes(graph: onnx.GraphProto) -> bool:
+    """Whether every size is a number or has the name of an input's, in a graph without bodies."""
+    named = {dim.dim_param for value in graph.input for dim in value.type.tensor_type.shape.dim}
+    named -= {"", *NO_NAMES}
+    known = set()
+    for value in (*graph.value_info, *graph.output):
+        tensor = value.type.tensor_type
+        sizes = (dim.dim_value or dim.dim_param in named for dim in tensor.shape.dim)
+        if all(sizes) and tensor.HasField("shape"):
+            known.add(value.name)
+    made = (name for node in graph.node for name in node.output if name)
+    return known.issuperset(made) and not any(True for n in graph.node for _ in subgraphs(n))
 
 
 def _has_long_vector(graph: onnx.GraphProto) -> bool:

@@ -8,11 +8,20 @@ import onnx
 
 _OWNERS = frozenset({"If", "Loop", "Scan"})
 """What other operators do with their subgraphs is not known here."""
+_MAY_HOLD_GRAPHS = frozenset(
+    {
+        onnx.AttributeProto.UNDEFINED,  # Old files say nothing of types.
+        onnx.AttributeProto.GRAPH,
+        onnx.AttributeProto.GRAPHS,
+    }
+)
 
 
 def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
     """The graphs among a node's attributes."""
     for attribute in node.attribute:
+        if attribute.type not in _MAY_HOLD_GRAPHS:
+            continue
         yield from attribute.graphs
         if attribute.HasField("g"):
             yield attribute.g

@@ -16,8 +16,8 @@ from onnx_upscale.declared import Shape
 from onnx_upscale.errors import VerifySetupError
 from onnx_upscale.optimizer.load.arithmetic import Value
 from onnx_upscale.optimizer.load.polynomials import polynomial
-from onnx_upscale.optimizer.load.shapes import shapes_in, skeleton, with_shapes
-from onnx_upscale.optimizer.load.tracing import NO_NAMES, Found, trace
+from onnx_upscale.optimizer.load.shapes import NO_NAMES, shapes_in, skeleton, with_shapes
+from onnx_upscale.optimizer.load.tracing import Found, trace
 from onnx_upscale.optimizer.load.witness import Sizes, Witness, observe, shapes_at
 from onnx_upscale.running import input_sizes, model_inputs
 

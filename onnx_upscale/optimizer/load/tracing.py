@@ -27,7 +27,7 @@ from onnx_upscale.optimizer.load.fused_shapes import FUSED_SHAPE_RULES, TYPED_BY
 from onnx_upscale.optimizer.load.pointwise import MICROSOFT
 from onnx_upscale.optimizer.load.polynomials import polynomial, product_of
 from onnx_upscale.optimizer.load.shape_rules import SHAPE_RULES, Use
-from onnx_upscale.optimizer.load.shapes import is_fixed
+from onnx_upscale.optimizer.load.shapes import NO_NAMES, is_fixed
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,6 @@ class Found:
     types: Mapping[str, int]
     values: Mapping[str, Value] = field(default_factory=dict)
 
-
-NO_NAMES = frozenset({"None", "?", "-1", "unk", "unknown", "dynamic"})
-"""What some converters call every size that they do not know, so that two need not be equal."""
 
 # Outputs that have the shape of the first input, whatever else is read.
 _KEEPS_SHAPE = {
