@@ -31,6 +31,7 @@ from strategies import (
     with_readers_apart,
     with_recurrent,
     with_split_attention,
+    with_windows,
 )
 from targets import TARGETS
 
@@ -73,6 +74,7 @@ def main() -> None:
             cases(with_split_attention()),
             cases(with_readers_apart()),
             cases(with_parted_axes()),
+            cases(with_windows()),
         ),
         st.lists(
             st.sampled_from(list(TARGETS)),

@@ -114,6 +114,13 @@ def with_readers_apart() -> st.SearchStrategy[list[Part]]:
     return own.map(lambda parts: [compounds.apart, *parts, compounds.apart])
 
 
+def with_windows() -> st.SearchStrategy[list[Part]]:
+    """Convolutions with windows that read one tensor, with other parts around them."""
+    around: tuple[Part, ...] = (layers.some_conv, compounds.concat, compounds.residual, chain)
+    own = st.lists(st.sampled_from(around), max_size=2)
+    return own.map(lambda parts: [compounds.windows, *parts, compounds.windows])
+
+
 def with_fused() -> st.SearchStrategy[list[Part]]:
     """Many of what onnxruntime's own tools write, with other parts around them."""
     around = (layers.some_conv, values.activation, movement.sequence, compounds.residual, chain)

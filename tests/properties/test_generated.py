@@ -27,6 +27,7 @@ from strategies import (
     with_parted_axes,
     with_recurrent,
     with_split_attention,
+    with_windows,
 )
 from targets import TARGETS
 
@@ -122,6 +123,13 @@ def test_generated_with_recurrent_layers(case: Case, ways: list[tuple[str, str]]
     cases(with_parted_axes()), st.lists(st.sampled_from(WAYS), min_size=4, max_size=4, unique=True)
 )
 def test_generated_with_parted_axes(case: Case, ways: list[tuple[str, str]]) -> None:
+    check(case, ways)
+
+
+@pytest.mark.slow
+@some
+@given(cases(with_windows()), st.lists(st.sampled_from(WAYS), min_size=4, max_size=4, unique=True))
+def test_generated_with_windows(case: Case, ways: list[tuple[str, str]]) -> None:
     check(case, ways)
 
 

@@ -15,11 +15,11 @@ from build import Net, assert_close, named_outputs
 from masked import masked
 from onnx_upscale.optimizer.apply import apply
 from onnx_upscale.optimizer.plan import realize
-from onnx_upscale.optimizer.plan.realizations import READINGS, Gather, Reading
+from onnx_upscale.optimizer.plan.readings import READINGS, Gather, Reading
 from onnx_upscale.reporting import segment_reports
 from planting import WAYS, generated
 from several import planned
-from strategies import with_readers_apart
+from strategies import with_readers_apart, with_windows
 from targets import TARGETS
 
 OFTEN = 20
@@ -28,7 +28,7 @@ OFTEN = 20
 @pytest.mark.slow
 def test_every_realization_is_emitted_on_generated_models_and_right() -> None:
     seen: Counter[str] = Counter()
-    for case in (*generated(3), *generated(20, with_readers_apart)):
+    for case in (*generated(3), *generated(20, with_readers_apart), *generated(20, with_windows)):
         wanted = named_outputs(masked(case))
         for way, plan, bodies in planned(case.model, case.document, WAYS):
             for segment in segment_reports(plan, bodies):
@@ -44,6 +44,7 @@ _REALIZATIONS = {
     "reader zero-fill",
     "reader slice",
     "reader gather",
+    "reader parts",
     "reader moved",
     "writer whole",
     "writer zero-fill",

@@ -30,6 +30,7 @@ from onnx_upscale.optimizer.analyze.heads import nodes_in_heads
 from onnx_upscale.optimizer.analyze.idioms import Idioms, find_idioms
 from onnx_upscale.optimizer.analyze.in_step import free_bands
 from onnx_upscale.optimizer.analyze.labels import LabelPool, Tally, distinct
+from onnx_upscale.optimizer.analyze.parts import find_parted
 from onnx_upscale.optimizer.analyze.poolings import find_poolings
 from onnx_upscale.optimizer.analyze.rules import NO_RULE, RULES, UNRULED
 from onnx_upscale.optimizer.analyze.segments import Segment, find_segments
@@ -164,6 +165,11 @@ class Structure:
     def poolings(self) -> Mapping[int, Node]:
         """The averages that may come before a pointwise convolution, by the index of its node."""
         return find_poolings(self.graph, self.layers)
+
+    @cached_property
+    def parted(self) -> frozenset[int]:
+        """The layers that can be computed in two parts, by the index of their node."""
+        return find_parted(self.graph, self.layers)
 
     @cached_property
     def growing(self) -> tuple[tuple[Segment, ...], Tally]:

@@ -13,6 +13,7 @@ from onnx_upscale.optimizer.apply.convolve import convolve
 from onnx_upscale.optimizer.apply.copies import Copies
 from onnx_upscale.optimizer.apply.editor import NodeEditor
 from onnx_upscale.optimizer.apply.emit import Emitted, emit
+from onnx_upscale.optimizer.apply.parts import read_in_parts
 from onnx_upscale.optimizer.apply.pool import pool_first
 from onnx_upscale.optimizer.apply.surgery import Surgery
 from onnx_upscale.optimizer.apply.weights import Cut, cut_weights, write_constants
@@ -25,6 +26,7 @@ from onnx_upscale.optimizer.plan import (
     Plan,
     PoolFirst,
     Select,
+    SelectParts,
     Unblock,
     Widen,
     check_plan,
@@ -132,7 +134,9 @@ def _fit(surgery: Surgery, copies: Copies, facts: Facts, plan: Plan) -> None:
     for rewrite in facts.rewrites:
         rewrite(editor, plan.layout.positions)
     for edit in plan.edits.get(facts.node.index, ()):
-        if isinstance(edit, Select):
+        if isinstance(edit, SelectParts):
+            read_in_parts(surgery, copies, edit)
+        elif isinstance(edit, Select):
             copies.select(edit)
         elif isinstance(edit, Widen):
             copies.widen(edit)

@@ -26,6 +26,10 @@ class Copies:
 
     def select(self, edit: Select) -> None:
         """Makes a node read a copy."""
+        self._surgery.replace_tensor(edit.node.index, edit.slot, self.made(edit))
+
+    def made(self, edit: Select) -> gs.Tensor:
+        """The copy of what a node reads."""
         index, slot, axis = edit.node.index, edit.slot, edit.axis
         source = self._surgery.nodes[index].inputs[slot]
         key = (source.name, axis, edit.chosen.tobytes())
@@ -37,7 +41,7 @@ class Copies:
                 made.append(self._dequantized(made[0].outputs[0], maker))
             self._surgery.before.setdefault(index, []).extend(made)
             self._made[key] = made[-1].outputs[0]
-        self._surgery.replace_tensor(index, slot, self._made[key])
+        return self._made[key]
 
     def _dequantizes(self, tensor: str) -> Node | None:
         """The node that makes a tensor of bytes, all with one scale.

@@ -20,6 +20,7 @@ from onnx_upscale.optimizer.plan.edits import (
     Edit,
     PoolFirst,
     Select,
+    SelectParts,
     Shift,
     Unblock,
     Widen,
@@ -28,9 +29,10 @@ from onnx_upscale.optimizer.plan.grow import grow_masks
 from onnx_upscale.optimizer.plan.keep import align
 from onnx_upscale.optimizer.plan.layout import Layout, is_empty, misfits
 from onnx_upscale.optimizer.plan.program import program
-from onnx_upscale.optimizer.plan.realizations import Reading, Way, Writing
+from onnx_upscale.optimizer.plan.readings import Reading, Way
 from onnx_upscale.optimizer.plan.realize import Preferred, realize_reader, realize_writer
 from onnx_upscale.optimizer.plan.strategy import Strategy
+from onnx_upscale.optimizer.plan.writings import Writing
 from onnx_upscale.prices import KINDS, Kernel, Prices, Program
 
 __all__ = [
@@ -44,6 +46,7 @@ __all__ = [
     "Preferred",
     "Reading",
     "Select",
+    "SelectParts",
     "Shift",
     "Strategy",
     "Unblock",

@@ -10,9 +10,10 @@ from onnx_upscale.optimizer.analyze import Analysis, Needs
 from onnx_upscale.optimizer.analyze.facts import Facts
 from onnx_upscale.optimizer.load.graph import IntArray
 from onnx_upscale.optimizer.load.scale_blocks import whole_blocks
-from onnx_upscale.optimizer.plan.edits import Edit, Select, Shift, Widen
+from onnx_upscale.optimizer.plan.edits import Edit, Select, SelectParts, Shift, Widen
 from onnx_upscale.optimizer.plan.layout import Layout
-from onnx_upscale.optimizer.plan.realizations import Reading, Writing
+from onnx_upscale.optimizer.plan.readings import Reading
+from onnx_upscale.optimizer.plan.writings import Writing
 
 _ZERO = -1
 
@@ -39,6 +40,8 @@ def check_reader(layout: Layout, kept: Needs, reading: Reading, edits: Iterable[
     for edit in edits:
         if isinstance(edit, Select):
             carried = _selected(carried, edit, _name(reading))
+        if isinstance(edit, SelectParts) and not 0 < edit.first < len(edit.chosen):
+            raise PlanError(f"{_name(reading)} has a part without a channel")
     if not np.array_equal(carried, reading.positions):
         raise PlanError(f"{_name(reading)} gets other channels than its weight is cut to")
     missing = kept.reads[read.layer.node.index].copy()

@@ -58,6 +58,7 @@ class Costs:
     def __init__(self, structure: Structure, prices: Prices) -> None:
         self.structure, self._graph, self.prices = structure, structure.graph, prices
         self._layers: dict[tuple[int, int, int, bool], float] = {}
+        self._parts: dict[tuple[int, int, int, int], float] = {}
         self._sites: dict[int, tuple[int, int, int]] = {}
         self._copies: dict[tuple[str, int, int, int, bool, int | None], float] = {}
         self._counts: dict[tuple[int, Grain], Counts] = {}
@@ -82,6 +83,13 @@ class Costs:
         return found
 
     def _layer(self, layer: Layer, inputs: int, outputs: int, plain: bool) -> float:
+        work = self._work(layer, inputs, outputs, plain)
+        pool = self.structure.poolings.get(layer.node.index)
+        if pool is None:
+            return self.prices.layer(work)
+        return min(self._either_first(layer, pool, work))
+
+    def _work(self, layer: Layer, inputs: int, outputs: int, plain: bool) -> LayerWork:
         index = layer.node.index
         if index not in self._sites:
             self._sites[index] = self._site(layer)
@@ -89,7 +97,7 @@ class Costs:
         window = layer.window
         if layer.recurrence is not None:  # One product with all gates, units read units.
             inputs, outputs, window = inputs + outputs, outputs * window, 1
-        work = LayerWork(
+        return LayerWork(
             layer.product,
             inputs,
             outputs,
@@ -102,10 +110,34 @@ class Costs:
             layer.grain,
             layer.in_bytes,
         )
-        pool = self.structure.poolings.get(index)
-        if pool is None:
-            return self.prices.layer(work)
-        return min(self._either_first(layer, pool, work))
+
+    def in_parts(self, layer: Layer, first: int, rest: int, outputs: int) -> float:
+        """One ungrouped convolution in two, the second of which adds its sums to the others.
+
+        Args:
+            layer: The layer.
+            first: Input channels that the first reads.
+            rest: Those that the second reads.
+            outputs: Output channels that both make.
+
+        Returns:
+            Seconds.
+        """
+        key = layer.node.index, first, rest, outputs
+        found = self._parts.get(key)
+        if found is None:
+            work = self._work(layer, first, outputs, plain=False)
+            parts = work, work._replace(inputs=rest, bounded=False)
+            added = self.prices.kernel(Kernel("fused", outputs, outputs, work.places))
+            found = self._parts[key] = added + sum(map(self.prices.layer, parts))
+        return found
+
+    def whole_blocks(self, layer: Layer, channels: int) -> int:
+        """How many channels are whole blocks of a layer that can be computed in parts; else 0."""
+        tensor = layer.node.inputs[layer.data_slot]
+        if layer.node.index not in self.structure.parted or not self.reorders(tensor):
+            return 0
+        return channels - channels % self.counts(1, Grain.BLOCK).whole
 
     def depthwise(self, layer: Layer, channels: int) -> float:
         """A depthwise convolution of 8-bit numbers with some of its channels.

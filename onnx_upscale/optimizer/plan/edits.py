@@ -29,6 +29,24 @@ class Select:
 
 
 @dataclass(frozen=True)
+class SelectParts(Select):
+    """The same before a convolution, in two copies: another one reads the second, and is added.
+
+    Attributes:
+        first: How many of the places are in the first copy.
+    """
+
+    first: int
+
+    @property
+    def parts(self) -> tuple[Select, Select]:
+        """The two copies."""
+        chosen = self.chosen[: self.first], self.chosen[self.first :]
+        first, second = (Select(self.node, self.slot, self.axis, part) for part in chosen)
+        return first, second
+
+
+@dataclass(frozen=True)
 class Shift:
     """Behind a layer, or in its bias: what input channels of known value add that it does not read.
 
@@ -107,4 +125,4 @@ class PoolFirst:
         return self.layer.node
 
 
-Edit: TypeAlias = "Select | Shift | Widen | Unblock | Convolve | PoolFirst"
+Edit: TypeAlias = "Select | SelectParts | Shift | Widen | Unblock | Convolve | PoolFirst"

@@ -19,16 +19,9 @@ from onnx_upscale.optimizer.analyze.facts import Facts, Read
 from onnx_upscale.optimizer.load.graph import IntArray
 from onnx_upscale.optimizer.plan import Plan, edits_of, is_empty, lay_out
 from onnx_upscale.optimizer.plan.layout import Layout
-from onnx_upscale.optimizer.plan.realizations import (
-    Reading,
-    Whole,
-    WriteWhole,
-    WriteZeros,
-    Writing,
-    ZeroFill,
-    copied,
-)
+from onnx_upscale.optimizer.plan.readings import Reading, Whole, ZeroFill, copied
 from onnx_upscale.optimizer.plan.strategy import Strategy
+from onnx_upscale.optimizer.plan.writings import WriteWhole, WriteZeros, Writing
 
 
 def plain_plan(plan: Plan, stays: IntArray, copying: Collection[int]) -> Plan:

@@ -14,11 +14,12 @@ from onnx_upscale.optimizer.plan.edits import (
     Edit,
     PoolFirst,
     Select,
+    SelectParts,
     Unblock,
     Widen,
 )
 from onnx_upscale.optimizer.plan.layout import Layout
-from onnx_upscale.optimizer.plan.realizations import Writing
+from onnx_upscale.optimizer.plan.writings import Writing
 from onnx_upscale.prices import Program, Step
 
 
@@ -72,7 +73,7 @@ class _Program:
         for edit in edits:
             if isinstance(edit, Select):
                 source = node.inputs[edit.slot]
-                copy = self._copy(source, edit)
+                copy = self._copy(source, edit.parts[0] if isinstance(edit, SelectParts) else edit)
                 inputs = tuple(copy if name == source else name for name in inputs)
         # Else it is constant.
         runs = layer is not None and node.inputs[layer.data_slot] in step.inputs
@@ -94,10 +95,20 @@ class _Program:
                 step = step._replace(op="Conv", weighted=True, groups=channels)
             elif isinstance(edit, PoolFirst):
                 step = self._pooled(step, edit.pool)
+            elif isinstance(edit, SelectParts):
+                step = self._in_parts(step, self._copy(node.inputs[edit.slot], edit.parts[1]))
         self.steps.append(step)
         if narrow is not outputs:
             assert layer is not None
             self.steps.append(Step("Pad", narrow, outputs, axis=layer.output_axis or 0))
+
+    def _in_parts(self, step: Step, second: str) -> Step:
+        """Takes a layer that reads one copy, and it once more for another; gives their sum."""
+        (result,) = step.outputs
+        for name, inputs in ((f"{result}.first", step.inputs), (f"{result}.second", (second,))):
+            self._take(name, self.shapes[result])
+            self.steps.append(step._replace(inputs=inputs, outputs=(name,)))
+        return Step("Add", (f"{result}.first", f"{result}.second"), step.outputs)
 
     def _pooled(self, step: Step, pool: Node) -> Step:
         """Takes an average before a convolution that it comes behind."""

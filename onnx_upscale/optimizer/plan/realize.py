@@ -14,20 +14,17 @@ from onnx_upscale.optimizer.analyze.weights import BoolArray
 from onnx_upscale.optimizer.load.graph import IntArray
 from onnx_upscale.optimizer.plan.cost import Costs
 from onnx_upscale.optimizer.plan.layout import Layout
-from onnx_upscale.optimizer.plan.realizations import (
+from onnx_upscale.optimizer.plan.readings import (
     READINGS,
-    WRITINGS,
     Gather,
     Reading,
     Way,
     Whole,
-    WriteWhole,
-    WriteZeros,
-    Writing,
     ZeroFill,
     copied,
 )
 from onnx_upscale.optimizer.plan.strategy import Strategy
+from onnx_upscale.optimizer.plan.writings import WRITINGS, WriteWhole, WriteZeros, Writing
 
 _W = TypeVar("_W", Reading, Writing)
 

@@ -116,6 +116,20 @@ def apart(b: Builder) -> None:
         b.shapes = {**everybodys, end: b.shapes[end]}
 
 
+def windows(b: Builder) -> None:
+    """Convolutions with a window that read one tensor, each most of its channels."""
+    channels = b.draw(st.integers(6, 12))
+    made = conv(b, "x", channels)
+    b.given[made] = {}
+    for _ in range(b.draw(st.integers(2, 3))):
+        end = conv(b, made, b.draw(st.sampled_from([2, 3, 4, 6, 8])), 3, 1)
+        places = st.integers(0, channels - 1)
+        pruned = b.draw(st.sets(places, min_size=1, max_size=channels - 5))
+        b.given[end] = {"input": sorted(pruned)}
+        if b.chance(0.5):
+            b.through(end, activation)
+
+
 def transition(b: Builder) -> None:
     """A pointwise convolution, and an average that could as well come before it."""
     data = b.pick(4, lambda s: min(image_sizes(s)[2:]) > 1)

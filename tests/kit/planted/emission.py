@@ -15,7 +15,7 @@ from onnx_upscale.optimizer import plan
 from onnx_upscale.optimizer.analyze.rules import selection
 from onnx_upscale.optimizer.analyze.weights import MaskedWeights
 from onnx_upscale.optimizer.apply import dequantized, surgery, weights
-from onnx_upscale.optimizer.plan import layout, realizations
+from onnx_upscale.optimizer.plan import edits, layout, readings, writings
 from planted.register import error, wrapped
 
 # Order.
@@ -63,7 +63,7 @@ def _unchecked(patch: Any) -> Iterator[None]:
 def _() -> Any:
     return _unchecked(
         _edited(
-            realizations._Copy,
+            readings._Copy,
             lambda edit: dataclasses.replace(edit, chosen=np.roll(edit.chosen, -1)),
         )
     )
@@ -72,10 +72,15 @@ def _() -> Any:
 @error("realizations: a copy turns the channels round, the weights do not")
 def _() -> Any:
     return _unchecked(
-        _edited(
-            realizations._Copy, lambda edit: dataclasses.replace(edit, chosen=edit.chosen[::-1])
-        )
+        _edited(readings._Copy, lambda edit: dataclasses.replace(edit, chosen=edit.chosen[::-1]))
     )
+
+
+@error("realizations: each part of a layer reads the copy of the other")
+def _() -> Any:
+    parts: Any = edits.SelectParts.parts
+    swapped = property(lambda edit: parts.fget(edit)[::-1])
+    return mock.patch.object(edits.SelectParts, "parts", swapped)
 
 
 @error("realizations: a copy moves before a node whose constants stay those of other channels")
@@ -90,7 +95,7 @@ def _() -> Any:
 def _() -> Any:
     return _unchecked(
         _edited(
-            realizations.Pad,
+            writings.Pad,
             lambda edit: dataclasses.replace(edit, before=edit.after, after=edit.before),
         )
     )

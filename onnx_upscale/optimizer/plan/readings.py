@@ -1,8 +1,8 @@
-"""Realizations: how a reader or a writer gets along with the layout it finds, one class each.
+"""Realizations of readers: how one gets along with the layout it finds, one class each.
 
-A realization of a reader proposes itself (`ways`), knows what it costs (`seconds`), what it changes
-on the edge (`edits`) and what it is called in the report (`name`). To add one, write a class and
-add it to `READINGS` or `WRITINGS`; nothing else asks which one it is.
+A realization proposes itself (`ways`), knows what it costs (`seconds`), what it changes on the edge
+(`edits`) and what it is called in the report (`name`). To add one, write a class and add it to
+`READINGS`; nothing else asks which one it is. Those of writers are in `writings`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from onnx_upscale.optimizer.analyze.approaches import Approach
-from onnx_upscale.optimizer.analyze.facts import Read, Write
+from onnx_upscale.optimizer.analyze.facts import Read
 from onnx_upscale.optimizer.analyze.weights import BoolArray
 from onnx_upscale.optimizer.load.graph import IntArray, Node
 from onnx_upscale.optimizer.plan.cost import Costs
-from onnx_upscale.optimizer.plan.edits import Convolve, Edit, Select, Unblock, Widen
+from onnx_upscale.optimizer.plan.edits import Convolve, Edit, Select, SelectParts, Unblock
 
 
 class Way(NamedTuple):
@@ -202,6 +202,50 @@ def _filled(needs: BoolArray, wanted: IntArray, count: int) -> IntArray:
 
 
 @dataclass(frozen=True)
+class Parts(_Copy):
+    """Two convolutions read a copy each, whole blocks and the rest, and their sums are added.
+
+    Kernels compute whole blocks of what they read; few channels have one of their own.
+
+    Attributes:
+        first: How many of what it reads are whole blocks.
+    """
+
+    name = "parts"
+
+    first: int
+
+    @classmethod
+    def ways(cls, read: Read, here: IntArray, needs: BoolArray, costs: Costs) -> Iterator[Reading]:
+        """Just what it needs, where some whole blocks are not all of it."""
+        wanted = needs.nonzero()[0]
+        first = costs.whole_blocks(read.layer, len(wanted))
+        if 0 < first < len(wanted):
+            yield cls(read, here, needs, wanted, first)
+
+    def edits(self) -> tuple[Edit, ...]:
+        """The copies, and the second convolution."""
+        layer = self.read.layer
+        return (SelectParts(layer.node, layer.data_slot, layer.data_axis, self.chosen, self.first),)
+
+    def seconds(self, costs: Costs, made: int) -> float:
+        """Both layers, their sum, and the copies."""
+        rest = len(self.chosen) - self.first
+        return costs.in_parts(self.read.layer, self.first, rest, made) + self.seconds_copying(costs)
+
+    def seconds_copying(self, costs: Costs) -> float:
+        """The two copies; what they are copied from is reordered for the first."""
+        layer, there = self.read.layer, len(self.here)
+        tensor, axis = layer.node.inputs[layer.data_slot], layer.data_axis
+        reordered = (0 if costs.is_plain(tensor) else None), 0
+        parts = self.chosen[: self.first], self.chosen[self.first :]
+        return sum(
+            costs.copy(tensor, axis, there, len(part), _is_window(part), again)
+            for part, again in zip(parts, reordered, strict=True)
+        )
+
+
+@dataclass(frozen=True)
 class Moved(_Copy):
     """Nodes before it read the copy, and do less.
 
@@ -277,112 +321,4 @@ def _scales_channels(node: Node) -> bool:
     return node.op == "BatchNormalization" and bool(node.attributes.get("spatial", 1))
 
 
-READINGS: list[type[Reading]] = [ZeroFill, Slice, Gather, Moved]
-
-
-@dataclass(frozen=True)
-class Writing:
-    """How one writer fills its layout.
-
-    Attributes:
-        write: The writer.
-        positions: The original output channels that it computes, in order.
-        before: Channels of zeros that are put before them.
-        after: Channels of zeros that are put behind them.
-    """
-
-    name: ClassVar[str]
-
-    write: Write
-    positions: IntArray
-    before: int = 0
-    after: int = 0
-
-    @classmethod
-    def ways(cls, write: Write, here: IntArray, zero: BoolArray, costs: Costs) -> Iterator[Writing]:
-        """The ways to write so that are worth a price.
-
-        Args:
-            write: The writer.
-            here: The original channels in the layout of its output, in order.
-            zero: Which of these are known to be zero.
-            costs: Prices.
-        """
-        raise NotImplementedError
-
-    @property
-    def way(self) -> Way:
-        """Which of the ways to write it is."""
-        return Way(self.name, len(self.positions))
-
-    def edits(self) -> tuple[Edit, ...]:
-        """What it changes on the edge from the writer."""
-        return ()
-
-    def seconds(self, costs: Costs, inputs: int) -> float:
-        """What the layer costs with it, if it reads so many channels."""
-        assert self.write.layer is not None
-        return costs.layer(self.write.layer, inputs, len(self.positions))
-
-
-class WriteWhole(Writing):
-    """It computes the whole layout."""
-
-    name = "whole"
-
-
-class WriteZeros(Writing):
-    """It computes the whole layout; zero weights make the channels that are zero."""
-
-    name = "zero-fill"
-
-    @classmethod
-    def ways(cls, write: Write, here: IntArray, zero: BoolArray, costs: Costs) -> Iterator[Writing]:
-        """One."""
-        yield cls(write, here)
-
-
-class Pad(Writing):
-    """It computes what is not zero, and zeros are added."""
-
-    name = "pad"
-
-    @classmethod
-    def ways(cls, write: Write, here: IntArray, zero: BoolArray, costs: Costs) -> Iterator[Writing]:
-        """A window around what is not zero, of a count that the target likes."""
-        layer, size, wanted = write.layer, len(here), (~zero).nonzero()[0]
-        if layer is None or layer.groups > 1 or layer.output_axis is None:
-            return
-        if layer.sum_slot is not None:
-            return  # What is added is as wide as the layout.
-        if layer.recurrence is not None:
-            return  # It makes more than one tensor, and reads itself what it makes.
-        if layer.quantization is not None:
-            return  # A Pad adds numbers 0, which need not stand for zero.
-        reader = costs.structure.graph.only_reader(layer.node.outputs[0])
-        if reader is not None and reader.operator == ("", "QuantizeLinear"):
-            return  # onnxruntime runs both as one, if nothing is between.
-        if layer.scale_blocks is not None and layer.scale_blocks.axis == layer.weight_output_axis:
-            return  # A part of a block would be no longer quantized.
-        start, end = int(wanted[0]), int(wanted[-1]) + 1
-        width = min(costs.counts(end - start, layer.grain).aligned, size)
-        start = min(start, size - width)
-        if width < size:
-            yield cls(write, here[start : start + width], start, size - start - width)
-
-    def edits(self) -> tuple[Edit, ...]:
-        """The zeros."""
-        assert self.write.layer is not None
-        return (Widen(self.write.layer, self.before, self.after),)
-
-    def seconds(self, costs: Costs, inputs: int) -> float:
-        """The layer and the copy into the wider tensor."""
-        layer, width = self.write.layer, len(self.positions)
-        assert layer is not None
-        assert layer.output_axis is not None
-        size = self.before + width + self.after
-        copy = costs.copy(layer.node.outputs[0], layer.output_axis, width, size)
-        return costs.layer(layer, inputs, width) + copy
-
-
-WRITINGS: list[type[Writing]] = [WriteZeros, Pad]
+READINGS: list[type[Reading]] = [ZeroFill, Slice, Gather, Parts, Moved]
