@@ -89,6 +89,7 @@ MODELS: dict[str, tuple[onnx.ModelProto, int]] = {
         ),
         2,
     ),
+    "no tensor": (model_of([node("SequenceEmpty", to="y")], [2, 3]), 2),
     "bodies": (model_of(with_branch(), [2, 3, 4]), 2),
 }
 

@@ -158,3 +158,11 @@ def test_a_head_with_a_mask_of_its_own_has_its_own_weight() -> None:
     masks = {"inner": {"input": gone}, "w": {"input": [*gone, 15]}}
     emitted = optimized(language_model(), masks)
     assert weights(emitted) > 1000 * 12 + 1000 * 11
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("op", ["MatMul", "Gemm", "Conv"])
+def test_two_uses_that_lose_as_much_but_not_the_same(strategy: str, op: str) -> None:
+    """What is cut off them is the same, which is nothing; their masked weights are not."""
+    masks = {"a": {"input": [3], "output": [1, 8]}, "b": {"input": [4], "output": [2, 9]}}
+    optimized(twice(2, op), masks, strategy)
