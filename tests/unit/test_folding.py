@@ -235,3 +235,44 @@ def test_a_layer_whose_weight_is_a_fill_is_pruned() -> None:
     masks = {"version": 1, "masks": {"second": {"input": [1, 2, 3]}}}
     emitted = onnx_upscale.optimize(net.model("second.0"), masks).model
     assert node(emitted, "second") is not None
+
+
+def held(tensor: onnx.TensorProto, largest: int = 8, **more: Any) -> Any:
+    node = helper.make_node("Constant", [], ["c"], value=tensor, **more)
+    return folding.fold(node, {}, [helper.make_opsetid("", 17)], largest)
+
+
+@pytest.mark.parametrize("kind", ["float32", "float16", "int64", "int8", "uint8", "bool"])
+def test_numbers_in_a_constant_are_read_and_not_run(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folding, "evaluate", None)
+    value = np.arange(6).reshape(2, 3).astype(kind)
+    found = held(numpy_helper.from_array(value))
+    assert list(found) == ["c"]
+    assert found["c"].dtype == value.dtype
+    np.testing.assert_array_equal(found["c"], value)
+
+
+def test_a_constant_that_is_too_large_is_none() -> None:
+    assert held(numpy_helper.from_array(np.zeros(8, np.int64))) is not None
+    assert held(numpy_helper.from_array(np.zeros(9, np.int64))) is None
+
+
+def test_a_broken_constant_is_none() -> None:
+    tensor = numpy_helper.from_array(np.zeros(4, np.float32))
+    tensor.raw_data = tensor.raw_data[:7]
+    assert held(tensor) is None
+    tensor.data_type = 99
+    assert held(tensor) is None
+
+
+def test_a_constant_of_texts_is_none() -> None:
+    assert held(numpy_helper.from_array(np.array(["a"], object))) is None
+
+
+def test_a_constant_in_other_words_is_run() -> None:
+    node = helper.make_node("Constant", [], ["c"], value_ints=[3, 4])
+    found = folding.fold(node, {}, [helper.make_opsetid("", 17)], 8)
+    assert found is not None
+    np.testing.assert_array_equal(found["c"], [3, 4])

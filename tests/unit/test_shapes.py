@@ -15,13 +15,17 @@ FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 
 
 def model_of(
-    nodes: list[onnx.NodeProto], shape: list[Any], declared: dict[str, list[Any]] | None = None
+    nodes: list[onnx.NodeProto],
+    shape: list[Any],
+    declared: dict[str, list[Any]] | None = None,
+    output: list[Any] | None = None,
 ) -> onnx.ModelProto:
+    made = output and helper.make_tensor_value_info("y", FLOAT, output)
     graph = helper.make_graph(
         nodes,
         "net",
         [helper.make_tensor_value_info("x", FLOAT, shape)],
-        [onnx.ValueInfoProto(name="y")],
+        [made or onnx.ValueInfoProto(name="y")],
         [
             helper.make_tensor("one", INT64, [1], [1]),
             helper.make_tensor("rest", INT64, [1], [-1]),
@@ -77,6 +81,16 @@ MODELS: dict[str, tuple[onnx.ModelProto, int]] = {
     ),
     "a name that no input has": (
         model_of([*reshaped("x", "z"), node("Relu", "z", to="y")], [2, 3, 4], {"z": ["A", "B"]}),
+        2,
+    ),
+    "an output with a name of its own": (
+        model_of([node("Relu", "x", to="y")], ["N", 3], output=["Y_dim_0", 3]),
+        1,
+    ),
+    "the name of an output for what lies before": (
+        model_of(
+            [*reshaped("x", "z"), node("Relu", "z", to="y")], [2, 3], {"z": ["A", "B"]}, ["A", "B"]
+        ),
         2,
     ),
     "a rank that is not known": (

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 import onnx_upscale
 from build import Net, input_values, run, weight_shape
@@ -207,6 +207,44 @@ def test_what_is_declared_comes_first() -> None:
     assert found[rows] == (12, 4)
     found = build_graph(bare(net, shown, declared={rows: ("rows", 4)}), runs=False).shapes
     assert found[rows] == ("n*s", 4)
+
+
+def test_what_callers_call_an_output_comes_last() -> None:
+    net = Net(17, x=("n", 8))
+    both = net("Concat", "x", "x", axis=0)
+    model = bare(net, both)
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info(both, TensorProto.FLOAT, ["n", 8]))
+    unnamed = net("Relu", "x")
+    model.graph.node.append(net.nodes[-1])
+    model.graph.output.append(helper.make_tensor_value_info(unnamed, TensorProto.FLOAT, ["out", 8]))
+    shapes = build_graph(model, runs=False).shapes
+    assert shapes[both] == ("2*n", 8)
+    assert shapes[unnamed] == ("n", 8)
+
+
+def test_only_nodes_that_leave_something_open_are_walked(monkeypatch: pytest.MonkeyPatch) -> None:
+    inferred = list[str]()
+    infer = shape_inference.infer_node_outputs
+
+    def noted(schema: Any, node: onnx.NodeProto, *args: Any) -> Any:
+        inferred.append(node.op_type)
+        return infer(schema, node, *args)
+
+    monkeypatch.setattr(shape_inference, "infer_node_outputs", noted)
+    net = Net(17, x=("n", 8, 6, 6))
+    made = net("Softplus", net("Relu", net("Sigmoid", "x")))
+    model = bare(net, made)
+    declared = helper.make_tensor_value_info(made, TensorProto.FLOAT, ["out", 8, 6, 6])
+    model.graph.output[0].CopyFrom(declared)
+    assert build_graph(model, runs=False).shapes[made] == ("n", 8, 6, 6)
+    assert inferred == ["Softplus"]
+
+
+def test_a_weight_tells_more_than_the_name_of_an_input() -> None:
+    net = Net(17, x=("n", "c", "h", "w"))
+    shown = net("Relu", "x")
+    made = net("Conv", shown, net.random(4, 8, 3, 3))
+    assert build_graph(bare(net, made), runs=False).shapes[shown] == ("n", 8, "h", "w")
 
 
 def test_a_default_that_may_be_overridden_is_no_value() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
@@ -117,14 +118,21 @@ def _copy_initializers(
     for tensor in graph.model.graph.initializer:
         if tensor.name in new:
             replaced = target.initializer.add()
-            replaced.CopyFrom(OnnxExporter.export_tensor_proto(new.pop(tensor.name)))
+            _move(new.pop(tensor.name), replaced)
             copy_fields(tensor, replaced, leave=_TENSOR_CONTENT)
         elif tensor.name in read or not (
             tensor.name in graph.readers or tensor.name in graph.captured
         ):
             target.initializer.append(tensor)
-    target.initializer.extend(OnnxExporter.export_tensor_proto(tensor) for tensor in new.values())
+    for constant in new.values():
+        _move(constant, target.initializer.add())
     target.initializer.extend(tensor for tensor in surgery.constants if tensor.name in read)
+
+
+def _move(constant: gs.Constant, target: onnx.TensorProto) -> None:
+    """Writes a constant, which loses its values, as all of them would be in memory twice."""
+    target.CopyFrom(OnnxExporter.export_tensor_proto(constant))
+    constant.values = np.empty(0)
 
 
 _TENSOR_CONTENT = {

@@ -122,6 +122,9 @@ def fold(
     Returns:
         Its outputs by name, perhaps not all of them; None where they are not certain, or too large.
     """
+    held = _held(node)
+    if held is not None:
+        return {node.output[0]: held} if held.size <= largest else None
     node = _in_training(node, opset_imports)
     outcomes = _infer(node, inputs, opset_imports)
     if outcomes is None:
@@ -138,6 +141,17 @@ def fold(
     if made is None or not all(map(_Outcome.agrees, outcomes, made)):
         return None
     return dict(zip(filter(None, node.output), made, strict=True))
+
+
+def _held(node: onnx.NodeProto) -> Array | None:
+    """The numbers that a Constant holds, which nobody needs to run."""
+    if node.op_type != "Constant" or [each.name for each in node.attribute] != ["value"]:
+        return None
+    try:
+        held = numpy_helper.to_array(node.attribute[0].t)
+    except Exception:  # A broken one, in a way of its own.
+        return None
+    return held if held.dtype.isbuiltin == 1 and held.dtype.kind in "biufc" else None
 
 
 def _in_training(node: onnx.NodeProto, opset_imports: OperatorSets) -> onnx.NodeProto:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import onnx
 from onnx import shape_inference
@@ -69,25 +69,34 @@ def with_shapes(slim: onnx.ModelProto) -> onnx.ModelProto:
     """
     try:
         plain = shape_inference.infer_shapes(slim)
-        if _has_all_sizes(plain.graph) or _has_long_vector(plain.graph):
+        if _has_all_sizes(plain.graph, slim.graph) or _has_long_vector(plain.graph):
             return plain
         return shape_inference.infer_shapes(slim, data_prop=True)
     except (shape_inference.InferenceError, RuntimeError, ValueError):
         return slim
 
 
-def _has_all_sizes(graph: onnx.GraphProto) -> bool:
-    """Whether every size is a number or has the name of an input's, in a graph without bodies."""
-    named = {dim.dim_param for value in graph.input for dim in value.type.tensor_type.shape.dim}
-    named -= {"", *NO_NAMES}
+def _has_all_sizes(graph: onnx.GraphProto, declared: onnx.GraphProto) -> bool:
+    """Whether every size is a number or has the name of an input's, in a graph without bodies.
+
+    Outputs may have names of their own, as exporters give them.
+    """
+    named, own = _names(declared.input), _names(declared.output)
+    outputs = {value.name for value in graph.output}
     known = set()
     for value in (*graph.value_info, *graph.output):
         tensor = value.type.tensor_type
-        sizes = (dim.dim_value or dim.dim_param in named for dim in tensor.shape.dim)
+        names = named | own if value.name in outputs else named
+        sizes = (dim.dim_value or dim.dim_param in names for dim in tensor.shape.dim)
         if all(sizes) and tensor.HasField("shape"):
             known.add(value.name)
     made = (name for node in graph.node for name in node.output if name)
     return known.issuperset(made) and not any(True for n in graph.node for _ in subgraphs(n))
+
+
+def _names(values: Iterable[onnx.ValueInfoProto]) -> set[str]:
+    sizes = (dim.dim_param for value in values for dim in value.type.tensor_type.shape.dim)
+    return set(sizes) - {"", *NO_NAMES}
 
 
 def _has_long_vector(graph: onnx.GraphProto) -> bool:

@@ -101,6 +101,10 @@ class _Walk:
         made = {name for node in slim.graph.node for name in node.output}
         for name in [name for name in self.shapes if name not in made]:
             self._settle(name, self.shapes[name])
+        self._outputs = {value.name for value in slim.graph.output}
+        self._given = {
+            size for value in slim.graph.input for size in self.shapes.get(value.name, ())
+        }
 
     def visit(self, node: onnx.NodeProto) -> None:
         """Takes the next node."""
@@ -113,7 +117,7 @@ class _Walk:
         outputs = [name for name in node.output if name]
         if value is not None:
             self._keep(node, value)
-        open_ = [name for name in outputs if not is_fixed(self.shapes.get(name))]
+        open_ = [name for name in outputs if not self._is_settled(name)]
         if not open_:
             return
         made = dict(zip(node.output, self._shapes_made(node, attributes, value), strict=False))
@@ -121,6 +125,22 @@ class _Walk:
             shape = _agreed(self.shapes.get(name), made.get(name))
             if shape is not None:
                 self._settle(name, shape)
+
+    def _is_settled(self, name: str) -> bool:
+        """Whether nothing can be added to what is known of a shape.
+
+        The names of inputs are believed as numbers are, but where callers may have written them.
+        """
+        shape = self.shapes.get(name)
+        if is_fixed(shape):
+            return True
+        if shape is None or name in self._outputs:
+            return False
+        fits = {axis % len(shape) for axis in self._fits.get(name, ())}
+        return all(
+            isinstance(size, int) or (size in self._given and axis not in fits)
+            for axis, size in enumerate(shape)
+        )
 
     def _keep(self, node: onnx.NodeProto, value: Value) -> None:
         """Takes down a value, and whether it follows from shapes, as constants alone do not."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping
+from functools import cached_property
 
 import onnx
 
@@ -47,11 +48,16 @@ class Constants(Mapping[str, Array]):
         layers = layers_on_constants(initializers, producers, self._candidates)
         if layers:
             self._candidates = self._find_candidates(layers)
-        in_nodes = [a.t for node in producers.values() for a in node.attribute if a.HasField("t")]
-        stored = sum(_elements(tensor) for tensor in (*initializers.values(), *in_nodes))
-        self._largest = max(_FLOOR, stored)
-        self._left = _TIMES * self._largest
         self._settled: dict[str, Array | None] = {}
+        self._made = 0
+
+    @cached_property
+    def _largest(self) -> int:
+        """Elements that a folded value may have."""
+        nodes = self._producers.values()
+        in_nodes = [a.t for node in nodes for a in node.attribute if a.HasField("t")]
+        stored = sum(_elements(tensor) for tensor in (*self._initializers.values(), *in_nodes))
+        return max(_FLOOR, stored)
 
     def _find_candidates(self, without: Collection[str]) -> set[str]:
         """Names that follow from constants alone; only folding shows whether they have a value."""
@@ -107,10 +113,11 @@ class Constants(Mapping[str, Array]):
         known = {name: value for name, value in inputs.items() if value is not None}
         made = None
         if len(known) == len(inputs):
-            made = fold(node, known, self._opset_imports, min(self._largest, self._left))
+            left = _TIMES * self._largest - self._made
+            made = fold(node, known, self._opset_imports, min(self._largest, left))
         self._settled.update({**dict.fromkeys(node.output), **(made or {})})
         if made and node.op_type != "ConstantOfShape":
-            self._left -= sum(value.size for value in made.values())
+            self._made += sum(value.size for value in made.values())
 
 
 def _elements(tensor: onnx.TensorProto) -> int:
