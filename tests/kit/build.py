@@ -167,3 +167,16 @@ def named_outputs(model: onnx.ModelProto, seed: int = 0, batch: int = 2) -> dict
     """What a model makes of random inputs, by name."""
     names = [value.name for value in model.graph.output]
     return dict(zip(names, run(model, input_values(model, seed, batch)), strict=True))
+
+
+def bare(
+    net: Net, *outputs: str, declared: Mapping[str, Sequence[int | str | None]] | None = None
+) -> onnx.ModelProto:
+    """A model that says nothing of what its nodes make, but for its outputs' type."""
+    graph = helper.make_graph(net.nodes, "net", net.inputs, [], net.initializers)
+    for name in outputs:
+        graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+    for name, shape in (declared or {}).items():
+        graph.value_info.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+    imports = [helper.make_opsetid("", net.opset), helper.make_opsetid("com.microsoft", 1)]
+    return helper.make_model(graph, opset_imports=imports, ir_version=8)

@@ -237,9 +237,9 @@ def test_a_layer_whose_weight_is_a_fill_is_pruned() -> None:
     assert node(emitted, "second") is not None
 
 
-def held(tensor: onnx.TensorProto, largest: int = 8, **more: Any) -> Any:
-    node = helper.make_node("Constant", [], ["c"], value=tensor, **more)
-    return folding.fold(node, {}, [helper.make_opsetid("", 17)], largest)
+def held(tensor: onnx.TensorProto) -> Any:
+    node = helper.make_node("Constant", [], ["c"], value=tensor)
+    return folding.fold(node, {}, [helper.make_opsetid("", 17)], largest=8)
 
 
 @pytest.mark.parametrize("kind", ["float32", "float16", "int64", "int8", "uint8", "bool"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,25 +11,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 import onnx_upscale
-from build import Net, input_values, run, weight_shape
+from build import Net, bare, weight_shape
 from onnx_upscale.declared import Shape
 from onnx_upscale.errors import MaskError
 from onnx_upscale.optimizer.load import tensors, witness
 from onnx_upscale.optimizer.load.graph import build_graph
 from onnx_upscale.optimizer.load.tracing import Found, trace
 from onnx_upscale.optimizer.load.witness import Run, Witness
-from onnx_upscale.stats import measure
-
-
-def bare(net: Net, *outputs: str, declared: Mapping[str, Shape] | None = None) -> onnx.ModelProto:
-    """A model that says nothing of what its nodes make, but for its outputs' type."""
-    graph = helper.make_graph(net.nodes, "net", net.inputs, [], net.initializers)
-    for name in outputs:
-        graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
-    for name, shape in (declared or {}).items():
-        graph.value_info.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
-    imports = [helper.make_opsetid("", net.opset), helper.make_opsetid("com.microsoft", 1)]
-    return helper.make_model(graph, opset_imports=imports, ir_version=8)
 
 
 def fill(net: Net, sizes: str) -> str:
@@ -383,43 +371,3 @@ def test_a_matrix_on_the_right_needs_no_rank() -> None:
         onnx_upscale.optimize(
             model, {"version": 1, "masks": {"second": {"output": [1]}}}, verify=False
         )
-
-
-def test_multiply_adds_at_given_sizes() -> None:
-    net = Net(11, x=("n", "s", 8))
-    size = net("Unsqueeze", net("Gather", net("Shape", "x"), np.array(1, np.int64)), axes=[0])
-    turned = net("Reshape", "x", net("Concat", net.ints(-1), size, net.ints(4), axis=0))
-    made = net("MatMul", turned, net.random(4, 3))
-    model = bare(net, made)
-    assert measure(model, {"x": (2, 5, 8)}, runs=False).macs == 4 * 5 * 4 * 3
-    assert measure(model, {}, runs=False).macs == 0
-
-
-def test_multiply_adds_that_only_a_run_shows() -> None:
-    net = Net(17, x=("n", 4))
-    found = net("Transpose", net("NonZero", net("Abs", "x")))
-    made = net("MatMul", net("Cast", found, to=TensorProto.FLOAT), net.random(2, 3))
-    model = bare(net, made)
-    assert measure(model, {"x": (5, 4)}).macs == 20 * 2 * 3
-    assert measure(model, {"x": (5, 4)}, runs=False).macs == 0
-
-
-def test_multiply_adds_are_compared_where_as_much_is_found() -> None:
-    """With masks a detector finds another number of things: here fewer rows that exceed a bound."""
-    net = Net(17, x=(40, 4))
-    scores = net("Relu", net("MatMul", "x", net.random(4, 6), name="first"))
-    rows = net("Greater", net("ReduceSum", scores, net.ints(1), keepdims=0), np.float32(2))
-    found = net("Gather", scores, net("Squeeze", net("NonZero", rows), net.ints(0)), axis=0)
-    model = bare(net, net("MatMul", found, net.random(6, 3), name="second"))
-    masks = {"version": 1, "masks": {"first": {"output": [0, 2, 3]}}}
-    result = onnx_upscale.optimize(model, masks)
-    (before,), (after,) = (run(each, input_values(each, seed=0)) for each in (model, result.model))
-    assert len(after) < len(before)
-    assert result.report.output.macs == 40 * 4 * 3 + len(after) * 3 * 3
-    assert result.report.input.macs == 40 * 4 * 6 + len(after) * 6 * 3
-
-
-def test_multiply_adds_of_a_known_model_take_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(witness, "_Probe", never)
-    net = Net(17, x=("n", 4))
-    assert measure(bare(net, net("MatMul", "x", net.random(4, 3))), {"x": (5, 4)}).macs == 60
