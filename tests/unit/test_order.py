@@ -20,6 +20,7 @@ from channel_sets import (
     reached,
     segments,
 )
+from onnx_upscale.optimizer.plan import paths
 from onnx_upscale.optimizer.plan.order import (
     _hopeless,
     _parts,
@@ -114,6 +115,16 @@ class TestPathOrder:
         readers = arrays([range(2, 2 + length) for length in range(1, 40)])
         order = path_order(50, readers[::2] + readers[1::2])
         assert all(contiguous(order, reader) for reader in readers)
+
+    def test_of_very_many_readers_the_largest_are_laid_out(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        readers = arrays([[0, 9], [2, 6, 4], [1, 8], [4, 7, 5], [3, 0]])
+        monkeypatch.setattr(paths, "_COMPARED", 2)
+        order = path_order(10, readers)
+        assert contiguous(order, readers[1])
+        assert contiguous(order, readers[3])
+        assert order[5:].tolist() == [0, 1, 3, 8, 9]
 
     def test_no_reader_changes_nothing(self) -> None:
         assert path_order(4, []).tolist() == [0, 1, 2, 3]

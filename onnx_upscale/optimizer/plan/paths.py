@@ -22,6 +22,8 @@ IntArray = npt.NDArray[np.int64]
 _BEAM = 1024
 # Sets from whose count on a product finds quicker what they share.
 _MANY = 128
+# Readers that are compared with each other, which takes the square of their count.
+_COMPARED = 512
 
 
 def membership(size: int, sets: Sequence[IntArray]) -> npt.NDArray[np.bool_]:
@@ -59,7 +61,13 @@ def path_order(size: int, readers: Sequence[IntArray]) -> IntArray:
 
 
 def order_of(member: npt.NDArray[np.bool_]) -> IntArray:
-    """Return the same of readers whose `membership` is known."""
+    """Return the same of readers whose `membership` is known.
+
+    Of very many, those that need the most channels are laid out, and the others gather.
+    """
+    if len(member) > _COMPARED:
+        largest = np.argsort(-member.sum(axis=1), kind="stable")[:_COMPARED]
+        member = member[np.sort(largest)]
     shared = overlap(member)
     sizes = shared.diagonal()
     # Subsets are smaller, so their order is there when a reader asks for it.
