@@ -7,12 +7,14 @@ from collections.abc import Iterator
 import onnx
 from onnx import TensorProto
 
-from onnx_upscale.mapped import LEAST, blocks_of, place_of, size_of
+from onnx_upscale.mapped import blocks_of, place_of, size_of
 from onnx_upscale.protobuf import copy_fields, fields, head
 
 _GRAPH = onnx.ModelProto.GRAPH_FIELD_NUMBER
 _INITIALIZER = onnx.GraphProto.INITIALIZER_FIELD_NUMBER
 _RAW_DATA = TensorProto.RAW_DATA_FIELD_NUMBER
+# Bytes of a weight from which on a place in the list costs less than two copies of its content.
+_APART = 1 << 14
 
 
 class OneFile:
@@ -34,7 +36,7 @@ class OneFile:
         copy_fields(model.graph, light.graph, leave={"initializer"})
         large: list[TensorProto | None] = []
         for tensor in model.graph.initializer:
-            apart = place_of(tensor) is not None or size_of(tensor) >= LEAST
+            apart = place_of(tensor) is not None or size_of(tensor) >= _APART
             large.append(tensor if apart else None)
             leave = {"raw_data", "data_location", "external_data"} if apart else set()
             copy_fields(tensor, light.graph.initializer.add(), leave)

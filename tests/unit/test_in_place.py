@@ -30,7 +30,7 @@ from strategies import cases
 def small_weights_are_large() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(in_place, "LEAST", 16)
-        patch.setattr(one_file, "LEAST", 16)
+        patch.setattr(one_file, "_APART", 16)
         yield
 
 
