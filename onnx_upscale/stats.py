@@ -15,7 +15,7 @@ from onnx_upscale.optimizer.load.attention import attention_reads, attention_wor
 from onnx_upscale.optimizer.load.layers import multiply_adds, work_reads
 from onnx_upscale.optimizer.load.shapes import is_fixed, skeleton, with_shapes
 from onnx_upscale.optimizer.load.subgraphs import subgraphs
-from onnx_upscale.optimizer.load.tensors import derive
+from onnx_upscale.optimizer.load.tensors import Tensors, derive
 from onnx_upscale.optimizer.load.witness import shapes_at
 
 
@@ -44,6 +44,7 @@ def measure(
     copies: Iterable[str] = (),
     runs: bool = True,
     shown_by: Callable[[], onnx.ModelProto] | None = None,
+    known: Tensors | None = None,
 ) -> Stats:
     """Measures a model.
 
@@ -54,6 +55,7 @@ def measure(
         runs: Whether it may run where nothing else shows how large tensors are.
         shown_by: Gives what then runs in its place: a model of the same tensors, in which as much
             is found as in one that this one is to be compared with.
+        known: The shapes of its tensors as they were found before. They do where no size is open.
 
     Returns:
         Its size and work. What cannot be known counts as nothing.
@@ -62,7 +64,13 @@ def measure(
     nodes = list(_all_nodes(model.graph))
     added = [node for node in nodes if node.name in names]
     copied = [node.output[0] for node in added if node.op_type in COPIES]
-    shapes, types = _shapes_at(model, sizes, copied, runs, shown_by or (lambda: model))
+    wanted = list(copied)
+    for node in model.graph.node:
+        wanted += [*work_reads(node), *attention_reads(node)]
+    if known is not None and not _lacking(wanted, known.shapes):
+        shapes, types = known.shapes, known.types
+    else:
+        shapes, types = _shapes_at(model, sizes, wanted, runs, shown_by or (lambda: model))
     return Stats(
         nodes=len(nodes),
         params=count_weights(model.graph),
@@ -98,7 +106,7 @@ def _weights(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
 def _shapes_at(
     model: onnx.ModelProto,
     sizes: Mapping[str, tuple[int, ...]],
-    copied: Sequence[str],
+    wanted: Sequence[str],
     runs: bool,
     shown_by: Callable[[], onnx.ModelProto],
 ) -> tuple[Mapping[str, Shape], Mapping[str, int]]:
@@ -118,12 +126,13 @@ def _shapes_at(
             if dim.dim_param in bound:
                 dim.dim_value = bound[dim.dim_param]
     found = derive(with_shapes(slim), model)
-    wanted = list(copied)
-    for node in model.graph.node:
-        wanted += [*work_reads(node), *attention_reads(node)]
-    lacking = [name for name in wanted if not is_fixed(found.shapes.get(name))]
+    lacking = _lacking(wanted, found.shapes)
     seen = shapes_at(shown_by(), lacking, sizes) if lacking and sizes and runs else {}
     return {**found.shapes, **seen}, found.types
+
+
+def _lacking(wanted: Sequence[str], shapes: Mapping[str, Shape]) -> list[str]:
+    return [name for name in wanted if not is_fixed(shapes.get(name))]
 
 
 def _bytes(tensor: str, shapes: Mapping[str, Shape], types: Mapping[str, int]) -> int:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto
 
 import onnx_upscale
 from build import Net, bare, input_values, run
-from onnx_upscale.optimizer.load import witness
+from onnx_upscale.optimizer.load import load, witness
+from onnx_upscale.optimizer.load.shapes import with_shapes
 from onnx_upscale.stats import measure
 
 
@@ -50,3 +52,22 @@ def test_multiply_adds_of_a_known_model_take_no_run(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(witness, "_Probe", lambda *_: pytest.fail("nothing needs a run"))
     net = Net(17, x=("n", 4))
     assert measure(bare(net, net("MatMul", "x", net.random(4, 3))), {"x": (5, 4)}).macs == 60
+
+
+@pytest.mark.parametrize(("batch", "fixed"), [(5, True), ("n", False)])
+def test_shapes_that_were_found_before_do_where_no_size_is_open(
+    batch: int | str, fixed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = Net(17, x=(batch, 4))
+    model = bare(net, net("MatMul", net("Relu", "x"), net.random(4, 3)))
+    tensors = load(model).graph.tensors
+    assert tensors.shapes
+    asked: list[onnx.ModelProto] = []
+
+    def inferred(slim: onnx.ModelProto) -> onnx.ModelProto:
+        asked.append(slim)
+        return with_shapes(slim)
+
+    monkeypatch.setattr("onnx_upscale.stats.with_shapes", inferred)
+    assert measure(model, {"x": (5, 4)}, known=tensors).macs == 60
+    assert bool(asked) != fixed

@@ -137,6 +137,31 @@ class TestDoubts:
         masked = changed("second", prune)
         assert verify(masked, masked, original=sample()).warnings == ()
 
+    @pytest.mark.parametrize(("masked", "runs"), [(True, 1), (False, 3)])
+    def test_the_original_runs_until_the_masks_show(
+        self, masked: bool, runs: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def prune(values: Array) -> None:
+            values[:, 0] = 0
+
+        original = sample()
+        original.graph.name = "original"
+        run, opened, ran = Session.run, Session.__init__, list[Session]()
+
+        def opening(session: Session, model: onnx.ModelProto, *given: Any, **named: Any) -> None:
+            opened(session, model, *given, **named)
+            session.is_original = model.graph.name == "original"  # type: ignore[attr-defined]
+
+        def running(session: Session, *given: Any) -> Any:
+            ran.append(session)
+            return run(session, *given)
+
+        monkeypatch.setattr(Session, "__init__", opening)
+        monkeypatch.setattr(Session, "run", running)
+        other = changed("second", prune) if masked else sample()
+        assert verify(other, other, original=original, samples=3).ok
+        assert sum(vars(session)["is_original"] for session in ran) == runs
+
     def test_in_the_report(self) -> None:
         masks = {"version": 1, "masks": {"second": {"input": []}}}
         warnings = onnx_upscale.optimize(sample(), masks).report["verify"]["warnings"]

@@ -8,7 +8,7 @@ are not continuous are compared piece by piece (`pieces`), and against their own
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -157,7 +157,7 @@ class _Comparison:
     def outcome(self, masks_matter: bool) -> Verification:
         doubts = _doubts(self._inputs, self._expected)
         # What the first inputs do not show may be in the branch of an If that others take.
-        if masks_matter and all(map(_same, self._expected, self._unmasked)):
+        if masks_matter and all(map(_same, self._expected, self._run_unmasked())):
             doubts += ("the masks do not change the outputs, so equality says little about them",)
         try:
             session = Session(self._emitted)
@@ -169,19 +169,23 @@ class _Comparison:
             return self._outcome(whole, doubts)
         return self._closer(found, whole, doubts)
 
+    def _run_unmasked(self) -> Iterator[Values | None]:
+        """What the original makes; None where there is none, or where it runs with masks alone."""
+        session = None
+        for values in self._inputs:
+            if self._original is None:
+                yield None
+                continue
+            session = session or Session(self._original, optimized=False)
+            try:
+                yield session.run(values)
+            except VerifySetupError:
+                yield None
+
     @functools.cached_property
     def _unmasked(self) -> list[Values | None]:
-        """What the original makes; None where there is none, or where it runs with masks alone."""
-        if self._original is None:
-            return [None for _ in self._inputs]
-        session = Session(self._original, optimized=False)
-        made: list[Values | None] = []
-        for values in self._inputs:
-            try:
-                made.append(session.run(values))
-            except VerifySetupError:
-                made.append(None)
-        return made
+        """The same of all inputs at once."""
+        return list(self._run_unmasked())
 
     def _closer(
         self,
