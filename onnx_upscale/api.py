@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from onnx_upscale.arguments import check_known
 from onnx_upscale.blame import blaming_the_model
@@ -21,7 +22,9 @@ from onnx_upscale.options import Options, Sizes
 from onnx_upscale.prices import load_prices
 from onnx_upscale.proof import prove
 from onnx_upscale.result import Result
-from onnx_upscale.samples import SampleSource
+
+if TYPE_CHECKING:
+    from onnx_upscale.samples import SampleSource
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from onnx_upscale.blame import blaming_the_model
 from onnx_upscale.clock import Clock
@@ -22,8 +23,6 @@ from onnx_upscale.options import Options
 from onnx_upscale.planning import Progress, begin_digest, planned_job, sizes_of, weight_of
 from onnx_upscale.prices import load_prices
 from onnx_upscale.proof import prove
-from onnx_upscale.recovery import recover as recover_model
-from onnx_upscale.recovery.weights import check_masks
 from onnx_upscale.report import VERSION, Copies, Report, Times
 from onnx_upscale.reporting import (
     layer_reports,
@@ -34,8 +33,10 @@ from onnx_upscale.reporting import (
     verify_report,
 )
 from onnx_upscale.result import Result
-from onnx_upscale.samples import SampleSource
 from onnx_upscale.stats import measure
+
+if TYPE_CHECKING:
+    from onnx_upscale.samples import SampleSource
 
 
 @blaming_the_model
@@ -102,6 +103,9 @@ def _recovered(
     progress: Progress | None,
 ) -> Result:
     """Repairs the masked model, and optimizes that."""
+    from onnx_upscale.recovery import recover as recover_model
+    from onnx_upscale.recovery.weights import check_masks
+
     clock = Clock()
     with clock.stage("recover"):
         loaded = load(model, masks, options.inputs, mapped=True)

@@ -6,13 +6,15 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from onnx_upscale.arguments import check_known, check_seed, several
 from onnx_upscale.choices import STRATEGIES, TUNE_SECONDS
 from onnx_upscale.errors import UsageError
 from onnx_upscale.optimizer.verify import Tolerance
-from onnx_upscale.samples import SampleSource
+
+if TYPE_CHECKING:
+    from onnx_upscale.samples import SampleSource
 
 Sizes: TypeAlias = "Mapping[str, tuple[int, ...]]"
 

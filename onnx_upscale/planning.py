@@ -30,7 +30,6 @@ from onnx_upscale.report import Size
 from onnx_upscale.reporting import price_warnings, size_of
 from onnx_upscale.running import input_sizes
 from onnx_upscale.stats import measure
-from onnx_upscale.tuning import tuned_plan
 
 Progress = Callable[[str, int, int], None]
 """Called with what takes long, how much of it is done, and of how much."""
@@ -124,6 +123,8 @@ def planned_job(
     with clock.stage("plan"):
         prices = load_prices(options.target)
         if options.tune:
+            from onnx_upscale.tuning import tuned_plan
+
             told = progress and partial(progress, "Tuning")
             planned = tuned_plan(analysis, prices, sizes, options.tune_seconds, told)
         else:
@@ -191,5 +192,6 @@ def weight_of(
         digest: Gives the hash and the bytes of its file.
     """
     held = stored_or_path(model)
-    stats = measure(loaded.graph.model, sizes, runs=runs, shown_by=shown_by)
+    graph = loaded.graph
+    stats = measure(graph.model, sizes, runs=runs, shown_by=shown_by, known=graph.tensors)
     return size_of(stats, held if isinstance(held, str) else None, *digest())

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from onnx_upscale.api import Analyzed
 from onnx_upscale.choices import STRATEGIES
 from onnx_upscale.figures import before_and_after, in_bytes, in_milliseconds, in_short
-from onnx_upscale.foreseen import Foreseen
 from onnx_upscale.report import VERSION, AnalyzeReport, Coupled, Report
 from onnx_upscale.reporting import Planned, mask_counts
 from onnx_upscale.text import Line, Table
 from onnx_upscale.words import some
+
+if TYPE_CHECKING:
+    from onnx_upscale.api import Analyzed
+    from onnx_upscale.foreseen import Foreseen
 
 _MANY = 3
 

@@ -94,7 +94,6 @@ def optimize(
 ) -> Outcome:
     """Remove masked channels: the same function as the masked model, less work."""
     from onnx_upscale import tables
-    from onnx_upscale.foreseen import foresee
     from onnx_upscale.main_job import optimize_with
     from onnx_upscale.optimizer.load.model import InPlace
     from onnx_upscale.options import Options
@@ -117,6 +116,8 @@ def optimize(
         given = Options(target=target, recover=samples, **options)
         with progress_bars() as progress:
             if dry_run:
+                from onnx_upscale.foreseen import foresee
+
                 return _foreseen(foresee(model, masks, given, progress))
             result = optimize_with(InPlace(model), masks, given, progress)
     except VerifyError as error:
@@ -145,12 +146,12 @@ def _foreseen(report: Foreseen) -> Outcome:
 
 def _told(done: Report, report: str | None, html: str | None) -> dict[PathLike, Content]:
     """What to write of a report, and where."""
-    from onnx_upscale import page
-    from onnx_upscale.cli.pages import page_file
-
     contents: dict[PathLike, Content] = {}
     if report is not None:
         contents[report] = json_file(done.to_json())
     if html is not None:
+        from onnx_upscale import page
+        from onnx_upscale.cli.pages import page_file
+
         contents[html] = page_file(page.optimized_page(done))
     return contents

@@ -1,4 +1,4 @@
-"""Running a model in onnxruntime."""
+"""Running a model in onnxruntime, which is imported when a model is to run."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import functools
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime
 from onnx import TensorProto, helper
 
 from onnx_upscale.errors import VerifySetupError
@@ -20,6 +19,9 @@ from onnx_upscale.protobuf import copy_fields
 from onnx_upscale.running import parts
 from onnx_upscale.running.parts import InParts, NoTensorError, mapped_bytes, names_read, parts_of
 from onnx_upscale.storage import Stored
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 THREADS = "ONNX_UPSCALE_THREADS"
 """The environment variable that says how many threads sessions have that leave it open."""
@@ -61,6 +63,8 @@ class Session:
         whole: bool = False,
         pack: bool = True,
     ) -> None:
+        import onnxruntime
+
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _ONLY_FATAL
         options.intra_op_num_threads = threads or int(os.environ.get(THREADS, 0))
@@ -177,6 +181,8 @@ class Session:
         Raises:
             VerifySetupError: onnxruntime does not run the model on these inputs.
         """
+        import onnxruntime
+
         self._run(self._outputs, inputs)
         device = _DEVICES.get(self.providers[0])
         if device is None:
@@ -219,6 +225,8 @@ def _load(
     providers: Sequence[str],
     without: Sequence[str],
 ) -> onnxruntime.InferenceSession:
+    import onnxruntime
+
     try:
         if isinstance(model, onnx.ModelProto):
             model, lent = _lending(model)

@@ -72,7 +72,33 @@ def test_help_and_bad_usage() -> None:
 
 def test_a_command_that_runs_imports_what_it_needs() -> None:
     ((status, _, imported),) = told((["analyze", "none.onnx"], {}))
-    assert (status, imported[:3]) == (2, ["numpy", "onnx", "onnxruntime"])
+    assert (status, imported[:2]) == (2, ["numpy", "onnx"])
+
+
+# What other jobs need, and what no model of the sample's kind does; of the package its own parts.
+SPARED = (
+    *("api", "benchmark", "criteria", "exporter", "foreseen", "importers", "making", "page"),
+    *("pricing", "pruning", "recovery", "samples", "tuning", "workers"),
+)
+SPARED_OF_OTHERS = ("jinja2", "numpy.ma", "onnx.reference", "rich", "torch")
+
+
+@pytest.mark.parametrize("options", [[], ["--no-verify"], ["--strategy", "gather"]])
+def test_the_main_job_imports_no_other_job(tmp_path: Path, options: list[str]) -> None:
+    sample = Path(__file__).parents[2] / "models/digits.onnx"
+    masks, out = sample.with_suffix(".masks.json"), tmp_path / "out.onnx"
+    report = ["--report", str(tmp_path / "report.json")]
+    code = f"""
+import sys
+from click.testing import CliRunner
+from onnx_upscale.cli import main
+arguments = {[str(sample), str(masks), str(out), *options, *report]!r}
+assert CliRunner().invoke(main, arguments).exit_code == 0
+print([name for name in {[*(f"onnx_upscale.{each}" for each in SPARED), *SPARED_OF_OTHERS]!r}
+       if name in sys.modules], "onnxruntime" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == f"[] {options != ['--no-verify']}\n", done.stderr
 
 
 def test_a_list_of_commands_imports_none_of_them() -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnx_upscale.optimizer.analyze.facts import Grid
+from onnx_upscale.optimizer.analyze.labels import distinct
 from onnx_upscale.optimizer.analyze.weights import BoolArray
 from onnx_upscale.optimizer.load.graph import IntArray
 
@@ -87,21 +88,21 @@ def find_bands(structure: Structure) -> Iterator[Band]:
     counts, channels = np.zeros((2, len(roots)), np.int64)
     # Values and the result of an attention have the same grid where something else that was made of
     # the values is added to the result; that is one use of its channels.
-    distinct = {tuple(roots[axis].tobytes() for axis in grid.axes): grid for grid in grids}
-    for grid in distinct.values():
-        counts[np.unique(roots[np.concatenate(grid.axes)])] += 1
+    by_axes = {tuple(roots[axis].tobytes() for axis in grid.axes): grid for grid in grids}
+    for grid in by_axes.values():
+        counts[distinct(roots[np.concatenate(grid.axes)])] += 1
         if len(grid.factors) == 2:
-            channels[np.unique(roots[grid.factors[-1]])] += 1
+            channels[distinct(roots[grid.factors[-1]])] += 1
     for number, family in enumerate(families):
         for member in family.members:
-            own = np.unique(roots[member.grid.factors[-1]])
+            own = distinct(roots[member.grid.factors[-1]])
             barred[own[(owner[own] >= 0) & (owner[own] != number)]] = True
             owner[own] = number
     barred |= counts != channels
     for family in families:
         for member in family.members:
             flat = roots[member.grid.flat]
-            if (counts[flat] > 1).any() or len(np.unique(flat)) < len(flat):
+            if (counts[flat] > 1).any() or len(distinct(flat)) < len(flat):
                 barred[roots[member.grid.factors[-1]]] = True
     for chain in _chains(structure, owner >= 0):
         if not barred[chain].any() and (owner[chain] == owner[chain[0]]).all():

@@ -15,6 +15,7 @@ import numpy as np
 from onnx_upscale.optimizer.analyze.batches import batch_axis
 from onnx_upscale.optimizer.analyze.constants import Values
 from onnx_upscale.optimizer.analyze.facts import Carry, Facts, Grid, How, same_axis
+from onnx_upscale.optimizer.analyze.labels import distinct
 from onnx_upscale.optimizer.analyze.structure import Structure
 from onnx_upscale.optimizer.analyze.weights import BoolArray
 from onnx_upscale.optimizer.load.graph import IntArray, Node
@@ -116,7 +117,7 @@ class _Trace:
     def _zeros(self, labels: IntArray) -> _Zeros | None:
         """What is zero on an axis; None where that is not known of any of it."""
         heads, zero = None, None
-        for maker in np.unique(self._maker[labels]).tolist():
+        for maker in distinct(self._maker[labels]).tolist():
             if maker < 0:
                 continue
             if maker not in self._known:

@@ -104,4 +104,4 @@ def _side(read: Read, grid: Grid) -> Side:
 def _is_alike(grid: Grid, roots: IntArray) -> bool:
     """Whether something couples the groups, channel by channel, and nothing those of one group."""
     groups = roots[grid.flat].reshape(grid.shape)
-    return bool((groups == groups[0]).all()) and len(np.unique(groups)) == groups.shape[1]
+    return bool((groups == groups[0]).all()) and len(distinct(groups)) == groups.shape[1]

@@ -10,6 +10,7 @@ import numpy as np
 from onnx_upscale.optimizer.analyze.bands import Band, arrays_of, find_bands
 from onnx_upscale.optimizer.analyze.batches import batch_axis
 from onnx_upscale.optimizer.analyze.facts import Axes, Facts
+from onnx_upscale.optimizer.analyze.labels import distinct
 from onnx_upscale.optimizer.analyze.rules.elementwise import BINARY, UNARY
 from onnx_upscale.optimizer.load.fused import runs_as
 from onnx_upscale.optimizer.load.graph import IntArray
@@ -76,7 +77,7 @@ class _Seen:
 def _numbers(found: IntArray) -> list[int]:
     """The different numbers among some, in ascending order, without those that stand for none."""
     some = found[found != _NONE]
-    return np.unique(some).tolist() if some.size else []
+    return distinct(some).tolist() if some.size else []
 
 
 def _beside_heads(seen: _Seen) -> None:
@@ -122,7 +123,7 @@ def _in_whole_runs(seen: _Seen) -> None:
                 runs[band][run.tobytes()] = run
     for band, own in enumerate(runs):
         labels = np.concatenate(list(own.values()))
-        if len(np.unique(labels)) < len(labels):
+        if len(distinct(labels)) < len(labels):
             seen.barred.add(band)
 
 

@@ -81,10 +81,16 @@ class LabelPool:
 
 
 def distinct(labels: IntArray) -> IntArray:
-    """The different ones of some labels, ascending; sorted only where they are not yet."""
+    """The different ones of some labels, ascending; sorted only where they are not yet.
+
+    It is `np.unique`, which imports numpy.ma and with that takes longer than most models do here.
+    """
     if labels.ndim == 1 and bool((labels[1:] > labels[:-1]).all()):
         return labels
-    return np.unique(labels)
+    ordered = np.sort(labels, axis=None)
+    is_new = np.ones(ordered.shape, dtype=np.bool_)
+    np.not_equal(ordered[1:], ordered[:-1], out=is_new[1:])
+    return ordered[is_new]
 
 
 class Tally:

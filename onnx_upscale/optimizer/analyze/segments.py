@@ -112,7 +112,7 @@ def find_segments(
     pool.couple(np.repeat(firsts, [*map(len, arrays)]), np.concatenate(arrays))
     group_of = pool.all_roots()
     # A rule that gave up may have made labels that are on no axis.
-    own = np.unique(np.concatenate(arrays))
+    own = distinct(np.concatenate(arrays))
     order = np.argsort(group_of[own], kind="stable")
     heads, starts = np.unique(group_of[own][order], return_index=True)
     members = dict(zip(heads.tolist(), np.split(own[order], starts[1:]), strict=True))

@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper, shape_inference
-from onnx.reference import ReferenceEvaluator
 
 from onnx_upscale.declared import shape_of
 from onnx_upscale.optimizer.load.pointwise import MICROSOFT, evaluate_pointwise
@@ -188,6 +187,8 @@ def evaluate(
         own = {each.name: helper.get_attribute_value(each) for each in node.attribute}
         made = evaluate_pointwise(node.op_type, [inputs[name] for name in node.input if name], own)
         return None if made is None else [made]
+    from onnx.reference import ReferenceEvaluator  # Takes long, and most models need it nowhere.
+
     model = _one_node(node, opset_imports)
     model.graph.input.extend(onnx.ValueInfoProto(name=name) for name in inputs)
     try:

@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from onnx_upscale.optimizer.analyze import Analysis, Needs, Structure
+from onnx_upscale.optimizer.analyze.labels import distinct
 from onnx_upscale.optimizer.analyze.structure import HeadOrder
 from onnx_upscale.optimizer.load.graph import IntArray
 from onnx_upscale.optimizer.load.values import Array
@@ -188,7 +189,7 @@ def keep_all(analysis: Analysis, prices: Prices | Costs) -> Plan:
         prices: What work costs on the target.
     """
     analysis = analysis.with_heads_in_step(analysis.structure.head_orders)
-    kept = analysis.keeping(np.unique(analysis.structure.roots))
+    kept = analysis.keeping(distinct(analysis.structure.roots))
     kept, layout, _ = lay_out(analysis, kept, Strategy.CONSTRAINED)
     costs = _costs(analysis.structure, prices)
     return _realized(analysis, kept, layout, costs, Strategy.CONSTRAINED, _NONE)
@@ -348,9 +349,9 @@ def lay_out(
         layout = Layout(roots, kept.labels, rank, still, laid)
         wrong = misfits(structure, layout)
         if wrong:
-            frozen[np.unique(segment_of[np.concatenate(wrong)])] = True
+            frozen[distinct(segment_of[np.concatenate(wrong)])] = True
         failed = [each for each in structure.head_orders if frozen[segment_of[each.flats]].any()]
         if failed or not wrong:
             return kept, layout, failed
         unchanged = roots[np.flatnonzero(frozen[segment_of])]
-        kept = analysis.keeping(np.union1d(unchanged, roots[kept.labels]))
+        kept = analysis.keeping(distinct(np.concatenate([unchanged, roots[kept.labels]])))

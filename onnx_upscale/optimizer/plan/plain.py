@@ -16,6 +16,7 @@ import numpy as np
 
 from onnx_upscale.optimizer.analyze import Needs, Structure
 from onnx_upscale.optimizer.analyze.facts import Facts, Read
+from onnx_upscale.optimizer.analyze.labels import distinct
 from onnx_upscale.optimizer.load.graph import IntArray
 from onnx_upscale.optimizer.plan import Plan, edits_of, is_empty, lay_out
 from onnx_upscale.optimizer.plan.layout import Layout
@@ -37,7 +38,7 @@ def plain_plan(plan: Plan, stays: IntArray, copying: Collection[int]) -> Plan:
     """
     analysis = plan.analysis
     kept, layout = plan.kept, plan.layout
-    wanted = np.union1d(stays, analysis.structure.roots[kept.labels])
+    wanted = distinct(np.concatenate([stays, analysis.structure.roots[kept.labels]]))
     while True:
         structure = analysis.structure
         if not np.isin(wanted, structure.roots[kept.labels]).all():
@@ -50,8 +51,8 @@ def plain_plan(plan: Plan, stays: IntArray, copying: Collection[int]) -> Plan:
         empty = [facts for facts in structure.facts if is_empty(facts, layout)]
         if not empty:
             break
-        firsts = [root for facts in empty for root in _firsts(structure, facts)]
-        wanted = np.union1d(structure.roots[kept.labels], firsts)
+        firsts = np.array([root for facts in empty for root in _firsts(structure, facts)])
+        wanted = distinct(np.concatenate([structure.roots[kept.labels], firsts]))
     readers: dict[int, Reading] = {}
     writers: dict[int, Writing] = {}
     for segment in structure.segments:
