@@ -1,6 +1,7 @@
 """Sweep over architectures: export, mask at random, optimize, compare, and count what left.
 
-    PYTHONPATH=tests/kit python tools/sweep.py run FOLDER [--only WORD,...] [--exporter new|old|own] [--again]
+    export PYTHONPATH=tests/kit
+    python tools/sweep.py run FOLDER [--only WORD,...] [--exporter new|old|own] [--again]
     python tools/sweep.py table FOLDER > table.md
     python tools/sweep.py names FOLDER
 
