@@ -171,12 +171,11 @@ class _Comparison:
 
     def _run_unmasked(self) -> Iterator[Values | None]:
         """What the original makes; None where there is none, or where it runs with masks alone."""
-        session = None
+        if self._original is None:
+            yield from (None for _ in self._inputs)
+            return
+        session = Session(self._original, optimized=False)
         for values in self._inputs:
-            if self._original is None:
-                yield None
-                continue
-            session = session or Session(self._original, optimized=False)
             try:
                 yield session.run(values)
             except VerifySetupError:
