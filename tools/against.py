@@ -104,21 +104,18 @@ def compared(
     results = [masks.with_name(f"{number}.onnx") for number in range(2)]
     both = list(zip(packages, results, strict=True))
     least = [1e9, 1e9]
-    copies: dict[str, list[str]] = {}
     for turn in range(TURNS):
         for number, (package, out) in list(enumerate(both))[:: -1 if turn % 2 else 1]:
-            told = _optimized(package, model, masks, "auto", str(out) if not turn else "")
-            least[number] = min(least[number], told[0])
+            used, *_ = _optimized(package, model, masks, "auto", str(out))
+            least[number] = min(least[number], used)
     found.add("optimizer", *least)
     if commands:
         found.add("command", *_command_seconds(packages, model, masks, commands))
     else:
         found.cells += ["", ""]
     for strategy in STRATEGIES:
-        for package in packages:
-            _, count, size = _optimized(package, model, masks, strategy, "", 1)
-            copies.setdefault(strategy, []).append(f"{count} ({size / 1e6:.2f} MB)")
-        old, new = copies[strategy]
+        told = (_optimized(package, model, masks, strategy, "", 1) for package in packages)
+        old, new = (f"{count} ({size / 1e6:.2f} MB)" for _, count, size in told)
         found.cells.append(old if old == new else f"{old} -> {new}")
     if results[0].read_bytes() == results[1].read_bytes():
         found.cells.append("same bytes")
@@ -128,6 +125,8 @@ def compared(
         ratio = timed.models[1].ratio.median
         found.ratios["latency"] = ratio
         found.cells.append(f"{ratio:.3f}")
+    else:
+        found.cells.append("")
     return found
 
 
