@@ -23,6 +23,8 @@ PROVIDERS = ("cpu", "cuda", "tensorrt")
 """Where models are compared."""
 PRICED = ("cpu", "cuda")
 """What can be priced."""
+PRECISIONS = ("float32", "float16")
+"""The real numbers that it is priced for."""
 
 SIDES = ("input", "output")
 """What sides of a layer are called in mask files."""

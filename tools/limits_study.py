@@ -30,8 +30,8 @@ def main() -> None:
     args = parser.parse_args()
     print("| network | masks | copies | `duplicate` | `joint` |")
     print("|---|---|---|---|---|")
-    for job in all_jobs(args.folder):
-        plain = (job.criterion, job.batch, job.form) == ("random", 1, "float32")
+    for job in all_jobs(args.folder, "cpu"):
+        plain = (job.criterion, job.kind.batch, job.kind.form) == ("random", 1, "float32")
         if not plain or job.amount not in args.amounts:
             continue
         masks = input_masks(job.folder, job.model, str(job.amount))

@@ -1,6 +1,7 @@
 """How fast models become, and what is left to gain: the evidence of docs/performance.md.
 
-    python tools/performance.py run FOLDER --out RESULTS.jsonl [--target PROFILE] [--only WORDS ...]
+    python tools/performance.py run FOLDER --out RESULTS.jsonl [--provider cuda] [--target PROFILE]
+        [--only WORDS ...]
     python tools/performance.py report RESULTS.jsonl docs/performance
 
 FOLDER holds, per model, NAME.onnx with a symbolic batch or one of 1, and where the paper's own
@@ -21,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from suite.jobs import Job, all_jobs
+from suite.jobs import KINDS, Job, all_jobs
 from suite.measuring import measured
 from suite.reporting import write_report
 
@@ -32,6 +33,7 @@ def main() -> None:
     running = commands.add_parser("run")
     running.add_argument("folder", type=Path)
     running.add_argument("--out", type=Path, required=True)
+    running.add_argument("--provider", default="cpu", choices=KINDS)
     running.add_argument("--target", default="cpu")
     running.add_argument("--runs", type=int, default=18)
     running.add_argument("--tune-seconds", type=float, default=60)
@@ -44,7 +46,7 @@ def main() -> None:
         write_report(list(_rows(args.results)), args.folder)
         return
     done = {row["job"] for row in _rows(args.out)} if args.out.exists() else set()
-    for job in all_jobs(args.folder):
+    for job in all_jobs(args.folder, args.provider):
         if job.name in done or not all(word in job.name for word in args.only):
             continue
         row = _done(job, args)

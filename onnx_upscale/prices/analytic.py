@@ -13,6 +13,7 @@ from onnx_upscale.prices.kernels import (
     PLAIN,
     REORDERS,
     Kernel,
+    Widths,
     byte_layer,
     convolution,
 )
@@ -101,6 +102,11 @@ class AnalyticPrices:
         return "cuda" if self.name == "cuda" else "cpu"
 
     @property
+    def _widths(self) -> Widths:
+        # Blocks of a layout are there in full; what has no layout of its own computes what it gets.
+        return Widths(self.block, self.align, pads=self.layouts > 1)
+
+    @property
     def has_byte_kernels(self) -> bool:
         """Whether quantized layers run on 8-bit numbers; elsewhere these are decoded before."""
         return self.provider == "cpu"
@@ -176,7 +182,7 @@ class AnalyticPrices:
 
     def kernels(self, program: Program) -> tuple[Kernel, ...]:
         """The kernels that a program runs as on the target."""
-        kernels = lower(program, self.block, self.has_byte_kernels)
+        kernels = lower(program, self._widths, self.has_byte_kernels)
         if self.layouts == 1:
             kernels = tuple(k for k in kernels if k.family not in REORDERS)
         return kernels
@@ -185,7 +191,7 @@ class AnalyticPrices:
         self, inputs: int, outputs: int, places: int, window: int, stride: int, groups: int
     ) -> Kernel:
         """The kernel of a convolution, with counts as it computes them."""
-        return convolution(inputs, outputs, places, window, stride, groups, self.block)
+        return convolution(inputs, outputs, places, window, stride, groups, self._widths)
 
     def kernel(self, kernel: Kernel) -> float:
         """Seconds of one call of a kernel, float32."""

@@ -15,8 +15,6 @@ from onnx_upscale.prices.work import LayerWork
 BYTE_COUNTS = (8, 16)
 """What quantized convolutions like multiples of: those without groups, and depthwise ones too."""
 _BYTE_INPUTS = 4
-# Counts that the blocked kernels pad to whole blocks by themselves are multiples of this.
-_ALIGN = 4
 
 Floats = npt.NDArray[np.float64]
 
@@ -99,6 +97,24 @@ class Kernel(NamedTuple):
         return tuple(math.log2(max(size, 1)) for size in sizes)
 
 
+class Widths(NamedTuple):
+    """The counts of channels that fast convolutions take.
+
+    Attributes:
+        block: They compute whole blocks of this many channels.
+        align: Counts that they pad to whole blocks by themselves are multiples of this.
+        pads: Whether they pad any count of outputs.
+    """
+
+    block: int
+    align: int = 4
+    pads: bool = True
+
+    def whole(self, count: int) -> int:
+        """A count, padded to whole blocks."""
+        return -(-count // self.block) * self.block
+
+
 def features(kernels: Sequence[Kernel]) -> Floats:
     """The numbers that the time of a kernel is a weighted sum of.
 
@@ -125,9 +141,9 @@ def features(kernels: Sequence[Kernel]) -> Floats:
 
 
 def convolution(
-    inputs: int, outputs: int, places: int, window: int, stride: int, groups: int, block: int
+    inputs: int, outputs: int, places: int, window: int, stride: int, groups: int, widths: Widths
 ) -> Kernel:
-    """The kernel that onnxruntime's CPU provider takes for a two-dimensional convolution.
+    """The kernel that onnxruntime takes for a two-dimensional convolution.
 
     Args:
         inputs: Input channels, over all groups.
@@ -136,14 +152,13 @@ def convolution(
         window: Positions of the window.
         stride: Input positions per output position.
         groups: Groups.
-        block: Channels per block of the blocked layout.
+        widths: The counts that fast kernels take.
 
     Returns:
         The kernel, with counts as it computes them.
     """
-
-    def whole(count: int) -> int:
-        return -(-count // block) * block
+    block, align, pads = widths
+    whole = widths.whole
 
     def kernel(family: str, inputs: int = inputs, outputs: int = outputs) -> Kernel:
         return Kernel(family, inputs, outputs, places, window, stride, groups)
@@ -151,7 +166,7 @@ def convolution(
     point = "_pointwise" if window == 1 else ""
     if groups > 1:
         if groups == inputs == outputs:
-            if outputs % _ALIGN:
+            if outputs % align:
                 return kernel("depthwise_plain")
             padded = whole(outputs)
             if window == stride == 1:
@@ -159,9 +174,11 @@ def convolution(
             return Kernel("depthwise", padded, padded, places, window, stride, padded)
         fits = not inputs // groups % block and not outputs // groups % block
         return kernel("grouped" if fits else "grouped_plain")
+    if outputs % align and not pads:
+        return kernel(f"unrolled{point}")
     if inputs < block:
         return kernel(f"few{point}", outputs=whole(outputs))
-    if inputs % _ALIGN:
+    if inputs % align:
         return kernel(f"unrolled{point}")
     return kernel("pointwise" if point else "direct", whole(inputs), whole(outputs))
 

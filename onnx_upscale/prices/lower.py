@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable
 from itertools import chain
 
-from onnx_upscale.prices.kernels import BLOCKED, Kernel, byte_convolution, convolution
+from onnx_upscale.prices.kernels import BLOCKED, Kernel, Widths, byte_convolution, convolution
 from onnx_upscale.prices.program import Program, Shape, Step
 
 _FREE = frozenset({"Constant", "Shape", "ConstantOfShape", "Range"})
@@ -119,9 +119,9 @@ _PLAIN: dict[str, Callable[[Step, Shape, Shape], Kernel]] = {
 class _Lowering:
     """Kernels so far, and which tensors are where in which layout."""
 
-    def __init__(self, program: Program, block: int, on_bytes: bool) -> None:
+    def __init__(self, program: Program, widths: Widths, on_bytes: bool) -> None:
         self.kernels: list[Kernel] = []
-        self._shapes, self._block = program.shapes, block
+        self._shapes, self._widths = program.shapes, widths
         self._uses = Counter(chain.from_iterable(step.inputs for step in program.steps))
         self._blocked: set[str] = set()
         self._reordered: set[str] = set()
@@ -205,7 +205,7 @@ class _Lowering:
         source, made = step.inputs[0], step.outputs[0]
         kernel = convolution(
             self._size(source)[0], *self._size(made),
-            step.window, step.stride, step.groups, self._block,
+            step.window, step.stride, step.groups, self._widths,
         )  # fmt: skip
         blocked = kernel.family in (*BLOCKED, "scale")
         self._read(source, blocked and not kernel.family.startswith("few"))
@@ -264,7 +264,7 @@ class _Lowering:
     def _pool(self, step: Step) -> None:
         source, made = step.inputs[0], step.outputs[0]
         channels, window = self._size(source)
-        blocked = channels % self._block == 0
+        blocked = channels % self._widths.block == 0
         if not step.op.startswith("Global"):
             window = step.window
         self._read(source, blocked)
@@ -298,7 +298,8 @@ class _Lowering:
     def _concat(self, step: Step) -> None:
         made = step.outputs[0]
         blocked = step.axis == 1 and all(
-            name in self._blocked and self._size(name)[0] % self._block == 0 for name in step.inputs
+            name in self._blocked and self._size(name)[0] % self._widths.block == 0
+            for name in step.inputs
         )
         for name in step.inputs:
             self._read(name, blocked)
@@ -341,18 +342,18 @@ class _Lowering:
         return Kernel(family, channels, channels, places)
 
 
-def lower(program: Program, block: int, on_bytes: bool = True) -> tuple[Kernel, ...]:
+def lower(program: Program, widths: Widths, on_bytes: bool = True) -> tuple[Kernel, ...]:
     """The kernels that a program runs as.
 
     Args:
         program: The nodes.
-        block: Channels per block of the blocked layout.
+        widths: The counts that fast convolutions take.
         on_bytes: Whether quantized layers run on 8-bit numbers.
 
     Returns:
         The kernels in their order.
     """
-    lowering = _Lowering(program, block, on_bytes)
+    lowering = _Lowering(program, widths, on_bytes)
     for step in program.steps:
         lowering.add(step)
     return tuple(lowering.kernels)

@@ -10,7 +10,7 @@ from typing import Any
 import onnxruntime
 
 from onnx_upscale.benchmark.providers import execution_providers
-from onnx_upscale.choices import PRICED
+from onnx_upscale.choices import PRECISIONS, PRICED
 from onnx_upscale.errors import UsageError
 from onnx_upscale.files import Saved, json_file
 from onnx_upscale.prices import load_prices
@@ -65,6 +65,7 @@ def price(
     *,
     provider: str = "cpu",
     threads: int = 1,
+    precision: str = "float32",
     share: float = 1.0,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Priced:
@@ -73,6 +74,7 @@ def price(
     Args:
         provider: `cpu` or `cuda`.
         threads: Threads inside a kernel; 0 leaves their number to onnxruntime.
+        precision: The type of real numbers, `float32` or, on CUDA, `float16`.
         share: How large a part of the planned shapes to measure, above 0 and at most 1.
         progress: Called with how much is done, of how much.
 
@@ -86,6 +88,11 @@ def price(
         raise UsageError(f"`provider` {provider}: unknown (known: {', '.join(PRICED)})")
     if threads < 0:
         raise UsageError(f"`threads` {threads}: must be at least 0")
+    if precision not in PRECISIONS:
+        known = ", ".join(PRECISIONS)
+        raise UsageError(f"`precision` {precision}: unknown (known: {known})")
+    if precision == "float16" and provider == "cpu":
+        raise UsageError("`precision` float16: the kernels of CPUs compute with float32")
     if not 0 < share <= 1:
         raise UsageError(f"`share` {share}: must be above 0 and at most 1")
     providers = execution_providers(provider)
@@ -95,16 +102,18 @@ def price(
     if provider == "cpu":
         seconds = measure_by_profile(kernels, threads, progress)
     else:
-        seconds = measure_one_by_one(kernels, providers, threads, progress)
+        seconds = measure_one_by_one(kernels, providers, threads, progress, precision)
     families, errors = fit(seconds)
-    name = f"{cpu_kind() if provider == 'cpu' else provider} measured"
+    kind = cpu_kind() if provider == "cpu" else provider
+    name = f"{kind} {precision} measured" if precision != "float32" else f"{kind} measured"
     prices = TablePrices(name, fallback, families)
-    whole = whole_factor(prices, providers, threads)
+    whole = whole_factor(prices, providers, threads, precision)
     families = {family: measured.times(whole) for family, measured in families.items()}
     machine = {
         "provider": provider,
         "threads": threads,
-        "kind": cpu_kind() if provider == "cpu" else provider,
+        "precision": precision,
+        "kind": kind,
         "system": f"{platform.system()} {platform.machine()}",
         "onnxruntime": onnxruntime.__version__,
         "whole_networks": round(whole, 3),

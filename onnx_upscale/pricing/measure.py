@@ -134,7 +134,11 @@ def _kernel_of(event: Mapping[str, Any], batch: Sequence[Kernel]) -> Kernel | No
 
 
 def measure_one_by_one(
-    kernels: Sequence[Kernel], providers: Sequence[str], threads: int, progress: Progress
+    kernels: Sequence[Kernel],
+    providers: Sequence[str],
+    threads: int,
+    progress: Progress,
+    precision: str = "float32",
 ) -> dict[Kernel, float]:
     """Measures kernels on a provider that does not say what each takes, in models of their own.
 
@@ -146,13 +150,14 @@ def measure_one_by_one(
         providers: onnxruntime's names of the providers.
         threads: Threads inside a kernel.
         progress: Called with how much is done, of how much.
+        precision: The type of real numbers.
 
     Returns:
         Seconds by kernel.
     """
     found: dict[Kernel, float] = {}
     for number, kernel in enumerate(kernels):
-        once = probe_model([kernel])
+        once = probe_model([kernel], precision)
         tasks = [
             Session(model, threads, providers, without=_MERGING).task(_feed(once))
             for model in (once, repeated(once, _FURTHER))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
 import onnx
 
 from onnx_upscale.pricing.probes import ProbeModel
@@ -25,8 +24,8 @@ class _Network:
         channels: Its channels.
     """
 
-    def __init__(self) -> None:
-        self._model, self._count = ProbeModel(), 0
+    def __init__(self, precision: str) -> None:
+        self._model, self._count = ProbeModel(precision), 0
         self.data, self.channels = self._model.input(1, 3, _SIDE, _SIDE), 3
 
     def node(self, op: str, *inputs: str, **attributes: object) -> str:
@@ -56,7 +55,7 @@ class _Network:
         self.data = self.node("Relu", self.data)
 
     def relu6(self) -> None:
-        bounds = [self._model.constant(np.float32(bound)) for bound in (0, 6)]
+        bounds = [self._model.numbers(bound) for bound in (0, 6)]
         self.data = self.node("Clip", self.data, *bounds)
 
     def silu(self) -> None:
@@ -85,9 +84,9 @@ class _Network:
         return self._model.finished()
 
 
-def _inverted(gated: bool) -> onnx.ModelProto:
+def _inverted(precision: str, gated: bool) -> onnx.ModelProto:
     """Wide inside its blocks, with depthwise convolutions there."""
-    net = _Network()
+    net = _Network(precision)
     activate = net.silu if gated else net.relu6
     net.conv(32, 3, 2)
     activate()
@@ -107,8 +106,8 @@ def _inverted(gated: bool) -> onnx.ModelProto:
     return net.finished()
 
 
-def _residual(bottleneck: bool) -> onnx.ModelProto:
-    net = _Network()
+def _residual(precision: str, bottleneck: bool) -> onnx.ModelProto:
+    net = _Network(precision)
     net.stem(32, 7)
     for width, stride in ((48, 1), (96, 2), (192, 2), (320, 2)):
         for step in (stride, 1):
@@ -129,9 +128,9 @@ def _residual(bottleneck: bool) -> onnx.ModelProto:
     return net.finished()
 
 
-def _dense() -> onnx.ModelProto:
+def _dense(precision: str) -> onnx.ModelProto:
     """Every layer reads what all before it made."""
-    net = _Network()
+    net = _Network(precision)
     net.stem(32, 3)
     for _ in range(3):
         parts = [(net.data, net.channels)]
@@ -146,8 +145,8 @@ def _dense() -> onnx.ModelProto:
     return net.finished()
 
 
-def _squeezed() -> onnx.ModelProto:
-    net = _Network()
+def _squeezed(precision: str) -> onnx.ModelProto:
+    net = _Network(precision)
     net.stem(64, 3)
     for squeeze, expand in ((16, 64), (32, 128), (48, 192), (64, 256)):
         net.conv(squeeze)
@@ -165,7 +164,14 @@ def _squeezed() -> onnx.ModelProto:
     return net.finished()
 
 
-def networks() -> Iterator[onnx.ModelProto]:
-    """The networks, of one to four milliseconds on a CPU."""
-    yield from (_inverted(False), _inverted(True), _residual(False), _residual(True))
-    yield from (_dense(), _squeezed())
+def networks(precision: str = "float32") -> Iterator[onnx.ModelProto]:
+    """The networks, of one to four milliseconds on a CPU.
+
+    Args:
+        precision: The type of their real numbers.
+    """
+    for either in (False, True):
+        yield _inverted(precision, gated=either)
+    for either in (False, True):
+        yield _residual(precision, bottleneck=either)
+    yield from (_dense(precision), _squeezed(precision))

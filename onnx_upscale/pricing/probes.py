@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import count
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
@@ -19,11 +21,20 @@ _OPSET, _IR = 17, 8
 # Ends of the names of nodes of a kernel's number that are not what is measured.
 _FEEDING = (".less", ".made")
 
+# Images, and the height and width of each.
+_Maps = tuple[int, int, int]
+
 
 class ProbeModel:
-    """A model with several kernels side by side; nodes of number n are named `tn`, then a dot."""
+    """A model with several kernels side by side; nodes of number n are named `tn`, then a dot.
 
-    def __init__(self) -> None:
+    Args:
+        precision: The type of its real numbers.
+    """
+
+    def __init__(self, precision: str = "float32") -> None:
+        self._real = np.dtype(precision)
+        self.kind: int = helper.np_dtype_to_tensor_dtype(self._real)
         self._rng = np.random.default_rng(0)
         self._nodes: list[onnx.NodeProto] = []
         self._inputs: list[onnx.ValueInfoProto] = []
@@ -34,7 +45,7 @@ class ProbeModel:
     def input(self, *shape: int) -> str:
         """A new input of the model."""
         self._inputs.append(
-            helper.make_tensor_value_info(f"x{len(self._inputs)}", onnx.TensorProto.FLOAT, shape)
+            helper.make_tensor_value_info(f"x{len(self._inputs)}", self.kind, shape)
         )
         return str(self._inputs[-1].name)
 
@@ -44,10 +55,14 @@ class ProbeModel:
         self._weights.append(numpy_helper.from_array(np.asarray(value), name))
         return name
 
+    def numbers(self, values: npt.ArrayLike) -> str:
+        """A new constant of real numbers."""
+        return self.constant(np.asarray(values, self._real))
+
     def weight(self, *shape: int) -> str:
         """A new random weight."""
         values = self._rng.standard_normal(shape).astype(np.float32)
-        return self.constant(values / math.sqrt(math.prod(shape[1:]) or 1))
+        return self.numbers(values / math.sqrt(math.prod(shape[1:]) or 1))
 
     def some(self, size: int, count: int) -> str:
         """Random distinct indices in order."""
@@ -58,9 +73,10 @@ class ProbeModel:
         self._nodes.append(helper.make_node(op, inputs, [name], name, **attributes))
         return name
 
-    def made(self, channels: int, height: int, width: int, number: int) -> str:
+    def made(self, channels: int, maps: _Maps, number: int) -> str:
         """A tensor in the layout that a convolution leaves it in."""
-        source = self.input(1, _SEED, height, width)
+        images, height, width = maps
+        source = self.input(images, _SEED, height, width)
         self._number += 1
         name = f"made{number}.{self._number}"
         return self.node("Conv", source, self.weight(channels, _SEED, 1, 1), name=name)
@@ -77,14 +93,14 @@ class ProbeModel:
         scale = np.float32(0.01 / math.sqrt(math.prod(shape[1:]) or 1))
         return self.constant(values), self.constant(scale), self.constant(np.int8(0))
 
-    def output(self, name: str, kind: int = onnx.TensorProto.FLOAT) -> None:
+    def output(self, name: str, kind: int | None = None) -> None:
         """Has a tensor made, as onnxruntime leaves out what nobody wants.
 
         Just a part of it is an output: what leaves the model is written to memory of its own.
         """
         bounds = [self.constant([bound]) for bound in (0, 1, -2)]
         name = self.node("Slice", name, *bounds, name=f"out{len(self._outputs)}")
-        self._outputs.append(helper.make_tensor_value_info(name, kind, None))
+        self._outputs.append(helper.make_tensor_value_info(name, kind or self.kind, None))
 
     def finished(self) -> onnx.ModelProto:
         """The model."""
@@ -93,15 +109,18 @@ class ProbeModel:
         return helper.make_model(graph, opset_imports=[opset], ir_version=_IR)
 
 
-def _sides(places: int) -> tuple[int, int]:
-    side = math.isqrt(places)
-    return (side, side) if side * side == places else (places, 1)
+def _maps(places: int, step: int = 1) -> _Maps:
+    """As few square images as have so many places together, and so many times their sides."""
+    images = next(
+        n for n in count(1) if not places % n and math.isqrt(places // n) ** 2 * n == places
+    )
+    side = math.isqrt(places // images) * step
+    return images, side, side
 
 
 def _convolution(model: ProbeModel, kernel: Kernel, number: int) -> str:
-    height, width = _sides(kernel.places)
     step, size = math.isqrt(kernel.stride), math.isqrt(kernel.window)
-    data = model.made(kernel.inputs, height * step, width * step, number)
+    data = model.made(kernel.inputs, _maps(kernel.places, step), number)
     weight = model.weight(kernel.outputs, kernel.inputs // kernel.groups, size, size)
     bias = model.weight(kernel.outputs)
     pads = [size // 2] * 2 + [(size - 1) // 2] * 2
@@ -112,9 +131,9 @@ def _convolution(model: ProbeModel, kernel: Kernel, number: int) -> str:
 
 
 def _byte_convolution(model: ProbeModel, kernel: Kernel, number: int) -> str:
-    height, width = _sides(kernel.places)
     step, size = math.isqrt(kernel.stride), math.isqrt(kernel.window)
-    source = model.input(1, _SEED, height * step, width * step)
+    images, height, width = _maps(kernel.places, step)
+    source = model.input(images, _SEED, height, width)
     data, *coding = model.in_bytes(source, number)
     # As the convolution before leaves it: with its channels last.
     feeding = model.byte_weight(kernel.inputs, _SEED, 1, 1)
@@ -160,19 +179,18 @@ def _rows(model: ProbeModel, kernel: Kernel, number: int) -> str:
 
 
 def _planes(model: ProbeModel, kernel: Kernel, number: int) -> str:
-    return model.made(kernel.inputs, *_sides(kernel.places), number)
+    return model.made(kernel.inputs, _maps(kernel.places), number)
 
 
 def _concat(model: ProbeModel, kernel: Kernel, number: int) -> str:
     half = kernel.outputs // 2
-    parts = [model.made(half, *_sides(kernel.places), number) for _ in range(2)]
+    parts = [model.made(half, _maps(kernel.places), number) for _ in range(2)]
     return model.node("Concat", *parts, name=f"t{number}.", axis=1)
 
 
 def _pool(model: ProbeModel, kernel: Kernel, number: int) -> str:
-    height, width = _sides(kernel.places)
     step, size = math.isqrt(kernel.stride), math.isqrt(kernel.window)
-    data = model.made(kernel.inputs, height * step, width * step, number)
+    data = model.made(kernel.inputs, _maps(kernel.places, step), number)
     return model.node(
         "MaxPool", data, name=f"t{number}.", kernel_shape=[size, size], strides=[step, step],
         pads=[size // 2] * 2 + [(size - 1) // 2] * 2,
@@ -180,19 +198,22 @@ def _pool(model: ProbeModel, kernel: Kernel, number: int) -> str:
 
 
 def _reduce(model: ProbeModel, kernel: Kernel, number: int) -> str:
-    data = model.made(kernel.inputs, *_sides(kernel.window), number)
+    side = math.isqrt(kernel.window)
+    data = model.made(kernel.inputs, (kernel.places, side, side), number)
     return model.node("ReduceMean", data, name=f"t{number}.", axes=[2, 3], keepdims=1)
 
 
 def _simple(model: ProbeModel, kernel: Kernel, number: int) -> str:
-    data = model.input(1, kernel.inputs, *_sides(kernel.places))
+    images, *sides = _maps(kernel.places)
+    data = model.input(images, kernel.inputs, *sides)
     data = model.node("LeakyRelu", data, name=f"plain{number}")
     return model.node("Relu", data, name=f"t{number}.")
 
 
 def _binary(model: ProbeModel, kernel: Kernel, number: int) -> str:
     """As in squeeze-and-excite: the factors come from elsewhere, one per channel."""
-    factors = model.made(kernel.inputs, 1, 1, number)
+    images, *_ = _maps(kernel.places)
+    factors = model.made(kernel.inputs, (images, 1, 1), number)
     return model.node("Mul", _planes(model, kernel, number), factors, name=f"t{number}.")
 
 
@@ -200,7 +221,7 @@ def _scale(model: ProbeModel, kernel: Kernel, number: int) -> str:
     """A BatchNormalization that cannot move into a convolution, as a pooling is in between."""
     data = _planes(model, kernel, number)
     pooled = model.node("MaxPool", data, name=f"pool{number}", kernel_shape=[1, 1])
-    values = [model.constant(np.full(kernel.inputs, 0.5, np.float32)) for _ in range(4)]
+    values = [model.numbers(np.full(kernel.inputs, 0.5)) for _ in range(4)]
     return model.node("BatchNormalization", pooled, *values, name=f"t{number}.")
 
 
@@ -212,18 +233,20 @@ def _costly(model: ProbeModel, kernel: Kernel, number: int) -> str:
 
 def _fused(model: ProbeModel, kernel: Kernel, number: int) -> str:
     """A convolution with an activation, and one like it without, which is taken off."""
-    data = model.input(1, _SEED, *_sides(kernel.places))
+    images, *sides = _maps(kernel.places)
+    data = model.input(images, _SEED, *sides)
     # Weights of their own: onnxruntime would compute two equal nodes once, and fuse nothing.
     bare, weight = (model.weight(kernel.outputs, _SEED, 1, 1) for _ in range(2))
     model.output(model.node("Conv", data, bare, name=f"t{number}.less"))
     made = model.node("Conv", data, weight, name=f"t{number}.made")
-    bounds = [model.constant(np.float32(bound)) for bound in (0, 6)]
+    bounds = [model.numbers(bound) for bound in (0, 6)]
     return model.node("Clip", made, *bounds, name=f"t{number}.")
 
 
 def _reorder(model: ProbeModel, kernel: Kernel, number: int) -> str:
     """A plain tensor for a convolution that wants it blocked."""
-    data = model.input(1, kernel.inputs, *_sides(kernel.places))
+    images, *sides = _maps(kernel.places)
+    data = model.input(images, kernel.inputs, *sides)
     data = model.node("Relu", data, name=f"plain{number}")
     weight = model.weight(_SEED, kernel.inputs, 1, 1)
     return model.node("Conv", data, weight, name=f"made{number}")
@@ -257,18 +280,19 @@ _BUILDERS: Mapping[str, Callable[[ProbeModel, Kernel, int], str]] = {
 }
 
 
-def probe_model(kernels: Sequence[Kernel]) -> onnx.ModelProto:
+def probe_model(kernels: Sequence[Kernel], precision: str = "float32") -> onnx.ModelProto:
     """A model that runs some kernels, one after the other and none on the result of another.
 
     Args:
         kernels: The kernels; the nodes of the one at index n are named `tn.` and so on.
+        precision: The type of their real numbers.
 
     Returns:
         The model.
     """
-    model = ProbeModel()
+    model = ProbeModel(precision)
     for number, kernel in enumerate(kernels):
-        kind = onnx.TensorProto.UINT8 if kernel.family in BYTES else onnx.TensorProto.FLOAT
+        kind = onnx.TensorProto.UINT8 if kernel.family in BYTES else None
         model.output(_BUILDERS[kernel.family](model, kernel, number), kind)
     return model.finished()
 

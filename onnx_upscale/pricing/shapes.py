@@ -11,8 +11,25 @@ from onnx_upscale.grain import Grain
 from onnx_upscale.prices import AnalyticPrices, Kernel, byte_convolution
 from onnx_upscale.prices.kernels import BLOCKED, BYTES, PLAIN
 
-# No kernel may take much longer than some milliseconds, and no tensor more than the caches.
-_MOST_MACS, _MOST_ELEMENTS = 1.5e8, 1.2e6
+
+@dataclass(frozen=True)
+class _Scale:
+    """How large kernels are.
+
+    Attributes:
+        macs: The most multiply-adds.
+        elements: The most elements of a tensor.
+        images: How many there may be at a time.
+    """
+
+    macs: float
+    elements: float
+    images: tuple[int, ...]
+
+
+# On a CPU none takes much longer than some milliseconds, and no tensor more than the caches; what
+# takes a GPU longer than to be started needs many images.
+_SCALES = {"cpu": _Scale(1.5e8, 1.2e6, (1,)), "cuda": _Scale(5e9, 1.3e7, (1, 1, 8, 32))}
 # Of maps of networks for 224 pixels, and for powers of two.
 _SIDES = (4, 7, 8, 14, 16, 28, 32, 56, 112)
 _TRIES = 400
@@ -112,7 +129,8 @@ def _one(
         elements = max(kernel.inputs * kernel.stride, kernel.outputs) * kernel.places
         macs = kernel.inputs * kernel.outputs // kernel.groups * kernel.places * kernel.window
         layer = family in (*BLOCKED, *PLAIN, *BYTES, "product")
-        small = elements <= _MOST_ELEMENTS and (not layer or macs <= _MOST_MACS)
+        scale = _SCALES[prices.provider]
+        small = elements <= scale.elements and (not layer or macs <= scale.macs)
         if kernel.family == family and small:
             yield kernel
             return
@@ -137,7 +155,8 @@ def _convolution(
         inputs = prices.counts(inputs, Grain.BLOCK)[pick]
     outputs = prices.counts(outputs, Grain.BLOCK)[pick]
     inputs, outputs, groups = _grouped(rng, family, inputs, outputs)
-    return prices.convolution(inputs, outputs, side * side, window, stride, groups)
+    places = _places(rng, side, prices)
+    return prices.convolution(inputs, outputs, places, window, stride, groups)
 
 
 def _byte_convolution(
@@ -160,6 +179,16 @@ def _window(rng: np.random.Generator, limits: _Range) -> tuple[int, int, int]:
     return side, window, stride
 
 
+def _places(rng: np.random.Generator, side: int, prices: AnalyticPrices) -> int:
+    """The positions of maps of a side, of all images together."""
+    return side * side * _images(rng, prices)
+
+
+def _images(rng: np.random.Generator, prices: AnalyticPrices) -> int:
+    images = _SCALES[prices.provider].images
+    return int(rng.choice(images)) if len(images) > 1 else images[0]
+
+
 def _grouped(
     rng: np.random.Generator, family: str, inputs: int, outputs: int
 ) -> tuple[int, int, int]:
@@ -177,19 +206,26 @@ def _product(
     rng: np.random.Generator, family: str, limits: _Range, prices: AnalyticPrices
 ) -> Kernel:
     inputs, outputs = (_channels(rng, 32, 7) for _ in range(2))
-    return Kernel(family, inputs, outputs, int(rng.choice(_ROWS)))
+    return Kernel(family, inputs, outputs, _rows(rng, prices))
 
 
 def _part(rng: np.random.Generator, family: str, limits: _Range, prices: AnalyticPrices) -> Kernel:
     """A copy of some of the channels."""
     side = int(rng.choice(limits.sides))
     source = _channels(rng, 16, side)
-    return Kernel(family, source, int(source * rng.uniform(0.4, 0.9)), side * side)
+    wanted = int(source * rng.uniform(0.4, 0.9))
+    return Kernel(family, source, wanted, _places(rng, side, prices))
 
 
-def _rows(rng: np.random.Generator, family: str, limits: _Range, prices: AnalyticPrices) -> Kernel:
+def _part_of_rows(
+    rng: np.random.Generator, family: str, limits: _Range, prices: AnalyticPrices
+) -> Kernel:
     source = _channels(rng, 16, 7)
-    return Kernel(family, source, int(source * rng.uniform(0.4, 0.9)), int(rng.choice(_ROWS)))
+    return Kernel(family, source, int(source * rng.uniform(0.4, 0.9)), _rows(rng, prices))
+
+
+def _rows(rng: np.random.Generator, prices: AnalyticPrices) -> int:
+    return int(rng.choice(_ROWS)) * _images(rng, prices)
 
 
 def _plain(rng: np.random.Generator, family: str, limits: _Range, prices: AnalyticPrices) -> Kernel:
@@ -204,7 +240,7 @@ def _plain(rng: np.random.Generator, family: str, limits: _Range, prices: Analyt
     if family == "reduce":
         window = int(rng.choice(_SIDES)) ** 2
         channels = _channels(rng, limits.fewest, int(np.sqrt(window)))
-    return Kernel(family, channels, channels, side * side, window, stride)
+    return Kernel(family, channels, channels, _places(rng, side, prices), window, stride)
 
 
 _DRAWS: dict[str, _Draw] = {
@@ -214,6 +250,6 @@ _DRAWS: dict[str, _Draw] = {
     "product": _product,
     "gather": _part,
     "slice": _part,
-    "gather_last": _rows,
-    "slice_last": _rows,
+    "gather_last": _part_of_rows,
+    "slice_last": _part_of_rows,
 }

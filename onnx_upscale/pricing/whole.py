@@ -20,18 +20,21 @@ _SITTINGS, _ROUNDS = 5, 6
 _LIMITS = 0.8, 1.5  # Beyond these, something else is wrong than where the caches are.
 
 
-def whole_factor(prices: Prices, providers: Sequence[str], threads: int) -> float:
+def whole_factor(
+    prices: Prices, providers: Sequence[str], threads: int, precision: str = "float32"
+) -> float:
     """Times networks, and compares that with what the prices of their kernels add up to.
 
     Args:
         prices: The prices.
         providers: onnxruntime's names of the providers.
         threads: Threads inside a kernel.
+        precision: The type of real numbers.
 
     Returns:
         The median over networks of measured by predicted seconds.
     """
-    models = list(networks())
+    models = list(networks(precision))
     predicted = [_predicted(model, prices) for model in models]
     feed = random_inputs(models[0], input_sizes(models[0]), seed=0)
     rows = []

@@ -11,8 +11,8 @@ import onnx
 import pytest
 
 from build import Net, assert_close, run
-from suite.jobs import MASKS, Job, all_jobs
-from suite.measuring import measured, with_open_batch
+from suite.jobs import KINDS, MASKS, Job, Kind, all_jobs
+from suite.measuring import in_float16, measured, versions, with_open_batch
 
 
 def network() -> onnx.ModelProto:
@@ -31,11 +31,14 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_jobs_are_those_whose_model_is_there(folder: Path) -> None:
-    jobs = [*all_jobs(folder)]
+    jobs = [job for provider in KINDS for job in all_jobs(folder, provider)]
     assert {job.model for job in jobs} == {"resnet18"}
-    assert len({job.name for job in jobs}) == len(jobs) == 2 * 2 * len(MASKS)
-    assert [(job.batch, job.form) for job in jobs[:: len(MASKS)]] == [
-        *((1, "float32"), (1, "int8"), (8, "float32"), (8, "int8")),
+    assert len({job.name for job in jobs}) == len(jobs) == 2 * 2 * 2 * len(MASKS)
+    kinds = [job.kind for job in jobs[:: len(MASKS)]]
+    assert [(kind.provider, kind.batch, kind.form) for kind in kinds] == [
+        *(("cpu", 1, "float32"), ("cpu", 1, "int8"), ("cpu", 8, "float32"), ("cpu", 8, "int8")),
+        *(("cuda", 1, "float32"), ("cuda", 32, "float32")),
+        *(("cuda", 1, "float16"), ("cuda", 32, "float16")),
     ]
 
 
@@ -54,7 +57,7 @@ def test_any_number_of_images(folder: Path) -> None:
 def test_every_version_is_measured(folder: Path, criterion: str, batch: int, form: str) -> None:
     for peer in ("peer", "peerbase"):
         onnx.save(network(), folder / f"resnet18.0.5.{peer}.onnx")
-    job = Job(folder, "resnet18", criterion, 0.5, batch, form)
+    job = Job(folder, "resnet18", criterion, 0.5, Kind("cpu", form, batch))
     scratch = folder / "scratch"
     scratch.mkdir()
     row = measured(job, scratch, "cpu-avx2", runs=2, tune_seconds=0.1)
@@ -63,6 +66,35 @@ def test_every_version_is_measured(folder: Path, criterion: str, batch: int, for
     assert all(each["ms"] > 0 for each in row["models"].values())
     assert row["job"] == job.name
     assert not logging.root.manager.disable, "whatever runs next would log nothing"
+
+
+@pytest.mark.parametrize("batch", [1, 32])
+def test_models_of_a_gpu(folder: Path, batch: int) -> None:
+    """All in half precision, those of the peer for as many images as ours."""
+    for peer in ("peer", "peerbase"):
+        onnx.save(network(), folder / f"resnet18.0.5.{peer}.onnx")
+    job = Job(folder, "resnet18", "random", 0.5, Kind("cuda", "float16", batch))
+    scratch = folder / "scratch"
+    scratch.mkdir()
+    made = versions(job, scratch, "cuda")
+    assert [*made] == ["unpruned", "peerbase", "peer", "gather", "upscale", "auto"]
+    assert len({*made.values()}) == len(made)
+    images = np.random.default_rng(0).standard_normal((batch, 3, 8, 8)).astype(np.float16)
+    for path in made.values():
+        model = onnx.load(path)
+        weights = [tensor for tensor in model.graph.initializer if len(tensor.dims) > 1]
+        assert {tensor.data_type for tensor in weights} == {onnx.TensorProto.FLOAT16}
+        assert run(model, {"x": images})[0].shape == (batch, 4)
+
+
+def test_half_precision_is_near(folder: Path) -> None:
+    made = in_float16(folder / "resnet18.onnx", folder / "half.onnx")
+    image = np.random.default_rng(0).standard_normal((1, 3, 8, 8)).astype(np.float32)
+    (whole,), (half,) = (
+        run(network(), {"x": image}),
+        run(onnx.load(made), {"x": image.astype("f2")}),
+    )
+    np.testing.assert_allclose(half, whole, rtol=0.02, atol=0.01 * np.abs(whole).max())
 
 
 def measurement(model: str, **ms: float) -> dict[str, Any]:
@@ -84,7 +116,10 @@ def test_what_is_said(tmp_path: Path) -> None:
         measurement("resnet50", unpruned=10, peerbase=2, peer=8, gather=9, auto=2),
         measurement("unet", unpruned=10, gather=9, auto=8),
     ]
-    reporting.write_report(rows, tmp_path / "found")
+    gpu = measurement("resnet18", unpruned=10, peer=8, peerbase=9, auto=5)
+    gpu["job"] = "resnet18 random 0.3 batch 32 float16 cuda"
+    del gpu["models"]["auto"]["over_bound"]
+    reporting.write_report([*rows, gpu], tmp_path / "found")
     text = (tmp_path / "found" / "tables.md").read_text()
     assert "| resnet18 | 10.00 | 9.00 | 8.00 | 9.00 |  | 4.00 | 2.00 | 0.500 | 1.500 |" in text
     assert "| unet | 10.00 |  |  | 9.00 |  | 8.00 |  | 0.889 | 1.500 |" in text
@@ -94,3 +129,5 @@ def test_what_is_said(tmp_path: Path) -> None:
     assert "tune / auto: 0.500." in text
     assert (tmp_path / "found" / "random-03-batch-1-float32.svg").stat().st_size > 1000
     assert "random-03-batch-1-float32.svg" in text
+    assert "| resnet18 | 10.00 | 9.00 | 8.00 |  |  | 5.00 |  | 0.625 |  |" in text
+    assert "## random 0.3 batch 32 float16 cuda" in text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from onnx_upscale.prices import Program, Step, works_on_blocks
+from onnx_upscale.prices.kernels import Widths
 from onnx_upscale.prices.lower import lower
 
 
@@ -13,7 +14,7 @@ def lowered(*steps: Step) -> list[str]:
     shapes = {name: (1, 8, 5, 2) for name in "xabcde"}
     shapes["whole"] = (1, 16, 5, 2)
     makers = [Step("Conv", ("x",), (name,), weighted=True) for name in "ab"]
-    return [kernel.family for kernel in lower(Program((*makers, *steps), shapes), 8)][3:]
+    return [kernel.family for kernel in lower(Program((*makers, *steps), shapes), Widths(8))][3:]
 
 
 def test_a_concat_counted_from_the_end_is_plain_and_reorders_its_parts() -> None:
@@ -37,7 +38,9 @@ def quantized(*steps: Step) -> list[str]:
     shapes = {name: (1, 16, 5, 2) for name in ("a", "q", "a8", "b", "r", "c", "d", "e", "f")}
     maker = Step("Conv", ("x",), ("a",), weighted=True)
     shapes |= {"x": (1, 8, 5, 2), "odd": (1, 12, 5, 2)}
-    return [kernel.family for kernel in lower(Program((maker, *first, *steps), shapes), 8)][2:]
+    return [kernel.family for kernel in lower(Program((maker, *first, *steps), shapes), Widths(8))][
+        2:
+    ]
 
 
 def test_bytes_go_on_between_quantized_layers() -> None:

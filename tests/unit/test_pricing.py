@@ -24,7 +24,7 @@ from onnx_upscale.prices import (
     TablePrices,
     load_prices,
 )
-from onnx_upscale.prices.kernels import BYTES, convolution, features
+from onnx_upscale.prices.kernels import BYTES, Widths, convolution, features
 from onnx_upscale.prices.machine import cpu_kind
 from onnx_upscale.prices.table import Measured
 from onnx_upscale.pricing import Errors, Priced, measure, price
@@ -105,8 +105,15 @@ class TestLowering:
     def test_kernels_of_convolutions(
         self, inputs: int, outputs: int, groups: int, family: str, counted: tuple[int, int]
     ) -> None:
-        kernel = convolution(inputs, outputs, 49, 9, 1, groups, 8)
+        kernel = convolution(inputs, outputs, 49, 9, 1, groups, Widths(8))
         assert (kernel.family, (kernel.inputs, kernel.outputs)) == (family, counted)
+
+    @pytest.mark.parametrize(
+        ("inputs", "outputs", "family"),
+        [(16, 16, "direct"), (12, 16, "unrolled"), (16, 12, "unrolled"), (3, 16, "few")],
+    )
+    def test_kernels_of_a_gpu_pad_nothing(self, inputs: int, outputs: int, family: str) -> None:
+        assert analytic("cuda").convolution(inputs, outputs, 49, 9, 1, 1).family == family
 
     @pytest.mark.skipif(cpu_kind() == "cpu-arm64", reason="blocks only where compiled in")
     @pytest.mark.parametrize("strategy", ["gather", "auto", "constrained"])
@@ -270,6 +277,25 @@ class TestPrice:
         found = measure_one_by_one(kernels, cpu, 1, lambda done, of: None)
         assert found[kernels[0]] > found[kernels[1]] > 0
 
+    def test_kernels_of_many_images_and_half_precision(self) -> None:
+        """All that a GPU is asked to run; other providers can run it as well."""
+        kernels = {k.family: k for k in planned(analytic("cuda")) if k.inputs * k.places < 3e5}
+        assert len(kernels) > 20
+        images = set[int]()
+        for kernel in kernels.values():
+            model = probe_model([kernel], "float16")
+            kinds = {value.type.tensor_type.elem_type for value in model.graph.input}
+            assert kinds == {onnx.TensorProto.FLOAT16}
+            images.update(sizes[0] for sizes in input_sizes(model).values())
+            (made, *_) = Session(model, 1).run(random_inputs(model, input_sizes(model), 0)).values()
+            assert made.dtype == np.float16
+        assert len(images) > 1
+
+    def test_one_image_for_a_cpu(self) -> None:
+        for kernel in planned(analytic(), 0.1):
+            sizes = input_sizes(probe_model([kernel])).values()
+            assert {each[0] for each in sizes} == {1}, kernel
+
     def test_what_the_profile_takes_is_taken_off(self, monkeypatch: pytest.MonkeyPatch) -> None:
         nothing, layer = Kernel("overhead", 8, 8, 1), Kernel("direct", 32, 32, 49, 9)
         small, moved = Kernel("gather", 16, 8, 49), Kernel("reorder_out", 32, 32, 49)
@@ -326,6 +352,8 @@ class TestPrice:
             ({"provider": "tpu"}, "`provider` tpu: unknown"),
             ({"threads": -1}, "`threads` -1"),
             ({"share": 0.0}, "`share` 0.0"),
+            ({"precision": "bfloat16"}, "`precision` bfloat16: unknown"),
+            ({"precision": "float16"}, "`precision` float16: the kernels of CPUs"),
         ],
     )
     def test_bad_options(self, options: dict[str, Any], saying: str) -> None:

@@ -29,9 +29,37 @@ SUITE = (
     "vit_b_16",
     "unet",
 )
-FORMS = {"float32": SUITE, "int8": ("resnet18", "mobilenet_v2", "yolov8n", "vit_b_16")}
 MASKS = (("random", 0.3), ("random", 0.5), ("random", 0.7), ("l1", 0.5))
-BATCHES = (1, 8)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What models are measured as.
+
+    Attributes:
+        provider: `cpu` or `cuda`.
+        form: `float32`, `float16` or `int8` (QDQ).
+        batch: How many images an inference takes.
+        models: Which models.
+    """
+
+    provider: str
+    form: str
+    batch: int
+    models: tuple[str, ...] = SUITE
+
+
+_QUANTIZED = ("resnet18", "mobilenet_v2", "yolov8n", "vit_b_16")
+KINDS = {
+    "cpu": tuple(
+        Kind("cpu", form, batch, models)
+        for batch, (form, models) in product((1, 8), (("float32", SUITE), ("int8", _QUANTIZED)))
+    ),
+    "cuda": tuple(
+        Kind("cuda", form, batch) for form, batch in product(("float32", "float16"), (1, 32))
+    ),
+}
+"""The kinds of each provider, the most telling first."""
 
 
 @dataclass(frozen=True)
@@ -43,21 +71,19 @@ class Job:
         model: Its name.
         criterion: `random` or `l1`.
         amount: The share of every layer's input channels that is masked.
-        batch: How many images an inference takes.
-        form: `float32` or `int8` (QDQ).
+        kind: What it is measured as.
     """
 
     folder: Path
     model: str
     criterion: str
     amount: float
-    batch: int
-    form: str
+    kind: Kind
 
     @property
     def name(self) -> str:
         """What results call it."""
-        return f"{self.model} {self.criterion} {self.amount} batch {self.batch} {self.form}"
+        return f"{self.model} {setting(self.criterion, self.amount, self.kind)}"
 
     @property
     def path(self) -> Path:
@@ -69,9 +95,15 @@ class Job:
         return self.folder / f"{self.model}.{self.amount}.{suffix}"
 
 
-def all_jobs(folder: Path) -> Iterator[Job]:
-    """All jobs whose model is there, the most telling first."""
-    for batch, (form, models), (criterion, amount) in product(BATCHES, FORMS.items(), MASKS):
-        for model in models:
+def setting(criterion: str, amount: float, kind: Kind) -> str:
+    """What results call all jobs that differ by their model alone."""
+    on = "" if kind.provider == "cpu" else f" {kind.provider}"
+    return f"{criterion} {amount} batch {kind.batch} {kind.form}{on}"
+
+
+def all_jobs(folder: Path, provider: str) -> Iterator[Job]:
+    """All jobs on a provider whose model is there, the most telling first."""
+    for kind, (criterion, amount) in product(KINDS[provider], MASKS):
+        for model in kind.models:
             if (folder / f"{model}.onnx").exists():
-                yield Job(folder, model, criterion, amount, batch, form)
+                yield Job(folder, model, criterion, amount, kind)

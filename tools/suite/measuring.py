@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import onnx
+from onnxruntime.transformers.float16 import convert_float_to_float16
 
 import onnx_upscale
 from onnx_upscale.running import model_inputs
@@ -16,6 +18,39 @@ from zoo import input_masks
 STRATEGIES = ("gather", "upscale", "auto")
 PEERS = ("peerbase", "peer")
 PROFILED = ("compute", "copies", "reorders", "over_bound")
+
+
+def versions(job: Job, folder: Path, target: str, tune_seconds: float = 0) -> dict[str, Path]:
+    """Makes all versions of a model that are compared.
+
+    Args:
+        job: The job.
+        folder: Where models may be written.
+        target: Whose costs `auto` plans for.
+        tune_seconds: How long `--tune` may take; 0 leaves it out.
+
+    Returns:
+        The file of each version, the unpruned one first.
+    """
+    path = _as_measured(job, job.path, folder)
+    masks = _masks(job, path)
+    found = {"unpruned": path}
+    if job.criterion == "random" and job.kind.form != "int8":
+        peers = {peer: job.beside(f"{peer}.onnx") for peer in PEERS}
+        if job.kind.provider == "cuda" or job.kind.batch == 1:
+            for peer, exported in peers.items():
+                if exported.exists():
+                    found[peer] = _as_measured(job, exported, folder)
+    for name in (*STRATEGIES, *["tune"] * (tune_seconds > 0)):
+        how: dict[str, Any] = {"strategy": name}
+        if name == "tune":
+            how = {"tune": True, "tune_seconds": tune_seconds}
+        made = onnx_upscale.optimize(
+            path, masks, target=target, inputs=inputs_of(job, path), verify=False, **how
+        )
+        found[name] = folder / f"{name}.onnx"
+        made.save(found[name])
+    return found
 
 
 def measured(job: Job, folder: Path, target: str, runs: int, tune_seconds: float) -> dict[str, Any]:
@@ -29,54 +64,65 @@ def measured(job: Job, folder: Path, target: str, runs: int, tune_seconds: float
         tune_seconds: How long `--tune` may take; 0 leaves it out.
 
     Returns:
-        Milliseconds per version, whole, and in compute nodes, copies and reorders.
+        Milliseconds per version, whole, and on CPUs in compute nodes, copies and reorders.
     """
-    path = job.path
-    if job.form == "int8":
-        path = quantized(path, "QDQ", folder)
-    if job.batch > 1:
-        path = with_open_batch(path, folder / "open.onnx")
-    masks = _masks(job, path)
-    inputs = {
-        value.name: (job.batch, *(dim.dim_value for dim in value.type.tensor_type.shape.dim[1:]))
-        for value in model_inputs(onnx.load(path, load_external_data=False))
-    }
-    versions = {"unpruned": path}
-    if (job.criterion, job.batch, job.form) == ("random", 1, "float32"):
-        peers = {peer: job.beside(f"{peer}.onnx") for peer in PEERS}
-        versions.update({peer: path for peer, path in peers.items() if path.exists()})
-    for name in (*STRATEGIES, *["tune"] * (tune_seconds > 0)):
-        how: dict[str, Any] = {"strategy": name}
-        if name == "tune":
-            how = {"tune": True, "tune_seconds": tune_seconds}
-        made = onnx_upscale.optimize(path, masks, target=target, inputs=inputs, verify=False, **how)
-        versions[name] = folder / f"{name}.onnx"
-        made.save(versions[name])
+    made = versions(job, folder, target, tune_seconds)
+    return timed(job, made, target, runs)
+
+
+def timed(job: Job, made: Mapping[str, Path], target: str, runs: int) -> dict[str, Any]:
+    """What the versions of a job take, as `measured` gives it."""
     found = onnx_upscale.bench(
-        [*versions.values()],
-        names=[*versions],
-        inputs=inputs,
+        [*made.values()],
+        provider=job.kind.provider,
+        names=[*made],
+        inputs=inputs_of(job, made["unpruned"]),
         runs=runs,
-        profile=True,
+        profile=job.kind.provider == "cpu",
         memory=False,
     ).to_json()
     models = {
         each["name"]: {
             "ms": each["latency_ms"]["median"],
             "ratio": each["ratio"]["median"],
-            **{kind: each["profile_ms"][kind] for kind in PROFILED},
+            **{kind: each["profile_ms"][kind] for kind in PROFILED if each["profile_ms"]},
         }
         for each in found["models"]
     }
     return {"job": job.name, "target": Path(target).name, "models": models}
 
 
+def inputs_of(job: Job, path: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of all inputs of a model as a job runs it."""
+    return {
+        value.name: (job.kind.batch, *(d.dim_value for d in value.type.tensor_type.shape.dim[1:]))
+        for value in model_inputs(onnx.load(path, load_external_data=False))
+    }
+
+
+def _as_measured(job: Job, path: Path, folder: Path) -> Path:
+    """A model in the numbers and for the batch of a job."""
+    if job.kind.form == "int8":
+        path = quantized(path, "QDQ", folder)
+    if job.kind.batch > 1:
+        path = with_open_batch(path, folder / f"{path.stem}.open.onnx")
+    if job.kind.form == "float16":
+        path = in_float16(path, folder / f"{path.stem}.float16.onnx")
+    return path
+
+
 def _masks(job: Job, path: Path) -> dict[str, Any]:
     if job.criterion == "random":
-        if job.form == "int8":
+        if job.kind.form == "int8":
             return input_masks(path.parent, path.stem, str(job.amount))
         return input_masks(job.folder, job.model, str(job.amount))
     return dict(onnx_upscale.mask(path, job.criterion, job.amount))
+
+
+def in_float16(path: Path, made: Path) -> Path:
+    """A model whose real numbers are of half precision."""
+    onnx.save(convert_float_to_float16(onnx.load(path)), made)
+    return made
 
 
 def with_open_batch(path: Path, made: Path) -> Path:

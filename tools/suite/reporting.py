@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiment.plots import save
-from suite.jobs import BATCHES, EIGHT, FORMS, MASKS
+from suite.jobs import EIGHT, KINDS, MASKS, setting
 from zoo import table
 
 Row = Mapping[str, Any]
@@ -25,13 +25,18 @@ def write_report(rows: Sequence[Row], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     parts = ["# All tables of the suite"]
     plots: dict[str, Callable[[], Figure]] = {}
-    kinds = product(BATCHES, FORMS, MASKS)
-    for setting in (f"{c} {amount} batch {batch} {form}" for batch, form, (c, amount) in kinds):
-        own = {row["job"].partition(" ")[0]: row for row in rows if setting in row["job"]}
+    for kind, masks in product(chain.from_iterable(KINDS.values()), MASKS):
+        title = setting(*masks, kind)
+        own = {
+            model: row
+            for row in rows
+            for model, _, of in [row["job"].partition(" ")]
+            if of == title
+        }
         if own:
-            name = setting.replace(" ", "-").replace(".", "")
-            parts += [f"## {setting}", _table(own), f"![{setting}]({name}.svg)", _means(own)]
-            plots[name] = functools.partial(_plot, own, setting)
+            name = title.replace(" ", "-").replace(".", "")
+            parts += [f"## {title}", _table(own), f"![{title}]({name}.svg)", _means(own)]
+            plots[name] = functools.partial(_plot, own, title)
     (folder / "tables.md").write_text("\n\n".join(parts) + "\n")
     save(plots, folder)
 
@@ -44,18 +49,21 @@ def _table(rows: Mapping[str, Row]) -> str:
         times = (f"{models[name]['ms']:.2f}" if name in models else "" for name in _COLUMNS)
         best = min(each["ratio"] for name, each in models.items() if name not in ("auto", "tune"))
         ratio = models["auto"]["ratio"] / best
-        lines.append([model, *times, f"{ratio:.3f}", f"{bound(row):.3f}"])
+        above = bound(row)
+        lines.append([model, *times, f"{ratio:.3f}", "" if above is None else f"{above:.3f}"])
     return table(head, lines)
 
 
-def bound(row: Row, name: str = "auto") -> float:
-    """How far a model is above its copy-free bound, as `bench --profile` says."""
-    return float(row["models"][name]["over_bound"])
+def bound(row: Row, name: str = "auto") -> float | None:
+    """How far a model is above its copy-free bound, as `bench --profile` says, if it does."""
+    above = row["models"][name].get("over_bound")
+    return None if above is None else float(above)
 
 
 def _means(rows: Mapping[str, Row]) -> str:
     """Geometric means: to the faster peer, to the bound, of tuned models."""
-    said = [f"Distance to the copy-free bound: {_mean(map(bound, rows.values())):.3f}."]
+    bounds = [above for above in map(bound, rows.values()) if above is not None]
+    said = [f"Distance to the copy-free bound: {_mean(bounds):.3f}."] if bounds else []
     peers = [
         (row["models"], min(row["models"][peer]["ratio"] for peer in ("peer", "peerbase")))
         for model, row in rows.items()
