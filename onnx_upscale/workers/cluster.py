@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from onnx_upscale.errors import UpscaleError, UsageError, WorkerError
 from onnx_upscale.samples import Ticket
 from onnx_upscale.workers.member import Member
+from onnx_upscale.workers.sigterm import TermHandler
 
 T = TypeVar("T")
 
@@ -52,21 +53,15 @@ class Connection:
         self.workers = 0
 
     def __enter__(self) -> Connection:
-        ray, address = self._ray, self._address
+        ray = self._ray
         if not ray.is_initialized():
-            if address == LOCAL:
-                ray.init(
-                    address="local",
-                    num_cpus=self._wanted or os.cpu_count(),
-                    include_dashboard=False,
-                    **_QUIET,
-                )
-            else:
-                _check_answers(address)
-                try:
-                    ray.init(address=address, **_QUIET)
-                except Exception as error:  # Whatever it raises; also where versions differ.
-                    raise UsageError(f"`ray` {address}: {_first_line(error)}") from None
+            self._handler = TermHandler()
+            try:
+                self._start()
+            except BaseException:
+                self._handler.set_again()
+                raise
+            self._handler.set_beside_ray()
             self._ours = True
         cpus = int(ray.cluster_resources().get("CPU", 0))
         self.workers = self._wanted or cpus
@@ -75,9 +70,26 @@ class Connection:
             raise UsageError(f"`workers` {self.workers}: the cluster has {cpus} CPUs")
         return self
 
+    def _start(self) -> None:
+        ray, address = self._ray, self._address
+        if address == LOCAL:
+            ray.init(
+                address="local",
+                num_cpus=self._wanted or os.cpu_count(),
+                include_dashboard=False,
+                **_QUIET,
+            )
+            return
+        _check_answers(address)
+        try:
+            ray.init(address=address, **_QUIET)
+        except Exception as error:  # Whatever it raises; also where versions differ.
+            raise UsageError(f"`ray` {address}: {_first_line(error)}") from None
+
     def __exit__(self, *exception: object) -> None:
         if self._ours:
             self._ray.shutdown()
+            self._handler.set_again()
 
     def team(self, tickets: Sequence[Ticket]) -> Cluster:
         """A worker per ticket."""

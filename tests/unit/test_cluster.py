@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from test_workers import MASKS, assert_alike, calls, pid, refuse, residual, samples
 
@@ -17,6 +20,7 @@ from onnx_upscale import DataError, UsageError, WorkerError
 from onnx_upscale.samples import Share, open_source
 from onnx_upscale.storage import Stored
 from onnx_upscale.workers import Team, gather
+from onnx_upscale.workers.sigterm import TermHandler
 
 ray: Any = pytest.importorskip("ray")
 pytestmark = [
@@ -30,12 +34,14 @@ pytestmark = [
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
     """One for all tests, as starting one takes seconds."""
+    handler = TermHandler()  # Or SIGTERM would end tests that come later in this process.
     quiet = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     path = os.pathsep.join(sys.path)  # With the kit, which pytest put there.
     ray.init(address="local", num_cpus=2, runtime_env={"env_vars": {"PYTHONPATH": path}}, **quiet)
     yield
     ray.shutdown()
+    handler.set_again()
 
 
 def team_of(workers: int | None) -> Any:
@@ -110,3 +116,33 @@ def test_somebody_else_answers(monkeypatch: pytest.MonkeyPatch) -> None:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         with pytest.raises(UsageError, match="no Ray cluster: it said nothing for 1 seconds"):
             onnx_upscale.recover(residual(), MASKS, samples(9), ray=address)
+
+
+INTERRUPTED = """
+import os, signal, sys
+from onnx_upscale.cli import main
+from onnx_upscale.workers.cluster import Cluster
+def end(*_):
+    os.kill(os.getpid(), signal.SIGTERM)
+WHERE.NAME = end
+main(["prune", "in.onnx", "out.onnx", "--data", "data.npy", "--macs", "0.8", "--ray", "local"])
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are those of POSIX")
+@pytest.mark.parametrize(("where", "name"), [("Cluster", "ask"), ("os", "fsync")])
+def test_a_signal_on_the_cluster_and_after_it(where: str, name: str, tmp_path: Path) -> None:
+    """Ray has handlers of its own, and takes only half of them back; ours must stay in force."""
+    onnx.save(residual(), tmp_path / "in.onnx")
+    np.save(tmp_path / "data.npy", samples(9))
+    before = set(tmp_path.iterdir())
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED.replace("WHERE", where).replace("NAME", name)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stderr.endswith("onnx-upscale: error: interrupted\n"), done.stderr
+    assert done.returncode == 1
+    assert set(tmp_path.iterdir()) == before
