@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import onnx
 
+from onnx_upscale.optimizer.apply.renaming import rename_constants
 from onnx_upscale.optimizer.apply.surgery import fresh_name
 from onnx_upscale.optimizer.load.bodies import Body
-from onnx_upscale.optimizer.load.subgraphs import names_captured, subgraphs
+from onnx_upscale.optimizer.load.subgraphs import names_captured
 from onnx_upscale.protobuf import copy_fields
 
 
@@ -89,19 +89,4 @@ def give_back_names(graph: onnx.GraphProto, shared: Shared) -> None:
         if content and name not in stored and tensor.name in stored:
             made.setdefault(name, []).append(tensor.name)
     renamed = {names[0]: name for name, names in made.items() if len(names) == 1}
-    if not renamed:
-        return
-    for tensor in graph.initializer:
-        tensor.name = renamed.get(tensor.name, tensor.name)
-    for value in graph.input:  # Where initializers are listed.
-        value.name = renamed.get(value.name, value.name)
-    _rename(graph, renamed)
-
-
-def _rename(graph: onnx.GraphProto, renamed: Mapping[str, str]) -> None:
-    for node in graph.node:
-        for slot, name in enumerate(node.input):
-            if name in renamed:
-                node.input[slot] = renamed[name]
-        for inner in subgraphs(node):
-            _rename(inner, renamed)
+    rename_constants(graph, renamed)
