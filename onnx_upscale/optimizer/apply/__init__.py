@@ -13,6 +13,7 @@ from onnx_upscale.optimizer.apply.convolve import convolve
 from onnx_upscale.optimizer.apply.copies import Copies
 from onnx_upscale.optimizer.apply.editor import NodeEditor
 from onnx_upscale.optimizer.apply.emit import Emitted, emit
+from onnx_upscale.optimizer.apply.generated import rename_generated
 from onnx_upscale.optimizer.apply.parts import read_in_parts
 from onnx_upscale.optimizer.apply.pool import pool_first
 from onnx_upscale.optimizer.apply.surgery import Surgery
@@ -104,6 +105,7 @@ def _emitted(
 
     emitted = emit_at((), 0, graph, change)
     give_back_names(emitted.model.graph, shared)
+    rename_generated(emitted.model.graph)
     return emitted
 
 

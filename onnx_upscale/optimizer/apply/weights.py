@@ -20,8 +20,6 @@ from onnx_upscale.optimizer.load.scale_blocks import whole_blocks
 from onnx_upscale.optimizer.load.values import Array
 from onnx_upscale.optimizer.plan import Plan, Shift
 
-_LEFT_BY_FUSION = "gemm_input_shape"
-
 
 @dataclass
 class Cut:
@@ -159,10 +157,8 @@ def _shift(surgery: Surgery, edit: Shift, cuts: dict[Use, Cut]) -> None:
         return
     assert layer.output_axis is not None
     own = own.reshape(-1, *(1,) * (layer.result_rank - 1 - layer.output_axis))
-    # onnxruntime 1.32 does not load a product with an Add beside what its own fusion left behind.
-    fused = graph.constants.is_initializer(_LEFT_BY_FUSION)
-    constant = surgery.constant(surgery.fresh_name(stem), -own if fused else own)
-    surgery.insert_after(index, "Sub" if fused else "Add", f"{stem}_node", [constant])
+    constant = surgery.constant(surgery.fresh_name(stem), own)
+    surgery.insert_after(index, "Add", f"{stem}_node", [constant])
 
 
 def _rounded(values: Array, kind: np.dtype[Any]) -> Array:
