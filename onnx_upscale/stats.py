@@ -12,8 +12,9 @@ from onnx import helper
 from onnx_upscale.copies import COPIES
 from onnx_upscale.declared import Shape
 from onnx_upscale.optimizer.load.attention import attention_reads, attention_work
+from onnx_upscale.optimizer.load.known import is_known
 from onnx_upscale.optimizer.load.layers import multiply_adds, work_reads
-from onnx_upscale.optimizer.load.shapes import is_fixed, skeleton, with_shapes
+from onnx_upscale.optimizer.load.shapes import infer, skeleton
 from onnx_upscale.optimizer.load.subgraphs import subgraphs
 from onnx_upscale.optimizer.load.tensors import Tensors, derive
 from onnx_upscale.optimizer.load.witness import shapes_at
@@ -125,14 +126,14 @@ def _shapes_at(
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param in bound:
                 dim.dim_value = bound[dim.dim_param]
-    found = derive(with_shapes(slim), model)
+    found = derive(infer(slim), model)
     lacking = _lacking(wanted, found.shapes)
     seen = shapes_at(shown_by(), lacking, sizes) if lacking and sizes and runs else {}
     return {**found.shapes, **seen}, found.types
 
 
 def _lacking(wanted: Sequence[str], shapes: Mapping[str, Shape]) -> list[str]:
-    return [name for name in wanted if not is_fixed(shapes.get(name))]
+    return [name for name in wanted if not is_known(shapes.get(name))]
 
 
 def _bytes(tensor: str, shapes: Mapping[str, Shape], types: Mapping[str, int]) -> int:

@@ -10,7 +10,7 @@ from onnx import TensorProto
 import onnx_upscale
 from build import Net, bare, input_values, run
 from onnx_upscale.optimizer.load import load, witness
-from onnx_upscale.optimizer.load.shapes import with_shapes
+from onnx_upscale.optimizer.load.shapes import Inferred, infer
 from onnx_upscale.stats import measure
 
 
@@ -64,10 +64,10 @@ def test_shapes_that_were_found_before_do_where_no_size_is_open(
     assert tensors.shapes
     asked: list[onnx.ModelProto] = []
 
-    def inferred(slim: onnx.ModelProto) -> onnx.ModelProto:
+    def inferred(slim: onnx.ModelProto) -> Inferred:
         asked.append(slim)
-        return with_shapes(slim)
+        return infer(slim)
 
-    monkeypatch.setattr("onnx_upscale.stats.with_shapes", inferred)
+    monkeypatch.setattr("onnx_upscale.stats.infer", inferred)
     assert measure(model, {"x": (5, 4)}, known=tensors).macs == 60
     assert bool(asked) != fixed

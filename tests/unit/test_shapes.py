@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, shape_inference
 
-from onnx_upscale.optimizer.load.shapes import with_shapes
+from onnx_upscale.optimizer.load.shapes import infer
 from onnx_upscale.optimizer.load.subgraphs import subgraphs
 
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
@@ -111,16 +111,16 @@ MODELS: dict[str, tuple[onnx.ModelProto, int]] = {
 @pytest.mark.parametrize("case", MODELS)
 def test_it_is_what_following_values_gives(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, runs = MODELS[case]
-    infer, followed = shape_inference.infer_shapes, list[bool]()
+    as_onnx, followed = shape_inference.infer_shapes, list[bool]()
 
     def counted(slim: onnx.ModelProto, data_prop: bool = False) -> onnx.ModelProto:
         followed.append(data_prop)
-        return infer(slim, data_prop=data_prop)
+        return as_onnx(slim, data_prop=data_prop)
 
     monkeypatch.setattr(shape_inference, "infer_shapes", counted)
-    found = with_shapes(model)
+    found = infer(model).model
     assert followed == [False, True][:runs]
-    wanted = infer(model, data_prop=True)
+    wanted = as_onnx(model, data_prop=True)
     assert found == wanted
 
 

@@ -12,7 +12,7 @@ import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
 from onnx_upscale.optimizer.apply.surgery import Surgery
-from onnx_upscale.optimizer.load.shapes import skeleton, with_shapes
+from onnx_upscale.optimizer.load.shapes import infer, skeleton
 from onnx_upscale.protobuf import copy_fields
 
 
@@ -190,7 +190,7 @@ def _refresh_shapes(
     added = names - known
     if not stale and not added:
         return
-    found = {value.name: value for value in with_shapes(skeleton(emitted)).graph.value_info}
+    found = {value.name: value for value in infer(skeleton(emitted)).model.graph.value_info}
     for name, value in stale.items():
         if name in found:
             emitted.graph.value_info.append(value)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import onnx
 
 from onnx_upscale.declared import Shape
+from onnx_upscale.optimizer.load.known import is_known
 from onnx_upscale.optimizer.load.pointwise import MICROSOFT
-from onnx_upscale.optimizer.load.shapes import is_fixed
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def attention_work(node: onnx.NodeProto, shapes: Mapping[str, Shape]) -> int:
         How many; none for other nodes, or where a size is not known.
     """
     slots = _slots(node)
-    if slots is None or not all(is_fixed(shapes.get(name)) for name in attention_reads(node)):
+    if slots is None or not all(is_known(shapes.get(name)) for name in attention_reads(node)):
         return 0
 
     def sizes(slot: int) -> list[int]:

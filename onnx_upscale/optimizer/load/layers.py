@@ -23,11 +23,11 @@ from onnx_upscale.declared import Shape
 from onnx_upscale.grain import Grain
 from onnx_upscale.optimizer.load.graph import Graph, IntArray, Node, Override, Use
 from onnx_upscale.optimizer.load.in_bytes import computes_in_bytes
+from onnx_upscale.optimizer.load.known import is_known
 from onnx_upscale.optimizer.load.pointwise import Activation
 from onnx_upscale.optimizer.load.quantization import Quantization
 from onnx_upscale.optimizer.load.recurrence import STATE_WEIGHT_SLOT, Recurrence
 from onnx_upscale.optimizer.load.scale_blocks import BlockCoding, ScaleBlocks, scale_blocks
-from onnx_upscale.optimizer.load.shapes import is_fixed
 from onnx_upscale.optimizer.load.sides import Side
 from onnx_upscale.optimizer.load.values import Array
 
@@ -410,7 +410,7 @@ def multiply_adds(node: onnx.NodeProto, shapes: Mapping[str, Shape]) -> int:
     """
     operator = LAYER_OPERATORS.get((node.domain, node.op_type))
     known = [shapes.get(name) for name in work_reads(node)]
-    if operator is None or not known or not all(map(is_fixed, known)):
+    if operator is None or not known or not all(map(is_known, known)):
         return 0
     data, weight, made = (
         [size for size in shape or () if isinstance(size, int)] for shape in known

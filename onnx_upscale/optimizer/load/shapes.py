@@ -2,20 +2,97 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from functools import cached_property
 
 import onnx
 from onnx import shape_inference
 
 from onnx_upscale.declared import Shape, shape_of
+from onnx_upscale.optimizer.load.known import is_known, names_in
 from onnx_upscale.optimizer.load.subgraphs import subgraphs
 
 # Constants up to this many elements can hold shapes, axes and pads; larger ones are weights.
 _SHAPE_ELEMENTS = 1024
 # Longer than the largest vocabularies, which have a bias each.
 _LONG_VECTOR = 1 << 18
-NO_NAMES = frozenset({"None", "?", "-1", "unk", "unknown", "dynamic"})
-"""What some converters call every size that they do not know, so that two need not be equal."""
+
+
+class Inferred:
+    """What a model says of its tensors after shape inference.
+
+    Args:
+        model: The model, without large weights.
+
+    Attributes:
+        model: The same.
+        shapes: Shapes by tensor name.
+        types: Element types (`TensorProto.DataType`) by tensor name.
+    """
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.model = model
+        self.shapes: dict[str, Shape] = {}
+        self.types: dict[str, int] = {}
+        graph = model.graph
+        for value in (*graph.value_info, *graph.output, *graph.input):
+            if not value.type.HasField("tensor_type"):
+                continue
+            tensor = value.type.tensor_type
+            self.types[value.name] = tensor.elem_type
+            if tensor.HasField("shape"):
+                self.shapes[value.name] = shape_of(value)
+
+    @cached_property
+    def open(self) -> list[str]:
+        """What nodes make, but for what has numbers and names of the inputs' sizes only."""
+        made = (name for node in self.model.graph.node for name in node.output if name)
+        return [name for name in made if not is_known(self.shapes.get(name), self._names)]
+
+    @cached_property
+    def _names(self) -> frozenset[str]:
+        return names_in(self.shapes.get(value.name, ()) for value in self.model.graph.input)
+
+    def is_all(self, declared: onnx.GraphProto) -> bool:
+        """Whether nothing can be added, in a graph without bodies.
+
+        Outputs may have names of their own, as exporters give them.
+
+        Args:
+            declared: What the model said of its outputs before.
+        """
+        graph = self.model.graph
+        if not {value.name for value in graph.output}.issuperset(self.open):
+            return False
+        names = self._names | names_in(map(shape_of, declared.output))
+        return all(is_known(self.shapes.get(name), names) for name in self.open) and not any(
+            True for node in graph.node for _ in subgraphs(node)
+        )
+
+    def has_long_vector(self) -> bool:
+        """Whether onnx would take long to follow values."""
+        vectors = (shape[0] for shape in self.shapes.values() if len(shape) == 1)
+        return any(isinstance(size, int) and size > _LONG_VECTOR for size in vectors)
+
+
+def infer(slim: onnx.ModelProto) -> Inferred:
+    """Runs shape inference, and lets values follow through shape arithmetic where that is cheap.
+
+    onnx keeps a record per element for every vector that it follows, so that one node which makes a
+    long vector, such as a Range, would fill the memory.
+
+    Args:
+        slim: A model without large weights.
+
+    Returns:
+        What was found; what the model itself says where onnx does not know an operator.
+    """
+    try:
+        plain = Inferred(shape_inference.infer_shapes(slim))
+        if plain.is_all(slim.graph) or plain.has_long_vector():
+            return plain
+        return Inferred(shape_inference.infer_shapes(slim, data_prop=True))
+    except (shape_inference.InferenceError, RuntimeError, ValueError):
+        return Inferred(slim)
 
 
 def skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -47,87 +124,3 @@ def skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
                 onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
             )
     return slim
-
-
-def is_fixed(shape: Shape | None) -> bool:
-    """Whether every size of a shape is known as a number."""
-    return shape is not None and all(isinstance(size, int) for size in shape)
-
-
-def with_shapes(slim: onnx.ModelProto) -> onnx.ModelProto:
-    """Runs shape inference, and lets values follow through shape arithmetic where that is cheap.
-
-    onnx keeps a record per element for every vector that it follows, so that one node which makes a
-    long vector, such as a Range, would fill the memory.
-
-    Args:
-        slim: A model without large weights.
-
-    Returns:
-        It with what was found; as it is where onnx does not know an operator, so that what the
-        model itself says must do.
-    """
-    try:
-        plain = shape_inference.infer_shapes(slim)
-        if _has_all_sizes(plain.graph, slim.graph) or _has_long_vector(plain.graph):
-            return plain
-        return shape_inference.infer_shapes(slim, data_prop=True)
-    except (shape_inference.InferenceError, RuntimeError, ValueError):
-        return slim
-
-
-def _has_all_sizes(graph: onnx.GraphProto, declared: onnx.GraphProto) -> bool:
-    """Whether every size is a number or has the name of an input's, in a graph without bodies.
-
-    Outputs may have names of their own, as exporters give them.
-    """
-    named, own = _names(declared.input), _names(declared.output)
-    outputs = {value.name for value in graph.output}
-    known = set()
-    for value in (*graph.value_info, *graph.output):
-        tensor = value.type.tensor_type
-        names = named | own if value.name in outputs else named
-        sizes = (dim.dim_value or dim.dim_param in names for dim in tensor.shape.dim)
-        if all(sizes) and tensor.HasField("shape"):
-            known.add(value.name)
-    made = (name for node in graph.node for name in node.output if name)
-    return known.issuperset(made) and not any(True for n in graph.node for _ in subgraphs(n))
-
-
-def _names(values: Iterable[onnx.ValueInfoProto]) -> set[str]:
-    sizes = (dim.dim_param for value in values for dim in value.type.tensor_type.shape.dim)
-    return set(sizes) - {"", *NO_NAMES}
-
-
-def _has_long_vector(graph: onnx.GraphProto) -> bool:
-    values = (*graph.value_info, *graph.output, *graph.input)
-    shapes = (value.type.tensor_type.shape.dim for value in values)
-    return any(len(dims) == 1 and dims[0].dim_value > _LONG_VECTOR for dims in shapes)
-
-
-def shapes_in(
-    slim: onnx.ModelProto, model: onnx.ModelProto
-) -> tuple[Mapping[str, Shape], Mapping[str, int]]:
-    """Collects the shapes and types of a model after shape inference.
-
-    Args:
-        slim: The model without large weights, as `with_shapes` gives it.
-        model: The model with them.
-
-    Returns:
-        Shapes and element types (`TensorProto.DataType`) by tensor name. A size is an int, the
-        name of a symbolic dimension, or None where nothing is known.
-    """
-    shapes: dict[str, Shape] = {}
-    types: dict[str, int] = {}
-    for value in [*slim.graph.value_info, *slim.graph.output, *slim.graph.input]:
-        tensor = value.type.tensor_type
-        if not value.type.HasField("tensor_type"):
-            continue
-        types[value.name] = tensor.elem_type
-        if tensor.HasField("shape"):
-            shapes[value.name] = shape_of(value)
-    for initializer in model.graph.initializer:
-        shapes[initializer.name] = tuple(initializer.dims)
-        types[initializer.name] = initializer.data_type
-    return shapes, types

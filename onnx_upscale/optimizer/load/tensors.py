@@ -16,7 +16,7 @@ from onnx_upscale.declared import Shape
 from onnx_upscale.errors import VerifySetupError
 from onnx_upscale.optimizer.load.arithmetic import Value
 from onnx_upscale.optimizer.load.polynomials import polynomial
-from onnx_upscale.optimizer.load.shapes import NO_NAMES, shapes_in, skeleton, with_shapes
+from onnx_upscale.optimizer.load.shapes import Inferred, infer, skeleton
 from onnx_upscale.optimizer.load.tracing import Found, trace
 from onnx_upscale.optimizer.load.witness import Sizes, Witness, observe, shapes_at
 from onnx_upscale.running import input_sizes, model_inputs
@@ -95,14 +95,16 @@ class Tensors:
 
     @cached_property
     def _found(self) -> Found:
-        slim = with_shapes(skeleton(self._model))
-        found = derive(slim, self._model)
+        inferred = infer(skeleton(self._model))
+        slim, found = inferred.model, derive(inferred, self._model)
         lacking = _lacking(slim, found)
         if not lacking or not self._runs:
             return found
         reshaped = _made(slim, "Reshape")
         witness = observe(self._model, [*lacking, *reshaped], self._sizes)
-        return found if witness is None else _derive_from(witness, lacking, slim, self._model)
+        if witness is None:
+            return found
+        return _derive_from(witness, lacking, inferred, self._model)
 
 
 def _value(size: str | None, names: Mapping[str, int]) -> int:
@@ -112,31 +114,39 @@ def _value(size: str | None, names: Mapping[str, int]) -> int:
     return 1 if value is None else max(value, 1)
 
 
-def derive(slim: onnx.ModelProto, model: onnx.ModelProto) -> Found:
+def derive(inferred: Inferred, model: onnx.ModelProto) -> Found:
     """The shapes and types that follow from a model without running it.
 
     Args:
-        slim: The model without large weights, after onnx's shape inference.
-        model: The model with them.
+        inferred: What onnx's shape inference found.
+        model: The model with its large weights.
 
     Returns:
         What is known.
     """
-    found = Found(*shapes_in(slim, model))
-    return found if _is_complete(slim, found) else trace(slim, _overridable(model), found)
+    found = _with_weights(inferred, model)
+    return trace(inferred.model, _overridable(model), found) if inferred.open else found
+
+
+def _with_weights(inferred: Inferred, model: onnx.ModelProto) -> Found:
+    shapes, types = dict(inferred.shapes), dict(inferred.types)
+    for initializer in model.graph.initializer:
+        shapes[initializer.name] = tuple(initializer.dims)
+        types[initializer.name] = initializer.data_type
+    return Found(shapes, types)
 
 
 def _derive_from(
-    witness: Witness, lacking: list[str], slim: onnx.ModelProto, model: onnx.ModelProto
+    witness: Witness, lacking: list[str], inferred: Inferred, model: onnx.ModelProto
 ) -> Found:
     """Goes on from what was seen; no shape stays that a run contradicts."""
-    declared = shapes_in(slim, model)
-    shapes, types = dict(declared[0]), dict(declared[1])
+    declared = _with_weights(inferred, model)
+    shapes, types = dict(declared.shapes), dict(declared.types)
     for name in lacking:
         shape = witness.shape(name)
         if shape is not None:
             shapes[name], types[name] = shape, witness.types[name]
-    found = trace(slim, _overridable(model), Found(shapes, types))
+    found = trace(inferred.model, _overridable(model), Found(shapes, types))
     agreed = {
         name: shape for name, shape in found.shapes.items() if not witness.contradicts(name, shape)
     }
@@ -151,21 +161,6 @@ def _lacking(slim: onnx.ModelProto, found: Found) -> list[str]:
         if value.HasField("type") and not value.type.HasField("tensor_type"):
             read.discard(value.name)  # Sequences and the like have no shape.
     return [name for name in _made(slim) if name in read and name not in found.shapes]
-
-
-def _is_complete(slim: onnx.ModelProto, found: Found) -> bool:
-    """Whether every size is a number, or has the name of one of an input."""
-    names = {
-        size
-        for value in slim.graph.input
-        for size in found.shapes.get(value.name, ())
-        if isinstance(size, str)
-    } - NO_NAMES
-    shapes = (found.shapes.get(name) for name in _made(slim))
-    return all(
-        shape is not None and all(isinstance(size, int) or size in names for size in shape)
-        for shape in shapes
-    )
 
 
 def _overridable(model: onnx.ModelProto) -> frozenset[str]:

@@ -24,10 +24,10 @@ from onnx_upscale.declared import Shape, shape_in
 from onnx_upscale.optimizer.load.arithmetic import FEW, MOST_TERMS, Value, compute, vector
 from onnx_upscale.optimizer.load.attention import MAKES_OPERANDS
 from onnx_upscale.optimizer.load.fused_shapes import FUSED_SHAPE_RULES, TYPED_BY
+from onnx_upscale.optimizer.load.known import NO_NAMES, is_known, names_in
 from onnx_upscale.optimizer.load.pointwise import MICROSOFT
 from onnx_upscale.optimizer.load.polynomials import polynomial, product_of
 from onnx_upscale.optimizer.load.shape_rules import SHAPE_RULES, Use
-from onnx_upscale.optimizer.load.shapes import NO_NAMES, is_fixed
 
 
 @dataclass(frozen=True)
@@ -102,9 +102,7 @@ class _Walk:
         for name in [name for name in self.shapes if name not in made]:
             self._settle(name, self.shapes[name])
         self._outputs = {value.name for value in slim.graph.output}
-        self._given = {
-            size for value in slim.graph.input for size in self.shapes.get(value.name, ())
-        }
+        self._given = names_in(self.shapes.get(value.name, ()) for value in slim.graph.input)
 
     def visit(self, node: onnx.NodeProto) -> None:
         """Takes the next node."""
@@ -132,15 +130,12 @@ class _Walk:
         The names of inputs are believed as numbers are, but where callers may have written them.
         """
         shape = self.shapes.get(name)
-        if is_fixed(shape):
-            return True
         if shape is None or name in self._outputs:
-            return False
-        fits = {axis % len(shape) for axis in self._fits.get(name, ())}
-        return all(
-            isinstance(size, int) or (size in self._given and axis not in fits)
-            for axis, size in enumerate(shape)
+            return is_known(shape)
+        fitted = tuple(
+            shape[axis] for axis in self._fits.get(name, ()) if -len(shape) <= axis < len(shape)
         )
+        return is_known(fitted) and is_known(shape, self._given)
 
     def _keep(self, node: onnx.NodeProto, value: Value) -> None:
         """Takes down a value, and whether it follows from shapes, as constants alone do not."""
