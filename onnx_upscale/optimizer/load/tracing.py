@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -93,10 +94,11 @@ class _Walk:
         self._fits = _fitting(slim.graph.node, self.shapes)
         self.derived: dict[str, Value] = {}
         self._measured: set[str] = set()
-        self._values: dict[str, Value] = {
-            tensor.name: numpy_helper.to_array(tensor)
+        self._values: dict[str, Value] = {}
+        self._stored = {
+            tensor.name: tensor
             for tensor in slim.graph.initializer
-            if tensor.name not in overridable and np.prod(tensor.dims) <= FEW
+            if tensor.name not in overridable and math.prod(tensor.dims) <= FEW
         }
         made = {name for node in slim.graph.node for name in node.output}
         for name in [name for name in self.shapes if name not in made]:
@@ -106,19 +108,14 @@ class _Walk:
 
     def visit(self, node: onnx.NodeProto) -> None:
         """Takes the next node."""
-        attributes = {
-            each.name: helper.get_attribute_value(each)
-            for each in node.attribute
-            if not each.ref_attr_name
-        }
-        value = self._value(node, attributes)
+        value = self._value(node)
         outputs = [name for name in node.output if name]
         if value is not None:
             self._keep(node, value)
         open_ = [name for name in outputs if not self._is_settled(name)]
         if not open_:
             return
-        made = dict(zip(node.output, self._shapes_made(node, attributes, value), strict=False))
+        made = dict(zip(node.output, self._shapes_made(node, value), strict=False))
         for name in open_:
             shape = _agreed(self.shapes.get(name), made.get(name))
             if shape is not None:
@@ -157,14 +154,17 @@ class _Walk:
         self.shapes[name] = tuple(sizes)
 
     def _named(self, size: int | str | None) -> int | str:
+        if isinstance(size, int):
+            return size
         known = None if size is None or size in NO_NAMES else polynomial(size)
         return next(self._fresh) if known is None or len(known.terms) > MOST_TERMS else known.size
 
-    def _value(self, node: onnx.NodeProto, attributes: Mapping[str, Any]) -> Value | None:
+    def _value(self, node: onnx.NodeProto) -> Value | None:
         if node.op_type == "Constant" and not node.domain:
+            attributes = _attributes(node)
             tensor = attributes.get("value")
             if isinstance(tensor, TensorProto):
-                return numpy_helper.to_array(tensor) if np.prod(tensor.dims) <= FEW else None
+                return numpy_helper.to_array(tensor) if math.prod(tensor.dims) <= FEW else None
             return compute(node, attributes, [], self._opset_imports)
         if node.op_type in ("Shape", "Size") and not node.domain:
             shape = self.shapes.get(node.input[0])
@@ -173,22 +173,31 @@ class _Walk:
             if node.op_type == "Size":
                 total = product_of(size for size in shape if size is not None)
                 return vector([total.size]).reshape(())
+            attributes = _attributes(node)
             return vector(shape[attributes.get("start", 0) : attributes.get("end")])
-        read = self._part if node.op_type == "Concat" else self._values.get
-        return compute(node, attributes, list(map(read, node.input)), self._opset_imports)
+        read = self._part if node.op_type == "Concat" else self._known
+        inputs = list(itertools.takewhile(lambda value: value is not None, map(read, node.input)))
+        if len(inputs) < len(node.input):
+            return None
+        return compute(node, _attributes(node), inputs, self._opset_imports)
+
+    def _known(self, name: str) -> Value | None:
+        """A value; one that is stored is read when somebody asks for it, as of most nobody does."""
+        if name in self._stored:
+            self._values[name] = numpy_helper.to_array(self._stored.pop(name))
+        return self._values.get(name)
 
     def _part(self, name: str) -> Value | None:
         """A part of a vector, of which nothing but the length may be known."""
         shape = self.shapes.get(name, ())
         length = shape[0] if len(shape) == 1 else None
-        if name in self._values or not isinstance(length, int) or length > FEW:
-            return self._values.get(name)
+        value = self._known(name)
+        if value is not None or not isinstance(length, int) or length > FEW:
+            return value
         integers = self.types.get(name) == TensorProto.INT64
         return np.full(length, None, object) if integers else None
 
-    def _shapes_made(
-        self, node: onnx.NodeProto, attributes: Mapping[str, Any], value: Value | None
-    ) -> Sequence[Shape | None]:
+    def _shapes_made(self, node: onnx.NodeProto, value: Value | None) -> Sequence[Shape | None]:
         if value is not None:
             if not self.types.get(node.output[0]):
                 self._inferred(node)
@@ -199,18 +208,19 @@ class _Walk:
         if kept is not None:
             self._take_types(node, {})
             return [first if output in kept else None for output in range(len(node.output))]
-        values = [self._values.get(name) for name in node.input]
+        values = [self._known(name) for name in node.input]
         shapes = [self.shapes.get(name) for name in node.input]
+        use = Use(shapes, values, _attributes(node))
         if fused is not None:
             self.types.setdefault(
                 node.output[0], self.types.get(node.input[TYPED_BY.get(kind, 0)], 0)
             )
-            return [fused(Use(shapes, values, attributes))]
+            return [fused(use)]
         rule = SHAPE_RULES.get(node.op_type) if not node.domain else None
         inferred = self._inferred(node)
         if rule is None:
             return inferred
-        own = rule(Use(shapes, values, attributes))
+        own = rule(use)
         return [_agreed(own, inferred[0] if inferred else None), *inferred[1:]]
 
     def _inferred(self, node: onnx.NodeProto) -> Sequence[Shape | None]:
@@ -225,7 +235,7 @@ class _Walk:
                 schema,
                 node,
                 {name: self._type(name) for name in inputs},
-                {name: self._number(name) for name in inputs if self._is_number(name)},
+                {name: number for name in inputs if (number := self._number(name)) is not None},
                 None,
                 self._opset_imports,
                 8,
@@ -246,12 +256,20 @@ class _Walk:
         shape = self.shapes.get(name)
         return helper.make_tensor_type_proto(self.types[name], shape)
 
-    def _is_number(self, name: str) -> bool:
-        return name in self._values and self._values[name].dtype != object
-
-    def _number(self, name: str) -> TensorProto:
+    def _number(self, name: str) -> TensorProto | None:
+        value = self._known(name)
+        if value is None or value.dtype == object:
+            return None
         kind = helper.tensor_dtype_to_np_dtype(self.types[name])
-        return numpy_helper.from_array(self._values[name].astype(kind), name)
+        return numpy_helper.from_array(value.astype(kind), name)
+
+
+def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    return {
+        each.name: helper.get_attribute_value(each)
+        for each in node.attribute
+        if not each.ref_attr_name
+    }
 
 
 def _declared(found: onnx.TypeProto) -> Shape | None:
