@@ -65,6 +65,8 @@ def find_together(
     ]
     alike = frozenset(side for side, grid in sides if _is_alike(grid, roots))
     grids = [(side, roots[grid.flat], grid.shape) for side, grid in sides if side not in alike]
+    if not grids:  # In most models, which are spared a look at every axis.
+        return Together(alike=alike)
     found: set[tuple[int, Side]] = set()
     owner = np.full(len(roots), -1)
     for number, (side, flat, shape) in enumerate(grids):
