@@ -50,10 +50,10 @@ def emit(surgery: Surgery, reshaped: Iterable[str]) -> Emitted:
     copy_fields(original, emitted, leave={"graph"})
     graph = emitted.graph
     copy_fields(original.graph, graph, leave={"node", "initializer", "value_info", "input"})
-    nodes = _without_dead(surgery)
-    read: dict[str, gs.Constant] = {}
+    nodes, read = _without_dead(surgery)
+    new: dict[str, gs.Constant] = {}
     for index, node in nodes:
-        read.update({t.name: t for t in node.inputs if isinstance(t, gs.Constant)})
+        new.update({t.name: t for t in node.inputs if isinstance(t, gs.Constant)})
         if index is None:
             graph.node.append(OnnxExporter.export_node(node))
         else:
@@ -61,7 +61,7 @@ def emit(surgery: Surgery, reshaped: Iterable[str]) -> Emitted:
             for attribute in graph.node[-1].attribute:
                 if attribute.name in surgery.bodies.get(index, ()):
                     attribute.g.CopyFrom(surgery.bodies[index][attribute.name])
-    _copy_initializers(surgery, nodes, read, graph)
+    _copy_initializers(surgery, read, new, graph)
     _copy_inputs(original, graph)
     _refresh_shapes(original, emitted, set(reshaped))
     kept = {index for index, _ in nodes}
@@ -72,8 +72,12 @@ def emit(surgery: Surgery, reshaped: Iterable[str]) -> Emitted:
     )
 
 
-def _without_dead(surgery: Surgery) -> list[tuple[int | None, gs.Node]]:
-    """Leaves out nodes that only served what was removed; those that served nobody before stay."""
+def _without_dead(surgery: Surgery) -> tuple[list[tuple[int | None, gs.Node]], set[str]]:
+    """Leaves out nodes that only served what was removed; those that served nobody before stay.
+
+    Returns:
+        The others, and the names that they or a caller read.
+    """
     graph = surgery.graph
     read, kept = set(graph.outputs), []
     for index, node in reversed(surgery.in_order()):
@@ -85,7 +89,7 @@ def _without_dead(surgery: Surgery) -> list[tuple[int | None, gs.Node]]:
             kept.append((index, node))
             read.update(tensor.name for tensor in node.inputs)
             read |= set() if index is None else surgery.captured(index)
-    return kept[::-1]
+    return kept[::-1], read
 
 
 def _copy_node(original: onnx.NodeProto, node: gs.Node, target: onnx.NodeProto) -> None:
@@ -104,17 +108,15 @@ def _copy_node(original: onnx.NodeProto, node: gs.Node, target: onnx.NodeProto) 
 
 
 def _copy_initializers(
-    surgery: Surgery,
-    nodes: list[tuple[int | None, gs.Node]],
-    new: dict[str, gs.Constant],
-    target: onnx.GraphProto,
+    surgery: Surgery, read: set[str], new: dict[str, gs.Constant], target: onnx.GraphProto
 ) -> None:
     """Initializers that are read, and those that no node read before either, in their old order."""
     graph = surgery.graph
-    read = {tensor.name for _, node in nodes for tensor in node.inputs} | set(graph.outputs)
-    read = read.union(*(surgery.captured(index) for index, _ in nodes if index is not None))
-    for annotation in graph.model.graph.quantization_annotation:
-        read.update(entry.value for entry in annotation.quant_parameter_tensor_names)
+    read = read.union(
+        entry.value
+        for annotation in graph.model.graph.quantization_annotation
+        for entry in annotation.quant_parameter_tensor_names
+    )
     for tensor in graph.model.graph.initializer:
         if tensor.name in new:
             replaced = target.initializer.add()
