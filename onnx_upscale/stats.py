@@ -62,7 +62,8 @@ def measure(
         Its size and work. What cannot be known counts as nothing.
     """
     names = set(copies)
-    nodes = list(_all_nodes(model.graph))
+    graphs = list(_all_graphs(model.graph))
+    nodes = [node for graph in graphs for node in graph.node]
     added = [node for node in nodes if node.name in names]
     copied = [node.output[0] for node in added if node.op_type in COPIES]
     wanted = list(copied)
@@ -74,7 +75,7 @@ def measure(
         shapes, types = _shapes_at(model, sizes, wanted, runs, shown_by or (lambda: model))
     return Stats(
         nodes=len(nodes),
-        params=count_weights(model.graph),
+        params=_weights(graphs),
         macs=sum(
             multiply_adds(node, shapes) + attention_work(node, shapes) for node in model.graph.node
         ),
@@ -85,23 +86,19 @@ def measure(
 
 def count_weights(graph: onnx.GraphProto) -> int:
     """How many weights there are in a graph, and in those below."""
-    return sum(math.prod(tensor.dims) for tensor in _weights(graph))
+    return _weights(_all_graphs(graph))
 
 
-def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """The nodes of a graph, and of those below."""
-    for node in graph.node:
-        yield node
-        for inner in subgraphs(node):
-            yield from _all_nodes(inner)
+def _weights(graphs: Iterable[onnx.GraphProto]) -> int:
+    return sum(math.prod(tensor.dims) for graph in graphs for tensor in graph.initializer)
 
 
-def _weights(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """The initializers of a graph, and of those below."""
-    yield from graph.initializer
+def _all_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """A graph, and those below."""
+    yield graph
     for node in graph.node:
         for inner in subgraphs(node):
-            yield from _weights(inner)
+            yield from _all_graphs(inner)
 
 
 def _shapes_at(
