@@ -79,8 +79,7 @@ def find_together(
     arrays = [labels for each in axes.values() for labels in each.values()]
     for each in facts:
         arrays += [axis for tie in each.ties for axis in (tie.flat, tie.part)]
-        if each.grouped is None:
-            arrays += [axis for grid in each.grids for axis in grid.axes]
+        arrays += [axis for grid in each.grids for axis in grid.axes]
     fixed = [demand.labels for demand in demands if demand.ordered]
     laid = [each.concatenation for each in facts if each.concatenation is not None]
     fixed += [axis for each in laid for axis in (each.whole, *each.parts)]

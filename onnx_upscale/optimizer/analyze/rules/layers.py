@@ -65,7 +65,6 @@ def _grouped(node: Context, layer: Layer) -> None:
             node.keep_groups(groups)
         else:
             node.grid(axis, (groups, node.unbound(each)), splits=False)
-            apart = True
     if apart:
         node.contracts_in_groups(layer, labels, made)
     node.param(layer.weight_slot, 0, labels if layer.transposed else made)
