@@ -121,13 +121,13 @@ def test_what_is_said(tmp_path: Path) -> None:
     del gpu["models"]["auto"]["over_bound"]
     reporting.write_report([*rows, gpu], tmp_path / "found")
     text = (tmp_path / "found" / "tables.md").read_text()
-    assert "| resnet18 | 10.00 | 9.00 | 8.00 | 9.00 |  | 4.00 | 2.00 | 0.500 | 1.500 |" in text
-    assert "| unet | 10.00 |  |  | 9.00 |  | 8.00 |  | 0.889 | 1.500 |" in text
+    assert "| resnet18 | 10.00 | 9.00 | 8.00 | 9.00 | 4.00 | 2.00 | 0.500 | 1.500 |" in text
+    assert "| unet | 10.00 |  |  | 9.00 | 8.00 |  | 0.889 | 1.500 |" in text
     assert "Distance to the copy-free bound: 1.500." in text
     assert "auto / faster peer, 2 models: 0.707." in text
     assert "tune / faster peer, 1 models: 0.250." in text
     assert "tune / auto: 0.500." in text
     assert (tmp_path / "found" / "random-03-batch-1-float32.svg").stat().st_size > 1000
     assert "random-03-batch-1-float32.svg" in text
-    assert "| resnet18 | 10.00 | 9.00 | 8.00 |  |  | 5.00 |  | 0.625 |  |" in text
+    assert "| resnet18 | 10.00 | 9.00 | 8.00 | 5.00 | 0.625 |  |" in text
     assert "## random 0.3 batch 32 float16 cuda" in text

@@ -42,16 +42,22 @@ def write_report(rows: Sequence[Row], folder: Path) -> None:
 
 
 def _table(rows: Mapping[str, Row]) -> str:
-    head = ["model", *(f"{name}, ms" for name in _COLUMNS), "auto / best other", "auto / bound"]
+    there = _versions(rows)
+    head = ["model", *(f"{name}, ms" for name in there), "auto / best other", "auto / bound"]
     lines = []
     for model, row in rows.items():
         models = row["models"]
-        times = (f"{models[name]['ms']:.2f}" if name in models else "" for name in _COLUMNS)
+        times = (f"{models[name]['ms']:.2f}" if name in models else "" for name in there)
         best = min(each["ratio"] for name, each in models.items() if name not in ("auto", "tune"))
         ratio = models["auto"]["ratio"] / best
         above = bound(row)
         lines.append([model, *times, f"{ratio:.3f}", "" if above is None else f"{above:.3f}"])
     return table(head, lines)
+
+
+def _versions(rows: Mapping[str, Row]) -> list[str]:
+    """What some of the models were measured as."""
+    return [name for name in _COLUMNS if any(name in row["models"] for row in rows.values())]
 
 
 def bound(row: Row, name: str = "auto") -> float | None:
@@ -91,7 +97,7 @@ def _plot(rows: Mapping[str, Row], title: str) -> Figure:
     """Latencies as shares of the unpruned model's."""
     figure = Figure((max(0.62 * len(rows) + 1.6, 5.0), 3.6), layout="constrained")
     panel = figure.subplots()
-    there = [name for name in _COLUMNS[1:] if any(name in row["models"] for row in rows.values())]
+    there = _versions(rows)[1:]
     width = 0.8 / len(there)
     for place, name in enumerate(there):
         own = [(at, row["models"]) for at, row in enumerate(rows.values()) if name in row["models"]]
