@@ -42,7 +42,16 @@ def test_jobs_are_those_whose_model_is_there(folder: Path) -> None:
     ]
 
 
-def test_any_number_of_images(folder: Path) -> None:
+@pytest.mark.parametrize("in_nodes", [False, True])
+def test_any_number_of_images(folder: Path, in_nodes: bool) -> None:
+    """Exporters keep the sizes of views in initializers, or in Constant nodes."""
+    if in_nodes:
+        model = network()
+        (shape,) = (each for each in model.graph.initializer if each.data_type == 7)
+        held = onnx.helper.make_node("Constant", [], [shape.name], value=shape)
+        model.graph.initializer.remove(shape)
+        model.graph.node.insert(0, held)
+        onnx.save(model, folder / "resnet18.onnx")
     opened = with_open_batch(folder / "resnet18.onnx", folder / "open.onnx")
     images = np.random.default_rng(0).standard_normal((3, 3, 8, 8)).astype(np.float32)
     (together,) = run(onnx.load(opened), {"x": images})

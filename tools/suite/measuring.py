@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +138,7 @@ def with_open_batch(path: Path, made: Path) -> Path:
         del node.attribute[:]
         node.attribute.extend(kept)
     shapes = {node.input[1] for node in views}
-    for tensor in graph.initializer:
+    for tensor in _constants(graph):
         if tensor.name in shapes:
             sizes = onnx.numpy_helper.to_array(tensor).copy()
             if sizes.size and sizes[0] == 1:
@@ -146,3 +146,12 @@ def with_open_batch(path: Path, made: Path) -> Path:
                 tensor.CopyFrom(onnx.numpy_helper.from_array(sizes, tensor.name))
     onnx.save(model, made)
     return made
+
+
+def _constants(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Initializers, and what Constant nodes hold, by the name under which it is read."""
+    yield from graph.initializer
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            node.attribute[0].t.name = node.output[0]
+            yield node.attribute[0].t
