@@ -107,6 +107,17 @@ def test_a_copy_comes_before_both() -> None:
     assert_close(run(masked(model, masks), image()), run(result.model, image()))
 
 
+def test_a_masked_layer_that_reads_all_channels_comes_behind_too() -> None:
+    """As somebody else needs all of them, and a copy would cost more than it saves."""
+    model = transition(also="other")
+    result = onnx_upscale.optimize(model, MASKS, target=TARGETS["blocks of 1"])
+    assert result.report["copies"]["count"] == 0
+    by_op = {node.op_type: node for node in result.model.graph.node}
+    (narrow,) = (node for node in result.model.graph.node if node.name == "narrow")
+    assert narrow.input[0] in by_op["AveragePool"].output
+    assert_close(run(masked(model, MASKS), image()), run(result.model, image()))
+
+
 def test_what_channels_of_known_value_add_stays() -> None:
     net: Any = Net(17, x=[1, 3, 8, 8])
     weight = net.random(CHANNELS, 3, 1, 1)

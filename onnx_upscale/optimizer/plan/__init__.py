@@ -283,14 +283,14 @@ def _poolings(
     writers: Mapping[int, Writing],
     edits: Mapping[int, tuple[Edit, ...]],
 ) -> Iterator[tuple[int, tuple[Edit, ...]]]:
-    """The edits of layers that lose channels, and had better come behind an average."""
+    """The edits of layers that masks concern, and that had better come behind an average."""
     for index, pool in analysis.structure.poolings.items():
         reading, writing, own = readers.get(index), writers.get(index), edits.get(index, ())
         if reading is None or writing is None or any(isinstance(edit, Widen) for edit in own):
             continue
         layer, read, made = reading.read.layer, len(reading.positions), len(writing.positions)
-        less = read < layer.inputs or made < layer.outputs
-        if less and costs.pools_first(layer, read, made):
+        masked = reading.needed < layer.inputs or made < layer.outputs
+        if masked and costs.pools_first(layer, read, made):
             yield index, (*own, PoolFirst(layer, pool))
 
 
