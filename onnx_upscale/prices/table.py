@@ -115,6 +115,15 @@ class TablePrices:
         measured = self._measured(kernel)
         if measured is not None:
             return measured
+        if kernel not in self._estimates:
+            self._estimates[kernel] = self._estimated(kernel)
+        return self._estimates[kernel]
+
+    @cached_property
+    def _estimates(self) -> dict[Kernel, float]:
+        return {}
+
+    def _estimated(self, kernel: Kernel) -> float:
         family, formula = self.families.get(kernel.family), self.fallback.kernel
         # The formulas are of another machine: a family must not become cheaper where they begin.
         slower = 1.0 if family is None else family.longer_than(formula, kernel)

@@ -33,21 +33,19 @@ def versions(job: Job, folder: Path, target: str, tune_seconds: float = 0) -> di
         The file of each version, the unpruned one first.
     """
     path = _as_measured(job, job.path, folder)
-    masks = _masks(job, path)
+    masks, inputs = _masks(job, path), inputs_of(job, path)
     found = {"unpruned": path}
-    if job.criterion == "random" and job.kind.form != "int8":
+    has_peers = job.kind.provider == "cuda" or (job.kind.batch, job.kind.form) == (1, "float32")
+    if job.criterion == "random" and has_peers:
         peers = {peer: job.beside(f"{peer}.onnx") for peer in PEERS}
-        if job.kind.provider == "cuda" or job.kind.batch == 1:
-            for peer, exported in peers.items():
-                if exported.exists():
-                    found[peer] = _as_measured(job, exported, folder)
+        for peer, exported in peers.items():
+            if exported.exists():
+                found[peer] = _as_measured(job, exported, folder)
     for name in (*STRATEGIES, *["tune"] * (tune_seconds > 0)):
         how: dict[str, Any] = {"strategy": name}
         if name == "tune":
             how = {"tune": True, "tune_seconds": tune_seconds}
-        made = onnx_upscale.optimize(
-            path, masks, target=target, inputs=inputs_of(job, path), verify=False, **how
-        )
+        made = onnx_upscale.optimize(path, masks, target=target, inputs=inputs, verify=False, **how)
         found[name] = folder / f"{name}.onnx"
         made.save(found[name])
     return found
