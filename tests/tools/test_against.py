@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -53,7 +56,9 @@ def test_a_package_against_itself(masks: Path) -> None:
     assert not [cell for cell in found.cells[4:] if "->" in cell]
 
 
-def test_each_package_is_asked_for_each_strategy(masks: Path, earlier: Path) -> None:
+def test_each_package_is_asked_for_each_strategy(
+    masks: Path, earlier: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Cells of copies beside a package of which they are known; times only where asked."""
     here = [
         onnx_upscale.optimize(DIGITS, masks, strategy=strategy, verify=False).report.copies
@@ -63,9 +68,19 @@ def test_each_package_is_asked_for_each_strategy(masks: Path, earlier: Path) -> 
     theirs = [f"{ord(strategy[0])} (2.00 MB)" for strategy in against.STRATEGIES]
     found = against.compared((earlier, ROOT), DIGITS, masks, runs=0, commands=0)
     assert found.cells[4:] == [*(f"{a} -> {b}" for a, b in zip(theirs, ours, strict=True)), ""]
+    timed = list[bool]()
+
+    def bench(paths: Sequence[str], names: Sequence[str], **_: Any) -> SimpleNamespace:
+        as_it_was = DIGITS.read_bytes()
+        timed.extend(Path(path).read_bytes() == as_it_was for path in paths)
+        assert names == ["old", "new"]
+        ratios = [SimpleNamespace(ratio=SimpleNamespace(median=median)) for median in (1, 1.25)]
+        return SimpleNamespace(models=ratios)
+
+    monkeypatch.setattr(onnx_upscale, "bench", bench)
     found = against.compared((ROOT, earlier), DIGITS, masks, runs=2, commands=0)
     assert found.cells[4:-1] == [f"{a} -> {b}" for a, b in zip(ours, theirs, strict=True)]
-    assert found.cells[-1] == f"{found.ratios['latency']:.3f}"
+    assert (timed, found.ratios["latency"], found.cells[-1]) == ([False, True], 1.25, "1.250")
 
 
 def test_ratios_are_new_to_old() -> None:
