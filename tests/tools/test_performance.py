@@ -48,7 +48,8 @@ def test_any_number_of_images(folder: Path, in_nodes: bool) -> None:
     if in_nodes:
         model = network()
         (shape,) = (each for each in model.graph.initializer if each.data_type == 7)
-        held = onnx.helper.make_node("Constant", [], [shape.name], value=shape)
+        value = onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(shape), "value")
+        held = onnx.helper.make_node("Constant", [], [shape.name], value=value)
         model.graph.initializer.remove(shape)
         model.graph.node.insert(0, held)
         onnx.save(model, folder / "resnet18.onnx")

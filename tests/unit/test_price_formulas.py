@@ -8,12 +8,7 @@ import pytest
 
 from formulas import formulas
 from onnx_upscale.grain import Grain
-from onnx_upscale.prices import (
-    CopyWork,
-    Counts,
-    Kernel,
-    LayerWork,
-)
+from onnx_upscale.prices import CopyWork, Counts, Kernel, LayerWork
 from onnx_upscale.prices.kernels import FAMILIES, byte_convolution, features
 
 

@@ -114,16 +114,15 @@ class TestTables:
         """On a machine that takes five times as long as the formulas say."""
         here = Kernel("product", 16, 16, 16)
         measured = Measured((5.0, 0, 0, 0, 0, 0, 0), (here,), (5.0,))
-        per_mac = formulas(seconds_per_product_mac=16**-3)
+        per_mac = formulas(seconds_per_product_mac=16**-3, seconds_per_mac=1.0)
         prices = TablePrices("mine", per_mac, {"product": measured})
         near, far = Kernel("product", 16, 16, 256), Kernel("product", 16, 16, 257)
         assert (prices.knows(near), prices.knows(far)) == (True, False)
         assert prices.kernel(near) == 5.0
         assert prices.kernel(far) == pytest.approx(5 * 257 / 16)
-        assert prices.kernel(far._replace(family="direct")) == formulas().kernel(
-            far._replace(family="direct")
-        )
-        assert not prices.knows(Kernel("direct", 16, 16, 16))
+        unknown = Kernel("direct", 16, 16, 16)
+        assert not prices.knows(unknown)
+        assert prices.kernel(unknown) == per_mac.kernel(unknown) == 16**3
 
     def test_the_nearest_say_how_much_longer_things_take(self) -> None:
         """A machine twice as slow with few rows, and four times as slow with many."""
